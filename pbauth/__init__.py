@@ -1,0 +1,97 @@
+"""
+pbauth: the authentication layer of Twisted's Perspective Broker.
+
+A newcomer reads the login from the top: `pbauth.root` is the server's half, in the order in which
+a client meets its objects, and `pbauth.client` mirrors it.  The nouns of the domain have a module
+each: `pbauth.identity`, `pbauth.authorizer`, `pbauth.service`, `pbauth.perspective`; how an
+identity proves who it is stands in `pbauth.mechanisms`.
+"""
+
+from pbauth.authorizer import Authorizer, DefaultAuthorizer
+from pbauth.authorizers.sql import SQLAuthorizer
+from pbauth.broker import Broker
+from pbauth.client import IdentityConnector, authIdentity, connect, getObjectAt, logIn
+from pbauth.credentials import Password
+from pbauth.errors import (
+    Detached,
+    DuplicateIdentity,
+    InvalidName,
+    InvalidPassword,
+    KeyNotFound,
+    LoginTimeout,
+    MechanismNotSupported,
+    ProtocolViolation,
+    ServerNotTrusted,
+    StoreError,
+    TooManyAttempts,
+    Unauthorized,
+)
+from pbauth.hashing import Hashing
+from pbauth.identity import Identity
+from pbauth.interfaces import (
+    IAuthorizer,
+    ICredentials,
+    IIdentity,
+    IMechanism,
+    IPerspective,
+    IPerspectiveServiceFactory,
+    IService,
+)
+from pbauth.perspective import Perspective
+from pbauth.policy import Policy
+from pbauth.root import (
+    AuthChallenger,
+    AuthRoot,
+    AuthServ,
+    AuthServerFactory,
+    IdentityWrapper,
+)
+from pbauth.service import Service
+from pbauth.sessions import EndReason, Session, Sessions
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AuthChallenger",
+    "AuthRoot",
+    "AuthServ",
+    "AuthServerFactory",
+    "Authorizer",
+    "Broker",
+    "DefaultAuthorizer",
+    "Detached",
+    "DuplicateIdentity",
+    "EndReason",
+    "Hashing",
+    "IAuthorizer",
+    "ICredentials",
+    "IIdentity",
+    "IMechanism",
+    "IPerspective",
+    "IPerspectiveServiceFactory",
+    "IService",
+    "Identity",
+    "IdentityConnector",
+    "IdentityWrapper",
+    "InvalidName",
+    "InvalidPassword",
+    "KeyNotFound",
+    "LoginTimeout",
+    "MechanismNotSupported",
+    "Password",
+    "Perspective",
+    "Policy",
+    "ProtocolViolation",
+    "SQLAuthorizer",
+    "ServerNotTrusted",
+    "Service",
+    "Session",
+    "Sessions",
+    "StoreError",
+    "TooManyAttempts",
+    "Unauthorized",
+    "authIdentity",
+    "connect",
+    "getObjectAt",
+    "logIn",
+]

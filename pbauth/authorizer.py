@@ -1,0 +1,210 @@
+"""The authorizer: finds identities by name."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import Any
+
+from twisted.application.service import IServiceCollection
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from pbauth.errors import DuplicateIdentity, Unauthorized
+from pbauth.hashing import Hashing
+from pbauth.identity import Identity
+from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.mechanisms import Verifier, md5
+from pbauth.mechanisms.md5 import MD5Verifier
+from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.sessions import Sessions
+
+#: What whoever says nothing gets.
+_HASHING = Hashing()
+
+
+@implementer(IAuthorizer)
+class Authorizer:
+    """
+    Finds identities by name (the seed, "Authorizer"): the base of those that are made by
+    subclassing.  A subclass overrides `getIdentityRequest`, and the three methods that write if
+    its identities can be changed.
+
+    Args:
+        serviceCollection: where services are looked up; anything that provides or adapts to
+            `IServiceCollection`, such as a `MultiService` or an `Application`.
+        hashing: how new passwords become verifiers.
+    """
+
+    #: What `createIdentity` makes.
+    identityClass: Any = Identity
+
+    def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
+        self.hashing = hashing
+        self.sessions = Sessions()
+        self._services: Any = None
+        self._decoySecret = secrets.token_bytes(32)
+        if serviceCollection is not None:
+            self.setServiceCollection(serviceCollection)
+
+    def createIdentity(self, name: str) -> Any:
+        """
+        Make an identity that belongs to this authorizer and is not saved yet.
+
+        Raises:
+            TypeError: the name is not a `str`.
+            InvalidName: the name breaks the rule of `pbauth.names`.
+        """
+        return self.identityClass(name, self)
+
+    def addIdentity(self, identity: IIdentity) -> Any:
+        """
+        Store a new identity.
+
+        Raises:
+            DuplicateIdentity: the name is taken.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not store identities.")
+
+    def updateIdentity(self, identity: IIdentity) -> Any:
+        """
+        Store what changed on a known identity, and end its sessions that are no longer allowed.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not store identities.")
+
+    def removeIdentity(self, name: str) -> Any:
+        """
+        Forget an identity, and end its sessions.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not store identities.")
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Ask for an identity. Override it: passwd files, SQL, identities made on demand.
+
+        Returns:
+            Fires with the identity; fails with `Unauthorized` if there is none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define getIdentityRequest.")
+
+    def getDecoyVerifier(self, name: str, mechanism: str) -> Any:
+        """
+        Make a verifier that no password fits, for a name that does not exist.
+
+        Args:
+            name: the claimed name.
+            mechanism: whose verifier.
+
+        Returns:
+            A verifier that is the same each time for the same name.
+        """
+        return self._decoy(self._decoySecret, name, mechanism)
+
+    def _decoy(self, secret: bytes, name: str, mechanism: str) -> Verifier:
+        def derive(what: str) -> bytes:
+            return hmac.digest(secret, f"{what}\0{mechanism}\0{name}".encode(), "sha256")
+
+        if mechanism == md5.NAME:
+            return MD5Verifier(derive("digest")[:16])
+        salt = hashlib.shake_256(derive("salt")).digest(self.hashing.saltBytes)
+        return ScramVerifier(
+            salt, self.hashing.iterations, derive("stored key"), derive("server key")
+        )
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """End the sessions that an identity in memory no longer allows."""
+        self.sessions.endForbidden(identity)
+
+    def getServiceNamed(self, name: str) -> Any:
+        """
+        Look up a service.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if self._services is None:
+            raise KeyError(name)
+        return self._services.getServiceNamed(name)
+
+    def setServiceCollection(self, collection: Any) -> None:
+        """
+        Say where services are looked up.
+
+        Args:
+            collection: anything that provides or adapts to `IServiceCollection`.
+
+        Raises:
+            TypeError: it does neither.
+        """
+        self._services = IServiceCollection(collection)
+
+
+class DefaultAuthorizer(Authorizer):
+    """
+    Keeps its identities in memory, in a dict (the seed, "Authorizer").
+
+    Attributes:
+        identities: the dict, by name.
+    """
+
+    def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
+        super().__init__(serviceCollection, hashing)
+        self.identities: dict[str, Any] = {}
+
+    def addIdentity(self, identity: IIdentity) -> None:
+        """
+        Store a new identity.
+
+        Raises:
+            DuplicateIdentity: the name is taken.
+        """
+        if identity.name in self.identities:
+            raise DuplicateIdentity(identity.name)
+        self.identities[identity.name] = identity
+        identity.stored = True
+
+    def updateIdentity(self, identity: IIdentity) -> None:
+        """
+        Store what changed, and end the sessions that are no longer allowed. A change counts at
+        once, so for the identity that is stored already there is nothing left to do.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        if identity.name not in self.identities:
+            raise KeyError(identity.name)
+        self.identities[identity.name] = identity
+        identity.stored = True
+        self.sessions.endForbidden(identity)
+
+    def removeIdentity(self, name: str) -> None:
+        """
+        Forget an identity, and end its sessions.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        self.identities.pop(name).stored = False
+        self.sessions.endAll(name)
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Returns:
+            Fires with the identity of that name; fails with `Unauthorized` if there is none.
+        """
+        try:
+            return succeed(self.identities[name])
+        except KeyError:
+            return fail(Unauthorized())
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """End the sessions that the stored identity no longer allows."""
+        if self.identities.get(identity.name) is identity:
+            self.sessions.endForbidden(identity)

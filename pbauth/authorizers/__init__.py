@@ -1,0 +1,1 @@
+"""Authorizers that keep their identities elsewhere than in memory."""

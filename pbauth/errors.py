@@ -1,0 +1,263 @@
+"""
+What can go wrong, in words: the exceptions of pbauth, each named by whose fault it is.
+
+There are three kinds, and any other exception that comes out of pbauth is a bug.
+
+- Subclasses of `WireError` cross a Perspective Broker connection *as themselves*: raised on the
+  server, they can be caught by class on the client, with the attributes that are documented here
+  and no others.  Of what comes from the wire only those attributes are read, each is checked for
+  its type, and one that fails the check is replaced by its default.  The text is always made
+  here, never taken from the peer.
+- `LoginTimeout` and the `ValueError` subclasses are raised to the caller, on the caller's side.
+- `ExchangeRefused` never leaves the package: it carries, from a mechanism to the wire, the real
+  reason why a login failed, for the operator's log only.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet import defer
+from twisted.internet import error as netError
+from twisted.spread import pb
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+        return min(float(value), 86_400.0)
+    return 0.0
+
+
+def _names(value: object) -> list[str]:
+    if not isinstance(value, (list, tuple)):
+        return []
+    return [name for name in value[:100] if isinstance(name, str)]
+
+
+class WireError(pb.Error, pb.Copyable):
+    """
+    The root of the errors that cross the wire as themselves.
+
+    A subclass (applications may make their own) is known by its full name at both ends, and lists
+    in `fields` what it carries: the names of the arguments of its constructor,
+    which are also its attributes, each with the function that turns whatever arrived from the
+    wire into a value of the right type.
+    """
+
+    fields: ClassVar[dict[str, Callable[[object], Any]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        pb.setUnjellyableForClass(cls, cls)
+
+    def __str__(self) -> str:
+        # KeyError, a base of some of these, would show the repr of its argument.
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def getStateToCopy(self) -> dict[str, Any]:
+        """What is sent: the documented fields only."""
+        return {name: getattr(self, name) for name in self.fields}
+
+    def unjellyFor(self, unjellier: Any, jellyList: list[Any]) -> WireError:
+        """Make the error anew from the documented fields of what the peer sent."""
+        state = unjellier.unjelly(jellyList[1]) if len(jellyList) > 1 else {}
+        if not isinstance(state, dict):
+            state = {}
+        return type(self)(**{name: read(state.get(name)) for name, read in self.fields.items()})
+
+
+class Unauthorized(WireError, UnauthorizedLogin):
+    """
+    The login was refused.  Wrong name, wrong password and disabled account are one and the same
+    to the client, so that nobody learns which names exist.
+    """
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(
+            message or "Login refused: the name or the password is wrong, or the account is closed."
+        )
+
+
+class KeyNotFound(Unauthorized, KeyError):
+    """
+    The pair is not on the identity's keyring, or the service or the perspective does not exist.
+
+    Attributes:
+        serviceName: the service that was asked for.
+        perspectiveName: the perspective that was asked for; empty where the caller named none.
+    """
+
+    fields: ClassVar = {"serviceName": _text, "perspectiveName": _text}
+
+    def __init__(self, serviceName: str, perspectiveName: str | None = None) -> None:
+        self.serviceName = serviceName
+        self.perspectiveName = perspectiveName or ""
+        wanted = f"perspective {self.perspectiveName!r}" if perspectiveName else "any perspective"
+        super().__init__(
+            f"No key to {wanted} of service {serviceName!r}. "
+            "Ask the administrator of the server to grant one."
+        )
+
+
+class TooManyAttempts(Unauthorized):
+    """
+    Too many failed logins from this address or for this name; the password was not looked at.
+
+    Attributes:
+        retryAfter: seconds to wait before the next attempt.
+    """
+
+    fields: ClassVar = {"retryAfter": _seconds}
+
+    def __init__(self, retryAfter: float) -> None:
+        self.retryAfter = retryAfter
+        super().__init__(f"Too many failed logins. Try again in {retryAfter:.0f} seconds.")
+
+
+class DuplicateIdentity(WireError, KeyError):
+    """
+    The name is taken.
+
+    Attributes:
+        name: the name that already belongs to another identity.
+    """
+
+    fields: ClassVar = {"name": _text}
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"There is an identity named {name!r} already. Choose another name.")
+
+
+class MechanismNotSupported(WireError):
+    """
+    Client and server share no mechanism that both accept.
+
+    Attributes:
+        offered: the names of the mechanisms that the server offers, strongest first.
+    """
+
+    fields: ClassVar = {"offered": _names}
+
+    def __init__(self, offered: list[str] | tuple[str, ...]) -> None:
+        self.offered = list(offered)
+        what = ", ".join(self.offered) if self.offered else "none that this client knows"
+        super().__init__(f"No login mechanism in common; the server offers: {what}.")
+
+
+class ServerNotTrusted(WireError):
+    """
+    The server did not prove that it is the right one: it does not know the password's verifier,
+    its channel binding or its pin does not match, or the connection to it is not protected.
+    """
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(
+            message
+            or "The server did not prove that it knows the account. The password was not sent; "
+            "check that you are connected to the right server."
+        )
+
+
+class Detached(WireError):
+    """A call on a perspective whose session has ended. Log in again."""
+
+    def __init__(self) -> None:
+        super().__init__("The session of this perspective has ended. Log in again.")
+
+
+class ProtocolViolation(WireError):
+    """
+    The peer said something that the protocol does not allow: no such method, arguments that do
+    not fit, or bytes that are not Perspective Broker.
+    """
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or "That is not in the protocol of this server.")
+
+
+class StoreError(WireError):
+    """
+    The store of accounts can't be read or written now. What the matter is, is told to the
+    operator only: it is in the text on the server's side and does not cross the wire.
+    """
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or "The server can't reach its accounts now. Try again later.")
+
+
+class LoginTimeout(netError.TimeoutError, defer.TimeoutError, builtins.TimeoutError):
+    """
+    The login was not over in time: nothing answers, or not in Perspective Broker.
+
+    Attributes:
+        seconds: the time that was given.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"No login within {seconds:g} seconds: "
+            "is there a pbauth server at this address and port?"
+        )
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class InvalidName(ValueError):
+    """The name of an identity, a service or a perspective breaks the rules of `pbauth.names`."""
+
+
+class InvalidPassword(ValueError):
+    """The password is empty or holds characters that nobody can type (RFC 4013)."""
+
+
+class ExchangeRefused(Exception):
+    """
+    Internal: a mechanism's exchange failed.
+
+    Attributes:
+        reason: the real reason, for the operator; the client is told `Unauthorized`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _withoutCopyable(original: type) -> type[Exception]:
+    bases = tuple(
+        _withoutCopyable(base) if issubclass(base, WireError) else base
+        for base in original.__bases__
+        if base is not pb.Copyable
+    )
+    return type(
+        original.__name__,
+        bases,
+        {"__module__": original.__module__, "__str__": WireError.__str__},
+    )
+
+
+def forStockClient(error: WireError) -> Exception:
+    """
+    The same error for a client that does not have pbauth installed.
+
+    Stock Twisted drops the connection when it meets a class that it was not told of.  It does
+    understand a plain failure that carries names of classes: `failure.check(Unauthorized)` and
+    `failure.check(UnauthorizedLogin)` both hold for what this gives.
+
+    Args:
+        error: what would have crossed as itself.
+
+    Returns:
+        An exception of a class with the same name and ancestors, that PB sends as a failure.
+    """
+    return _withoutCopyable(type(error))(str(error))

@@ -1,0 +1,295 @@
+"""
+The words of the domain: who calls what, when, and with what.
+
+The wire (`pbauth.root`) uses nothing of an object but what stands here, so a class of an
+application that provides an interface, without inheriting from anything, works everywhere.
+Where a method is said to give a Deferred, an implementation may as well return the plain value or
+be a coroutine: the caller takes all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application import service
+from twisted.plugin import IPlugin
+from twisted.spread import pb
+from zope.interface import Attribute, Interface
+
+
+class IAuthorizer(Interface):
+    """
+    Finds identities by name, and services; it hangs behind one or more ports.
+
+    The wire asks it for an identity whenever a client claims a name.  (The seed, "Authorizer".)
+    """
+
+    identityClass = Attribute("The class of the identities that `createIdentity` makes.")
+    hashing = Attribute("A `pbauth.Hashing`: how new passwords become verifiers.")
+    sessions = Attribute(
+        "The `pbauth.sessions.Sessions` of this authorizer: who is attached to what."
+    )
+
+    def createIdentity(name: str) -> Any:
+        """Give a new identity, not saved yet, that belongs to this authorizer."""
+
+    def addIdentity(identity: Any) -> Any:
+        """Store a new identity; a taken name is a `DuplicateIdentity`."""
+
+    def updateIdentity(identity: Any) -> Any:
+        """
+        Store what changed on a known identity, and end the sessions that it no longer allows;
+        an unknown one is a `KeyError`.
+        """
+
+    def removeIdentity(name: str) -> Any:
+        """Forget an identity and end its sessions; an unknown name is a `KeyError`."""
+
+    def getIdentityRequest(name: str) -> Any:
+        """
+        Give a Deferred that fires with the identity of that name, or fails with `Unauthorized`.
+
+        This is the method to override for passwd files, SQL, or identities made on demand.
+        """
+
+    def getDecoyVerifier(name: str, mechanism: str) -> Any:
+        """
+        Give a Deferred that fires with a verifier that no password fits.
+
+        The wire runs the login of a name that does not exist, or that has no verifier for the
+        mechanism, against it, so that the client can't tell.  It must look like a real one and be
+        the same each time, also after a restart.
+        """
+
+    def identityChanged(identity: Any) -> None:
+        """
+        An identity tells that its password, its keyring or its lock was changed in memory.
+
+        Where the identity in memory is the account, its sessions that are no longer allowed end
+        now; where it is a copy of what is stored elsewhere, nothing happens before it is saved.
+        """
+
+    def getServiceNamed(name: str) -> Any:
+        """Give the service of that name; `KeyError` if there is none."""
+
+    def setServiceCollection(collection: Any) -> None:
+        """Say where services are looked up: anything that adapts to `IServiceCollection`."""
+
+
+class IIdentity(Interface):
+    """
+    One person or program: proves who it is, and holds a keyring.
+
+    The wire asks it for a verifier when somebody claims to be it, and for perspectives when that
+    was proved.  (The seed, "Identity".)
+    """
+
+    name = Attribute("The name, a `str`.")
+    authorizer = Attribute("The `IAuthorizer` that it belongs to.")
+    keyring = Attribute("A mapping of `(serviceName, perspectiveName)` to truth.")
+    locked = Attribute("Whether logging in is refused, whatever the proof.")
+    stored = Attribute("Whether its authorizer has it already, so that `save` updates it.")
+
+    def setPassword(password: str | None) -> Any:
+        """Replace the password; `None`: no password fits any more."""
+
+    def setVerifiers(verifiers: Any) -> None:
+        """Replace the password by verifiers that were made elsewhere."""
+
+    def getVerifiers() -> Any:
+        """Give a Deferred that fires with a dict of all verifiers by the name of the mechanism."""
+
+    def verifyPlainPassword(password: str) -> Any:
+        """Give a Deferred that fires if this is the password, or fails with `Unauthorized`."""
+
+    def challenge() -> bytes:
+        """Give a fresh random challenge for the scheme of Twisted 1.x."""
+
+    def verifyPassword(challenge: bytes, response: bytes) -> Any:
+        """Give a Deferred that fires if the response fits, or fails with `Unauthorized`."""
+
+    def addKeyByString(serviceName: str, perspectiveName: str) -> None:
+        """Put a key on the keyring."""
+
+    def addKeyForPerspective(perspective: Any) -> None:
+        """Put the key to this perspective on the keyring."""
+
+    def removeKey(serviceName: str, perspectiveName: str) -> None:
+        """Take a key from the keyring; `KeyError` if it is not there."""
+
+    def getAllKeys() -> list[tuple[str, str]]:
+        """Give the pairs on the keyring."""
+
+    def getKeyForService(serviceName: str) -> str:
+        """
+        Give the name of the perspective that is meant where only a service is named: the
+        identity's own if that key is held, else the first in sorted order; `KeyNotFound` if none.
+        """
+
+    def requestPerspectiveForKey(serviceName: str, perspectiveName: str) -> Any:
+        """Give a Deferred that fires with the perspective, or fails with `KeyNotFound`."""
+
+    def requestPerspectiveForService(serviceName: str) -> Any:
+        """Give a Deferred that fires with the perspective `getKeyForService` names."""
+
+    def holdsKey(serviceName: str, perspectiveName: str) -> bool:
+        """Say whether the pair is on the keyring."""
+
+    def isProvedBy(verifier: Any) -> bool:
+        """
+        Say whether a login that was proved by this verifier still stands: the identity is not
+        locked, and the verifier was not replaced.
+        """
+
+    def save() -> Any:
+        """Add it to its authorizer, or update it there."""
+
+
+class IService(service.IService):
+    """
+    Provides perspectives, by name.  (The seed, "Service".)
+    """
+
+    perspectives = Attribute("The perspectives that are listed, a dict by name.")
+
+    def getPerspectiveForIdentity(name: str, identity: Any) -> Any:
+        """
+        Give a Deferred that fires with the perspective of that name for this identity.
+
+        An identity calls it once the key was found on the keyring. The usual one to override.
+        """
+
+    def getPerspectiveRequest(name: str) -> Any:
+        """Give a Deferred that fires with the perspective of that name, listed or loaded."""
+
+    def getPerspectiveNamed(name: str) -> Any:
+        """Give the listed perspective of that name; `KeyError` if there is none."""
+
+    def loadPerspective(name: str) -> Any:
+        """Give a Deferred that fires with a perspective from elsewhere."""
+
+    def createPerspective(name: str) -> Any:
+        """Make, list and give a new perspective."""
+
+    def addPerspective(perspective: Any) -> None:
+        """List an existing perspective."""
+
+    def cachePerspective(perspective: Any) -> None:
+        """A client is about to be attached: keep the perspective listed."""
+
+    def uncachePerspective(perspective: Any) -> None:
+        """A client was detached: a loaded perspective may be forgotten after the last."""
+
+    def getServiceName() -> str:
+        """Give the name of the service."""
+
+    def getServiceType() -> str:
+        """Give the kind of service, for people."""
+
+
+class IPerspective(pb.IPerspective):
+    """
+    The one object that an authenticated client may call.  (The seed, "Perspectives".)
+    """
+
+    perspectiveName = Attribute("The name, scoped to the service.")
+    service = Attribute("The `IService` that owns it.")
+    identityName = Attribute("The name of the identity that it is usually for.")
+
+    def getPerspectiveName() -> str:
+        """Give the name."""
+
+    def getService() -> Any:
+        """Give the service."""
+
+    def setService(service: Any) -> None:
+        """Set the service; called when a service lists the perspective."""
+
+    def setIdentity(identity: Any) -> None:
+        """Set the name of the identity that it is for, from the identity."""
+
+    def setIdentityName(name: str) -> None:
+        """Set the name of the identity that it is for."""
+
+    def getIdentityRequest() -> Any:
+        """Give a Deferred that fires with the identity that it is for."""
+
+    def brokerAttached(clientref: Any, identity: Any, broker: Any) -> Any:
+        """
+        A client has logged in.
+
+        Args:
+            clientref: a reference to its client object, or `None`.
+            identity: the `IIdentity` that it proved to be.
+            broker: the broker of its connection.
+
+        Returns:
+            The perspective that the client gets: usually this one; or a Deferred of it.
+        """
+
+    def brokerDetached(clientref: Any, identity: Any, broker: Any) -> Any:
+        """That client is gone. Called once for each `brokerAttached`, with the same arguments."""
+
+
+class IMechanism(Interface):
+    """A way to prove who one is, as a server offers it.  Pure: no I/O and no Twisted inside."""
+
+    name = Attribute("Its name on the wire.")
+    verifierName = Attribute("The name under which identities keep its verifier.")
+
+    def offeredOn(connection: Any) -> bool:
+        """Say whether it is safe on this `pbauth.mechanisms.connection.Connection`."""
+
+    def begin(
+        name: str, verifier: Any, connection: Any, randomBytes: Callable[[int], bytes]
+    ) -> Any:
+        """Give an `IExchange`, the server's half of one login for the claimed name."""
+
+
+class IExchange(Interface):
+    """The server's half of one login."""
+
+    def challenge(initial: bytes) -> bytes:
+        """Answer the client's first message; `ExchangeRefused` if it is not acceptable."""
+
+    def outcome(response: bytes) -> Any:
+        """
+        Answer the client's response, once; `ExchangeRefused` unless it proves the identity.
+        """
+
+
+class ICredentials(Interface):
+    """What a client proves itself with: a `Password`, for instance."""
+
+    mechanisms = Attribute("The names of the mechanisms that it can use, strongest first.")
+
+    def begin(mechanism: str, name: str, connection: Any) -> Any:
+        """Give an `IClientExchange` for one login."""
+
+
+class IClientExchange(Interface):
+    """The client's half of one login."""
+
+    initial = Attribute("The first message, `bytes`.")
+
+    def respond(challenge: bytes) -> Any:
+        """Give a Deferred that fires with the response to the server's challenge."""
+
+    def checkOutcome(outcome: bytes) -> None:
+        """Check the server's last message; `ServerNotTrusted` if it proves nothing."""
+
+
+class IPerspectiveServiceFactory(IPlugin):
+    """
+    Makes a service for ``twistd pbauth --service NAME``.
+
+    An application ships one by putting an object that provides this interface into a module of
+    the folder ``twisted/plugins``.
+    """
+
+    name = Attribute("The name for ``--service``, a `str`.")
+    description = Attribute("One line for ``--help``.")
+
+    def makeService(serviceName: str, authorizer: Any) -> Any:
+        """Give the `IService`, to be run under this name."""

@@ -1,0 +1,47 @@
+"""
+The mechanisms: how an identity proves who it is.
+
+Each mechanism has a module of its own here, with the client's and the server's half side by side,
+pure: no I/O, no clock, no thread; randomness is handed in.  This module says which mechanisms and
+which verifiers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pbauth.interfaces import IMechanism
+from pbauth.mechanisms import md5, scram
+from pbauth.mechanisms.md5 import MD5Verifier
+from pbauth.mechanisms.scram import ScramMechanism, ScramVerifier
+
+#: What an identity keeps, by mechanism.
+Verifier = ScramVerifier | MD5Verifier
+
+_DECODERS: dict[str, Callable[[str], Verifier]] = {
+    scram.NAME: ScramVerifier.decode,
+    md5.NAME: MD5Verifier.decode,
+}
+
+
+def decodeVerifier(text: str) -> Verifier:
+    """
+    Read a verifier that any mechanism encoded.
+
+    Args:
+        text: what a verifier's `encode` gave.
+
+    Returns:
+        The verifier.
+
+    Raises:
+        ValueError: no mechanism knows this form.
+    """
+    decode = _DECODERS.get(text.partition("$")[0])
+    if decode is None:
+        raise ValueError("This is not a verifier of any known mechanism.")
+    return decode(text)
+
+
+#: The server's half of each mechanism that proves by a verifier, strongest first.
+SERVER_MECHANISMS: tuple[IMechanism, ...] = (ScramMechanism(),)

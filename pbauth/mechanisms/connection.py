@@ -1,0 +1,21 @@
+"""What a mechanism may know of the connection that a login runs on."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+
+@frozen
+class Connection:
+    """
+    The facts of a connection that decide which mechanisms may run on it.
+
+    Attributes:
+        local: the peer is on this machine: loopback, a UNIX socket, or in this process.
+        secure: the connection is encrypted (TLS).
+        channelBinding: ``tls-exporter`` data of the TLS connection (RFC 9266); `None` without.
+    """
+
+    local: bool = False
+    secure: bool = False
+    channelBinding: bytes | None = field(default=None, repr=False)

@@ -1,0 +1,46 @@
+"""
+The one rule for names of identities, services and perspectives.
+
+A name is a `str` of 1 to 255 bytes in UTF-8, without control characters.  Names are compared
+code point by code point: no case is folded and nothing is normalised on look-up.  The name of an
+identity must moreover pass SASLprep (RFC 4013), since SCRAM sends it in that form.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from pbauth.errors import InvalidName
+
+#: The longest name, in bytes of UTF-8.
+LONGEST = 255
+
+
+def checkName(name: object, what: str = "name") -> str:
+    """
+    Check a name.
+
+    Args:
+        name: what was given as a name.
+        what: what it is the name of, for the text of the error.
+
+    Returns:
+        The name itself.
+
+    Raises:
+        TypeError: it is not a `str`.
+        InvalidName: it is empty, too long, or holds control characters or lone surrogates.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"A {what} is a str, not {type(name).__name__}.")
+    if not name:
+        raise InvalidName(f"A {what} must not be empty.")
+    for character in name:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise InvalidName(
+                f"A {what} must not hold control characters; this one holds U+{ord(character):04X}."
+            )
+    size = len(name.encode("utf-8"))
+    if size > LONGEST:
+        raise InvalidName(f"A {what} takes at most {LONGEST} bytes; this one takes {size}.")
+    return name

@@ -1,0 +1,53 @@
+"""What a server allows: every limit and every switch, as one value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from pbauth.mechanisms import scram
+from pbauth.names import checkName
+
+
+def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise ValueError(f"{attribute.name} must be a number over 0, not {value!r}.")
+
+
+def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str | None) -> None:
+    if value is not None:
+        checkName(value, attribute.name)
+
+
+@frozen(kw_only=True)
+class Policy:
+    """
+    The limits and switches of a server; the defaults are the safe ones.
+
+    Attributes:
+        mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
+            offered those that are safe on it.
+        legacyLogin: let clients of Twisted 1.x and of stock Twisted in, by `PB-MD5`.
+        defaultService: the name of the service that clients of stock Twisted get, which can't
+            name one.
+        guest: the name of the identity that anonymous clients get; `None`: there are none.
+        graceTime: seconds from connection to a completed login; then the connection is dropped.
+        maxAttempts: failed logins on one connection; then it is dropped.
+        maxUnauthenticatedBytes: the most bytes that are read or buffered for a connection before
+            its login.
+        maxUnauthenticated: connections not yet logged in, in all; above it new ones are refused.
+        throttle: slow down whoever fails often, by source address and by name.
+    """
+
+    mechanisms: tuple[str, ...] = field(
+        default=(scram.NAME_PLUS, scram.NAME, "ED25519"), converter=tuple
+    )
+    legacyLogin: bool = False
+    defaultService: str | None = field(default=None, validator=_nameOrNone)
+    guest: str | None = field(default=None, validator=_nameOrNone)
+    graceTime: float = field(default=30, validator=_positive)
+    maxAttempts: int = field(default=6, validator=_positive)
+    maxUnauthenticatedBytes: int = field(default=65536, validator=_positive)
+    maxUnauthenticated: int = field(default=1000, validator=_positive)
+    throttle: bool = True

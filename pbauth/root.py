@@ -1,0 +1,616 @@
+"""
+The server's half of a login, in the order in which a client meets it.
+
+::
+
+    AuthRoot  --rootObject-->  AuthServ  --username-->  AuthChallenger  --respond-->
+    IdentityWrapper  --attach-->  the perspective
+
+Each of these objects is made for one connection and gives the client the next one; nothing else
+is within its reach.  (The seed, "How that example worked".)  What each remote method takes and
+answers stands in ``docs/protocol.rst``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.interfaces import ISSLTransport
+from twisted.logger import Logger
+from twisted.spread import pb
+from twisted.spread.jelly import InsecureJelly
+from zope.interface import implementer
+
+from pbauth.broker import Broker, dropConnection
+from pbauth.errors import (
+    Detached,
+    ExchangeRefused,
+    MechanismNotSupported,
+    ProtocolViolation,
+    Unauthorized,
+    WireError,
+    forStockClient,
+)
+from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
+from pbauth.mechanisms import SERVER_MECHANISMS, md5, scram
+from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.names import checkName
+from pbauth.peers import isLocal
+from pbauth.policy import Policy
+from pbauth.reactors import chooseReactor
+from pbauth.sessions import EndReason, Session, SessionReference
+
+_log = Logger()
+
+#: The most challenges that may wait for their response at once on one connection.
+MOST_CHALLENGERS = 16
+
+
+@implementer(pb.IPBRoot)
+class AuthRoot:
+    """
+    What to hang behind a port: ``PBServerFactory(AuthRoot(authorizer))`` is a complete server.
+
+    Args:
+        authorizer: finds the identities.
+        policy: limits and switches; the defaults are safe.
+        reactor: provides `IReactorTime`; the global one by default.
+    """
+
+    def __init__(
+        self, authorizer: IAuthorizer, policy: Policy | None = None, reactor: Any = None
+    ) -> None:
+        self.authorizer = authorizer
+        self.policy = Policy() if policy is None else policy
+        self._reactor = reactor
+
+    def rootObject(self, broker: pb.Broker) -> AuthServ:
+        """Give a new connection its `AuthServ`. The factory calls it."""
+        return AuthServ(self.authorizer, broker, self.policy, chooseReactor(self._reactor))
+
+
+class AuthServerFactory(pb.PBServerFactory):
+    """
+    A complete server with pbauth's own `Broker`.
+
+    Args:
+        authorizer: finds the identities.
+        policy: limits and switches; the defaults are safe.
+        reactor: provides `IReactorTime`; the global one by default.
+    """
+
+    protocol = Broker
+    noisy = False
+
+    def __init__(
+        self, authorizer: IAuthorizer, policy: Policy | None = None, reactor: Any = None
+    ) -> None:
+        super().__init__(AuthRoot(authorizer, policy, reactor))
+
+
+class _WireObject(pb.Referenceable):
+    """
+    A `Referenceable` whose methods may be coroutines, and which answers a call that does not fit
+    by `ProtocolViolation`: stock PB would write the arguments, secrets maybe, into the log.
+    """
+
+    def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        name = message.decode("utf-8") if isinstance(message, bytes) else message
+        method = getattr(self, f"remote_{name}", None)
+        if method is None:
+            raise ProtocolViolation(f"There is no method {name[:40]!r} here.")
+        try:
+            arguments = broker.unserialize(args)
+            keywords = {
+                key.decode("utf-8") if isinstance(key, bytes) else key: value
+                for key, value in broker.unserialize(kw).items()
+            }
+            inspect.signature(method).bind(*arguments, **keywords)
+        except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
+            raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
+        result = method(*arguments, **keywords)
+        if inspect.iscoroutine(result):
+            result = ensureDeferred(result)
+        return broker.serialize(result)
+
+
+def _connectionOf(broker: pb.Broker) -> Connection:
+    transport: Any = broker.transport
+    secure = ISSLTransport.providedBy(transport)
+    return Connection(local=isLocal(transport.getPeer()), secure=secure)
+
+
+class AuthServ(_WireObject):
+    """
+    The root object of one connection: takes the name that a client claims.
+
+    Args:
+        authorizer: finds the identities.
+        broker: the broker of the connection.
+        policy: limits and switches.
+        reactor: provides `IReactorTime`.
+    """
+
+    def __init__(self, authorizer: IAuthorizer, broker: Any, policy: Policy, reactor: Any) -> None:
+        self.authorizer = authorizer
+        self.broker = broker
+        self.policy = policy
+        self._reactor = reactor
+        self._failures = 0
+        self._challengers = 0
+        self._grace = reactor.callLater(policy.graceTime, self._drop, "no login in time")
+        broker.notifyOnDisconnect(self._connectionLost)
+
+    def remote_mechanisms(self) -> list[str]:
+        """Tell the mechanisms that this connection is offered, strongest first."""
+        return self._offered()
+
+    async def remote_username(self, name: Any, *start: Any) -> Any:
+        """
+        Take a claimed name, and challenge the client to prove it.
+
+        Args:
+            name: of the identity.
+            start: mechanism and the mechanism's first message; nothing for the login of
+                Twisted 1.x.
+
+        Returns:
+            The challenge and an `AuthChallenger`.
+        """
+        if not start:
+            return await self._challengeLegacy(name, LegacyChallenger)
+        if len(start) != 2:
+            raise ProtocolViolation("username takes a name, a mechanism and a first message.")
+        mechanismName, initial = start
+        offered = self._offered()
+        if mechanismName not in offered:
+            raise MechanismNotSupported(offered)
+        if mechanismName == md5.NAME:
+            return await self._challengeLegacy(name, AuthChallenger)
+        mechanism = next(m for m in SERVER_MECHANISMS if m.name == mechanismName)
+        with self._challengerCounted():
+            return await self._challenge(_asName(name), mechanism, initial)
+
+    async def remote_login(self, name: Any) -> Any:
+        """
+        Take a claimed name from a client of stock Twisted (`PBClientFactory.login`).
+
+        Returns:
+            The challenge and a `StockChallenger`.
+        """
+        try:
+            self._checkStockLogin()
+            return await self._challengeLegacy(name, StockChallenger)
+        except WireError as error:
+            raise forStockClient(error) from None
+
+    async def remote_loginAnonymous(self, client: Any = None) -> Any:
+        """
+        Let a client of stock Twisted in that says no name (`PBClientFactory.login` with
+        `twisted.cred.credentials.Anonymous`).
+
+        Args:
+            client: a reference to its client object, or `None`.
+
+        Returns:
+            The guest's perspective of the policy's default service.
+        """
+        try:
+            self._checkStockLogin()
+            if self.policy.guest is None:
+                raise self.refuse("", "ANONYMOUS", "there are no guests")
+            identity = await self._findIdentity(self.policy.guest)
+            if identity is None or identity.locked:
+                raise self.refuse(self.policy.guest, "ANONYMOUS", "there is no such guest")
+            wrapper = self.accept(identity, "ANONYMOUS", None)
+            return await wrapper.attach(self.policy.defaultService, None, client)
+        except WireError as error:
+            raise forStockClient(error) from None
+
+    # What the challengers need.
+
+    def accept(self, identity: IIdentity, mechanism: str, verifier: object) -> IdentityWrapper:
+        """
+        The login is proved.
+
+        Args:
+            identity: who the client is.
+            mechanism: the name of the mechanism.
+            verifier: what it was proved by, or `None`.
+
+        Returns:
+            What the client gets.
+        """
+        if self._grace.active():
+            self._grace.cancel()
+        _log.info(
+            "{identityName!r} logged in by {mechanism} from {peer}",
+            identityName=identity.name,
+            mechanism=mechanism,
+            peer=self.broker.transport.getPeer(),
+        )
+        return IdentityWrapper(self, identity, mechanism, verifier)
+
+    def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
+        """
+        The login failed. After too many the connection is dropped.
+
+        Args:
+            name: the claimed one.
+            mechanism: the name of the mechanism.
+            reason: the real one, for the log only.
+
+        Returns:
+            What to raise.
+        """
+        _log.info(
+            "Refused {identityName!r} by {mechanism} from {peer}: {reason}",
+            identityName=name,
+            mechanism=mechanism,
+            peer=self.broker.transport.getPeer(),
+            reason=reason,
+        )
+        self._failures += 1
+        if self._failures >= self.policy.maxAttempts:
+            # Not at once: the answer has to go out first.
+            self._reactor.callLater(0, self._drop, "too many failed logins")
+        return Unauthorized()
+
+    def challengerDone(self) -> None:
+        """A challenge was answered."""
+        self._challengers -= 1
+
+    def _offered(self) -> list[str]:
+        connection = _connectionOf(self.broker)
+        able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
+        offered = [name for name in self.policy.mechanisms if name in able]
+        if self.policy.legacyLogin:
+            offered.append(md5.NAME)
+        return offered
+
+    def _checkStockLogin(self) -> None:
+        if not self.policy.legacyLogin or self.policy.defaultService is None:
+            raise MechanismNotSupported(self._offered())
+
+    @contextmanager
+    def _challengerCounted(self) -> Iterator[None]:
+        if self._challengers >= MOST_CHALLENGERS:
+            self._drop("too many logins under way at once")
+            raise Unauthorized()
+        self._challengers += 1
+        try:
+            yield
+        except BaseException:
+            self._challengers -= 1
+            raise
+
+    async def _findIdentity(self, name: str) -> IIdentity | None:
+        try:
+            checkName(name)
+            found: IIdentity = await maybeDeferred(self.authorizer.getIdentityRequest, name)
+        except (Unauthorized, ValueError):
+            return None
+        return found
+
+    async def _challenge(
+        self, name: str, mechanism: IMechanism, initial: Any
+    ) -> tuple[bytes, AuthChallenger]:
+        identity = await self._findIdentity(name)
+        verifier = None
+        if identity is not None:
+            verifier = (await maybeDeferred(identity.getVerifiers)).get(mechanism.verifierName)
+        if verifier is None:
+            identity = None
+            verifier = await maybeDeferred(
+                self.authorizer.getDecoyVerifier, name, mechanism.verifierName
+            )
+        exchange = mechanism.begin(name, verifier, _connectionOf(self.broker), secrets.token_bytes)
+        try:
+            challenge = exchange.challenge(initial)
+        except ExchangeRefused as refusal:
+            raise self.refuse(name, mechanism.name, refusal.reason) from None
+        return challenge, AuthChallenger(self, name, identity, mechanism.name, verifier, exchange)
+
+    async def _challengeLegacy(self, name: Any, challengerClass: type[AuthChallenger]) -> Any:
+        if not self.policy.legacyLogin:
+            raise MechanismNotSupported(self._offered())
+        claimed = _asName(name)
+        with self._challengerCounted():
+            identity = await self._findIdentity(claimed)
+            if identity is None:
+                challenge = secrets.token_bytes(md5.CHALLENGE_BYTES)
+                verifier = await maybeDeferred(self.authorizer.getDecoyVerifier, claimed, md5.NAME)
+            else:
+                challenge = identity.challenge()
+                verifier = (await maybeDeferred(identity.getVerifiers)).get(md5.NAME)
+            exchange = _MD5Exchange(identity, verifier, challenge)
+            return challenge, challengerClass(self, claimed, identity, md5.NAME, verifier, exchange)
+
+    def _drop(self, reason: str) -> None:
+        if self.broker.disconnected or self.broker.transport is None:
+            return
+        _log.info(
+            "Dropped the connection from {peer}: {reason}",
+            peer=self.broker.transport.getPeer(),
+            reason=reason,
+        )
+        dropConnection(self.broker)
+
+    def _connectionLost(self) -> None:
+        if self._grace.active():
+            self._grace.cancel()
+
+
+def _asName(name: Any) -> str:
+    # Clients of 1.x and stock Twisted may send bytes.
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "replace")
+    return name if isinstance(name, str) else ""
+
+
+@implementer(IExchange)
+class _MD5Exchange:
+    """PB-MD5 by way of the identity's own `challenge` and `verifyPassword`."""
+
+    def __init__(self, identity: IIdentity | None, verifier: Any, challenge: bytes) -> None:
+        self._identity = identity
+        self._verifier = verifier
+        self._challenge = challenge
+
+    def challenge(self, initial: bytes) -> bytes:
+        return self._challenge
+
+    async def outcome(self, response: bytes) -> bytes:
+        if not isinstance(response, bytes):
+            raise ExchangeRefused("the response is not bytes")
+        if self._identity is None:
+            self._verifier.accepts(self._challenge, response)
+            raise ExchangeRefused("no such identity")
+        try:
+            await maybeDeferred(self._identity.verifyPassword, self._challenge, response)
+        except Unauthorized:
+            raise ExchangeRefused("wrong password, or none for this mechanism") from None
+        return b""
+
+
+class AuthChallenger(_WireObject):
+    """
+    Takes the response to one challenge, once.
+
+    Args:
+        serv: the connection's `AuthServ`.
+        name: the claimed one.
+        identity: of that name; `None` where there is none that could log in by this mechanism.
+        mechanism: the name of the mechanism.
+        verifier: what the response is checked by.
+        exchange: the server's half of the mechanism's exchange.
+    """
+
+    def __init__(
+        self,
+        serv: AuthServ,
+        name: str,
+        identity: IIdentity | None,
+        mechanism: str,
+        verifier: object,
+        exchange: IExchange,
+    ) -> None:
+        self._serv = serv
+        self._name = name
+        self._identity = identity
+        self._mechanism = mechanism
+        self._verifier = verifier
+        self._exchange: IExchange | None = exchange
+
+    async def remote_respond(self, response: Any, *attach: Any) -> Any:
+        """
+        Take the response; and, if it proves the identity, attach in the same go.
+
+        Args:
+            response: the mechanism's.
+            attach: `serviceName, perspectiveName, client`, as for `IdentityWrapper.attach`;
+                or nothing.
+
+        Returns:
+            The mechanism's last message, the `IdentityWrapper`, and the perspective if one was
+            asked for.
+        """
+        if len(attach) not in (0, 3):
+            raise ProtocolViolation("respond takes a response, service, perspective and client.")
+        outcome, wrapper = await self._prove(response)
+        if not attach:
+            return outcome, wrapper
+        return outcome, wrapper, await wrapper.attach(*attach)
+
+    async def _prove(self, response: Any) -> tuple[bytes, IdentityWrapper]:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            raise self._serv.refuse(self._name, self._mechanism, "a second response")
+        self._serv.challengerDone()
+        try:
+            outcome = await maybeDeferred(exchange.outcome, response)
+            if self._identity is None:
+                raise ExchangeRefused("no such identity")
+            if self._identity.locked:
+                raise ExchangeRefused("the account is locked")
+        except ExchangeRefused as refusal:
+            raise self._serv.refuse(self._name, self._mechanism, refusal.reason) from None
+        if self._serv.broker.disconnected:
+            raise Detached()
+        return outcome, self._serv.accept(self._identity, self._mechanism, self._verifier)
+
+
+class LegacyChallenger(AuthChallenger):
+    """Takes the response of a client of Twisted 1.x (the seed, "Code Walkthrough")."""
+
+    async def remote_respond(self, response: Any, *attach: Any) -> Any:
+        """
+        Take the response.
+
+        Returns:
+            The `IdentityWrapper`, or `None` if the password was wrong.
+        """
+        try:
+            _, wrapper = await self._prove(response)
+        except Unauthorized:
+            return None
+        return wrapper
+
+
+class StockChallenger(AuthChallenger):
+    """Takes the response of a client of stock Twisted."""
+
+    async def remote_respond(self, response: Any, *attach: Any) -> Any:
+        """
+        Take the response.
+
+        Args:
+            response: by PB-MD5.
+            attach: the mind: a reference to the client's object, or `None`.
+
+        Returns:
+            The identity's perspective of the policy's default service.
+        """
+        try:
+            _, wrapper = await self._prove(response)
+            mind = attach[0] if attach else None
+            return await wrapper.attach(self._serv.policy.defaultService, None, mind)
+        except WireError as error:
+            raise forStockClient(error) from None
+
+
+class IdentityWrapper(_WireObject):
+    """
+    What a client holds that has proved who it is: its only use is to get at perspectives.
+
+    Args:
+        serv: the connection's `AuthServ`.
+        identity: who the client is.
+        mechanism: the name of the mechanism of the login.
+        verifier: what it was proved by, or `None`.
+    """
+
+    def __init__(
+        self, serv: AuthServ, identity: IIdentity, mechanism: str, verifier: object
+    ) -> None:
+        self._serv = serv
+        self._broker = serv.broker
+        self._authorizer = serv.authorizer
+        self._name = identity.name
+        self._mechanism = mechanism
+        self._verifier = verifier
+
+    async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
+        """
+        Attach the client to a perspective.
+
+        Args:
+            serviceName: of the key.
+            perspectiveName: of the key; `None`: `IIdentity.getKeyForService` chooses.
+            client: a reference to the client's object, or `None`.
+
+        Returns:
+            The perspective.
+        """
+        return await self.attach(serviceName, perspectiveName, client)
+
+    async def attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
+        """As `remote_attach`, for the challengers."""
+        serviceName = _asName(serviceName)
+        if client is not None and not isinstance(client, pb.RemoteReference):
+            raise ProtocolViolation("client must be a Referenceable, or None.")
+        identity = await self._currentIdentity()
+        if perspectiveName is None:
+            key = identity.getKeyForService(serviceName)
+        else:
+            key = _asName(perspectiveName)
+        if self._broker.disconnected:
+            raise Detached()
+        session = Session(
+            self._authorizer.sessions,
+            identity,
+            serviceName,
+            key,
+            self._mechanism,
+            self._verifier,
+            self._broker,
+            client,
+        )
+        try:
+            if perspectiveName is None:
+                requested = maybeDeferred(identity.requestPerspectiveForService, serviceName)
+            else:
+                requested = maybeDeferred(identity.requestPerspectiveForKey, serviceName, key)
+            await session.attach(await requested)
+        except BaseException:
+            session.end(EndReason.DETACHED)
+            raise
+        return session.reference
+
+    async def remote_detach(self, perspective: Any) -> None:
+        """
+        End one session.
+
+        Args:
+            perspective: what `attach` gave.
+        """
+        if (
+            not isinstance(perspective, SessionReference)
+            or perspective.session.identity.name != self._name
+        ):
+            raise ProtocolViolation("detach takes a perspective that attach gave.")
+        await perspective.session.end(EndReason.DETACHED)
+
+    async def remote_keys(self) -> list[tuple[str, str]]:
+        """Tell the keys on the keyring."""
+        identity = await self._currentIdentity()
+        return [tuple(key) for key in identity.getAllKeys()]  # type: ignore[misc]
+
+    async def remote_changePassword(self, verifier: Any) -> None:
+        """
+        Replace the password by a verifier that the client made; the server never sees it.
+        The other sessions of the identity that the old password opened end.
+
+        Args:
+            verifier: text, as `ScramVerifier.encode` writes it.
+        """
+        connection = _connectionOf(self._broker)
+        if not connection.local and connection.channelBinding is None:
+            raise ProtocolViolation(
+                "The password can be changed on the server's own machine, or on a TLS "
+                "connection that the login was bound to."
+            )
+        try:
+            made = ScramVerifier.decode(_asName(verifier))
+        except ValueError as mistake:
+            raise ProtocolViolation(str(mistake)) from None
+        identity = await self._currentIdentity()
+        # What this login opened stays open: it is the same person.
+        old = self._verifier
+        self._replaceVerifier(old, made)
+        try:
+            identity.setVerifiers({scram.NAME: made})
+            await maybeDeferred(identity.save)
+        except BaseException:
+            self._replaceVerifier(made, old)
+            raise
+        _log.info("{identityName!r} changed the password", identityName=self._name)
+
+    async def _currentIdentity(self) -> IIdentity:
+        # Asked for anew, since the account may have been changed, or closed, since the login.
+        identity: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, self._name)
+        if not identity.isProvedBy(self._verifier):
+            raise Unauthorized()
+        return identity
+
+    def _replaceVerifier(self, old: object, new: object) -> None:
+        for session in self._authorizer.sessions.ofIdentity(self._name):
+            if session.broker is self._broker and session.verifier == old:
+                session.verifier = new
+        self._verifier = new

@@ -1,0 +1,334 @@
+"""
+Who is attached to what, and how that ends.
+
+A `Session` is one client on one perspective.  Everything that decides when `brokerAttached` and
+`brokerDetached` of the perspective run lives here, in one state machine:
+
+==============  ==============================  ===========================================
+state           event                           what happens
+==============  ==============================  ===========================================
+`REQUESTED`     `attach` got the perspective    `brokerAttached` is called; `ATTACHING`
+`REQUESTED`     `end`                           `ENDED`: there is nothing to undo
+`ATTACHING`     `brokerAttached` fired          `LIVE`
+`ATTACHING`     `brokerAttached` failed         `ENDED`: the client was never attached
+`ATTACHING`     `end`                           `ENDING`: wait for `brokerAttached`
+`ENDING`        `brokerAttached` fired          `brokerDetached` is called; `ENDED`
+`ENDING`        `brokerAttached` failed         `ENDED`
+`LIVE`          `end`                           `brokerDetached` is called; `ENDED`
+`ENDED`         `end`                           nothing, once more
+==============  ==============================  ===========================================
+
+So `brokerDetached` is called exactly once for each `brokerAttached` that succeeded, whatever ends
+the session, and its own failure is logged and changes nothing.
+
+What the client holds is a reference to the session, not to the perspective: from the moment that
+the session ends, calls fail with `Detached`, and so do those that were under way.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.spread import pb
+
+from pbauth.errors import Detached
+from pbauth.interfaces import IIdentity, IPerspective
+
+_log = Logger()
+
+
+class EndReason(enum.Enum):
+    """Why a session ended."""
+
+    CONNECTION_LOST = "connection lost"
+    DETACHED = "detached by the client"
+    REVOKED = "no longer allowed"
+    REMOVED = "identity removed"
+    ADMINISTRATOR = "ended by the administrator"
+
+
+class _State(enum.Enum):
+    REQUESTED = enum.auto()
+    ATTACHING = enum.auto()
+    LIVE = enum.auto()
+    ENDING = enum.auto()
+    ENDED = enum.auto()
+
+
+class SessionReference(pb.Referenceable):
+    """
+    What the client holds: passes calls on to the perspective while the session is live.
+
+    Args:
+        session: the session.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._underWay: set[Deferred[Any]] = set()
+
+    def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
+        perspective = self.session.perspective
+        if perspective is None or not self.session.live:
+            raise Detached()
+        result = perspective.perspectiveMessageReceived(broker, message, args, kw)
+        if not isinstance(result, Deferred) or (result.called and not result.paused):
+            return result
+        return self._watch(result)
+
+    def _watch(self, result: Deferred[Any]) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self._underWay.add(answer)
+
+        def succeeded(value: Any) -> None:
+            if answer in self._underWay:
+                self._underWay.discard(answer)
+                answer.callback(value)
+
+        def failed(failure: Failure) -> None:
+            if answer in self._underWay:
+                self._underWay.discard(answer)
+                answer.errback(failure)
+            elif not failure.check(pb.Error):
+                _log.failure("A call failed after its session had ended.", failure)
+
+        result.addCallbacks(succeeded, failed)
+        return answer
+
+    def cutOff(self) -> None:
+        """Answer all calls that are under way: `Detached`."""
+        underWay, self._underWay = self._underWay, set()
+        for answer in underWay:
+            answer.errback(Failure(Detached()))
+
+
+class Session:
+    """
+    One client on one perspective.
+
+    Attributes:
+        identity: the `IIdentity` that the client proved to be.
+        serviceName: the service of the key that it uses.
+        perspectiveName: the perspective of the key that it uses.
+        verifier: what the login was proved by; `None` for a mechanism without one.
+        mechanism: the name of the mechanism of the login.
+        broker: the broker of the connection.
+        clientref: a reference to the client's own object, or `None`.
+        perspective: what `attached` gave; `None` until then.
+        reference: what the client holds.
+        endReason: why it ended; `None` until then.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        identity: IIdentity,
+        serviceName: str,
+        perspectiveName: str,
+        mechanism: str,
+        verifier: object,
+        broker: Any,
+        clientref: Any,
+    ) -> None:
+        self._sessions = sessions
+        self.identity = identity
+        self.serviceName = serviceName
+        self.perspectiveName = perspectiveName
+        self.mechanism = mechanism
+        self.verifier = verifier
+        self.broker = broker
+        self.clientref = clientref
+        self.perspective: IPerspective | None = None
+        self.reference = SessionReference(self)
+        self.endReason: EndReason | None = None
+        self._state = _State.REQUESTED
+        self._requested: IPerspective | None = None
+        self._waiting: list[Deferred[None]] = []
+        sessions._add(self)
+        broker.notifyOnDisconnect(self._connectionLost)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session of {self.identity.name!r} on "
+            f"{self.serviceName!r}/{self.perspectiveName!r}: {self._state.name.lower()}>"
+        )
+
+    @property
+    def live(self) -> bool:
+        """Whether the client may call the perspective."""
+        return self._state is _State.LIVE
+
+    async def attach(self, perspective: IPerspective) -> None:
+        """
+        Attach the client.
+
+        Args:
+            perspective: what the service gave.
+
+        Raises:
+            Detached: the session was ended in the meantime.
+            Exception: whatever `brokerAttached` raised.
+        """
+        if self._state is not _State.REQUESTED:
+            raise Detached()
+        if not IPerspective.providedBy(perspective):
+            self._finish()
+            raise TypeError(
+                f"Service {self.serviceName!r} must give a perspective, "
+                f"not {type(perspective).__name__}."
+            )
+        self._state = _State.ATTACHING
+        self._requested = perspective
+        self._showPerspectiveToClient(perspective)
+        service = perspective.getService()
+        if service is not None:
+            service.cachePerspective(perspective)
+        try:
+            given = await maybeDeferred(
+                perspective.brokerAttached, self.clientref, self.identity, self.broker
+            )
+        except BaseException:
+            self._finish()
+            raise
+        if not IPerspective.providedBy(given):
+            self.perspective = perspective
+            self.endReason = self.endReason or EndReason.DETACHED
+            await self._detach()
+            raise TypeError(
+                f"attached() of {type(perspective).__name__} must return a perspective "
+                f"(usually self), not {type(given).__name__}."
+            )
+        self.perspective = given
+        if self._state is _State.ENDING:
+            await self._detach()
+            raise Detached()
+        self._showPerspectiveToClient(given)
+        self._state = _State.LIVE
+
+    def end(self, reason: EndReason) -> Deferred[None]:
+        """
+        End the session, whatever state it is in.
+
+        Args:
+            reason: why.
+
+        Returns:
+            Fires when `brokerDetached` has run, and what it returned has fired.
+        """
+        ended: Deferred[None] = Deferred()
+        self._waiting.append(ended)
+        self.endReason = self.endReason or reason
+        if self._state is _State.LIVE:
+            Deferred.fromCoroutine(self._detach())
+        elif self._state is _State.ATTACHING:
+            self._state = _State.ENDING
+        elif self._state is _State.REQUESTED:
+            self._finish()
+        elif self._state is _State.ENDED and self._requested is None:
+            self._tellWaiting()
+        return ended
+
+    def _connectionLost(self) -> None:
+        self.end(EndReason.CONNECTION_LOST)
+
+    def _showPerspectiveToClient(self, perspective: IPerspective) -> None:
+        # What goes to the client's own object is serialised for this perspective (`Viewable` and
+        # `Copyable` ask who is there), as what comes back from the perspective's methods is.
+        if isinstance(self.clientref, pb.RemoteReference):
+            self.clientref.perspective = perspective
+
+    async def _detach(self) -> None:
+        self._state = _State.ENDED
+        self.reference.cutOff()
+        assert self.perspective is not None  # noqa: S101 - one is attached in these states
+        try:
+            await maybeDeferred(
+                self.perspective.brokerDetached, self.clientref, self.identity, self.broker
+            )
+        except Exception:
+            _log.failure("detached() failed for {session!r}", session=self)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._state = _State.ENDED
+        requested, self._requested = self._requested, None
+        self._sessions._discard(self)
+        if not self.broker.disconnected:
+            self.broker.dontNotifyOnDisconnect(self._connectionLost)
+        service = None if requested is None else requested.getService()
+        if service is not None:
+            service.uncachePerspective(requested)
+        self._tellWaiting()
+
+    def _tellWaiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+
+class Sessions:
+    """
+    The sessions of one authorizer, on all its ports.
+    """
+
+    def __init__(self) -> None:
+        self._byName: dict[str, dict[Session, None]] = {}
+
+    def __iter__(self) -> Iterator[Session]:
+        """Over all sessions, those included that are just being attached."""
+        return iter([session for some in self._byName.values() for session in some])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._byName.values()))
+
+    def ofIdentity(self, name: str) -> list[Session]:
+        """
+        Args:
+            name: of an identity.
+
+        Returns:
+            Its sessions, oldest first.
+        """
+        return list(self._byName.get(name, ()))
+
+    def end(self, session: Session, reason: EndReason = EndReason.ADMINISTRATOR) -> Deferred[None]:
+        """
+        End a session.
+
+        Args:
+            session: one of these.
+            reason: why.
+
+        Returns:
+            Fires when the perspective's `detached` has run.
+        """
+        return session.end(reason)
+
+    def endAll(self, name: str) -> None:
+        """End all sessions of an identity that is no more."""
+        for session in self.ofIdentity(name):
+            session.end(EndReason.REMOVED)
+
+    def endForbidden(self, identity: IIdentity) -> None:
+        """End the sessions that an identity, as it is now, no longer allows."""
+        for session in self.ofIdentity(identity.name):
+            if not (
+                identity.isProvedBy(session.verifier)
+                and identity.holdsKey(session.serviceName, session.perspectiveName)
+            ):
+                session.end(EndReason.REVOKED)
+
+    def _add(self, session: Session) -> None:
+        self._byName.setdefault(session.identity.name, {})[session] = None
+
+    def _discard(self, session: Session) -> None:
+        some = self._byName.get(session.identity.name, {})
+        some.pop(session, None)
+        if not some:
+            self._byName.pop(session.identity.name, None)

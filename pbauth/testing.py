@@ -1,0 +1,210 @@
+"""
+For the tests of applications: log in without a port, a thread or a sleep.
+
+::
+
+    class GameTests(SynchronousTestCase):
+        def test_move(self):
+            memory = MemoryServer()
+            game = GameService("game", memory.services, memory.authorizer)
+            memory.addUser("alice", "secret", ("game", "alice"))
+            alice = self.successResultOf(memory.connect("alice", "secret", "game"))
+            answer = alice.callRemote("move", "D4")
+            memory.flush()
+            self.assertEqual(self.successResultOf(answer), "black")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.spread import pb
+from twisted.test import iosim
+from zope.interface import implementer
+
+from pbauth.authorizer import DefaultAuthorizer
+from pbauth.client import connect
+from pbauth.hashing import Hashing
+from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.perspective import Perspective
+from pbauth.policy import Policy
+from pbauth.root import AuthServerFactory
+from pbauth.service import Service
+
+_CLIENT = IPv4Address("TCP", "127.0.0.1", 50_000)
+_SERVER = IPv4Address("TCP", "127.0.0.1", 8_787)
+
+
+@implementer(IStreamClientEndpoint)
+class MemoryServer:
+    """
+    A server in memory, and an endpoint that connects to it.
+
+    Attributes:
+        services: the collection that the authorizer looks services up in.
+        authorizer: by default a `DefaultAuthorizer` with `Hashing.CHEAPEST`.
+        clock: the time of both ends, a `twisted.internet.task.Clock`.
+        pumps: one `twisted.test.iosim.IOPump` for each connection that was made.
+
+    Args:
+        authorizer: an authorizer of your own.
+        policy: the server's.
+        factory: another server factory than `AuthServerFactory(authorizer, policy)`.
+        peer: the address that the server sees; loopback by default.
+    """
+
+    def __init__(
+        self,
+        authorizer: IAuthorizer | None = None,
+        policy: Policy | None = None,
+        factory: pb.PBServerFactory | None = None,
+        peer: IPv4Address = _CLIENT,
+    ) -> None:
+        self.services = MultiService()
+        if authorizer is None:
+            authorizer = DefaultAuthorizer(self.services, Hashing.CHEAPEST)
+        self.authorizer: Any = authorizer
+        self.clock = Clock()
+        self.pumps: list[Any] = []
+        self._factory = factory or AuthServerFactory(authorizer, policy, self.clock)
+        self._peer = peer
+
+    def addUser(self, name: str, password: str, *keys: tuple[str, str]) -> Any:
+        """
+        Make and save an identity.
+
+        Args:
+            name: its name.
+            password: its password.
+            keys: pairs `(serviceName, perspectiveName)`.
+
+        Returns:
+            The identity.
+        """
+        identity = self.authorizer.createIdentity(name)
+        identity.setPassword(password)
+        for key in keys:
+            identity.addKeyByString(*key)
+        identity.save()
+        return identity
+
+    def connect(self, protocolFactory: Any, *login: Any, **options: Any) -> Any:
+        """
+        Connect a client.
+
+        With a protocol factory: as an `IStreamClientEndpoint`.  With ``username, password,
+        serviceName, ...``, the arguments of `pbauth.connect` after host and port: log in.
+
+        Returns:
+            A Deferred; of the remote perspective, where logging in.
+        """
+        if login:
+            perspective = connect(
+                self, None, protocolFactory, *login, reactor=self.clock, **options
+            )
+            self.flush()
+            return perspective
+        client = protocolFactory.buildProtocol(_SERVER)
+        server = self._factory.buildProtocol(self._peer)
+        pump = iosim.connect(
+            server,
+            iosim.FakeTransport(server, True, _SERVER, self._peer),
+            client,
+            iosim.FakeTransport(client, False, self._peer, _SERVER),
+            greet=False,
+        )
+        self.pumps.append(pump)
+        return succeed(client)
+
+    def flush(self) -> None:
+        """Carry all bytes, both ways, until there are no more."""
+        moved = True
+        while moved:
+            self.clock.advance(0)
+            moved = sum(bool(pump.pump()) for pump in self.pumps) > 0
+
+    def disconnect(self, reference: Any) -> None:
+        """
+        Cut a connection.
+
+        Args:
+            reference: anything remote that the client got over it.
+        """
+        reference.broker.transport.loseConnection()
+        self.flush()
+
+
+@frozen
+class Event:
+    """
+    A client came or went.
+
+    Attributes:
+        kind: ``"attached"`` or ``"detached"``.
+        perspectiveName: on which perspective.
+        identityName: who.
+        clientref: a reference to its client object, or `None`.
+    """
+
+    kind: str
+    perspectiveName: str
+    identityName: str
+    clientref: Any
+
+
+class RecordingPerspective(Perspective):
+    """A perspective that tells its `RecordingService` who comes and goes."""
+
+    def attached(self, clientref: Any, identity: IIdentity) -> Any:
+        """Record it."""
+        self._record("attached", clientref, identity)
+        return self
+
+    def detached(self, clientref: Any, identity: IIdentity) -> None:
+        """Record it."""
+        self._record("detached", clientref, identity)
+
+    def _record(self, kind: str, clientref: Any, identity: IIdentity) -> None:
+        event = Event(kind, self.perspectiveName, identity.name, clientref)
+        self.getService().events.append(event)
+
+    def perspective_whoami(self) -> str:
+        """Tell the name of the perspective."""
+        return self.perspectiveName
+
+
+class RecordingService(Service):
+    """
+    A service that records who was attached and detached, on perspectives made on the fly.
+
+    Attributes:
+        events: list of `Event`.
+    """
+
+    perspectiveClass = RecordingPerspective
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.events: list[Event] = []
+
+    def loadPerspective(self, name: str) -> Any:
+        """Make the perspective."""
+        return self.perspectiveClass(name)
+
+    def kinds(self) -> list[str]:
+        """Give the kinds of the events, in their order."""
+        return [event.kind for event in self.events]
+
+
+__all__ = [
+    "Event",
+    "MemoryServer",
+    "RecordingPerspective",
+    "RecordingService",
+]
