@@ -18,7 +18,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
+from attrs import field, frozen
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred, maybeDeferred
 
@@ -26,7 +28,7 @@ from pbauth.authorizer import Authorizer
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
 from pbauth.hashing import Hashing
 from pbauth.interfaces import IIdentity
-from pbauth.mechanisms import Verifier, decodeVerifier
+from pbauth.mechanisms import decodeVerifier
 from pbauth.reactors import chooseReactor
 
 _Result = TypeVar("_Result")
@@ -72,6 +74,15 @@ _SCHEMA = (
 _DECOY_SECRET = "decoy secret"  # noqa: S105 - the name of a row
 
 
+@frozen
+class _State:
+    """What is stored of one identity; verifiers are pairs of mechanism and encoded text."""
+
+    locked: bool = False
+    verifiers: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    keys: frozenset[tuple[str, str]] = frozenset()
+
+
 class SQLAuthorizer(Authorizer):
     """
     Keeps identities in an SQLite file, which is made if there is none, readable by its owner only.
@@ -98,6 +109,9 @@ class SQLAuthorizer(Authorizer):
         lockTimeout: float = 5.0,
     ) -> None:
         super().__init__(serviceCollection, hashing)
+        # What is stored of each copy that was given out, so that saving it writes what was
+        # changed in it and nothing else: two may change the same identity at once.
+        self._storedState: WeakKeyDictionary[Any, _State] = WeakKeyDictionary()
         self._path = os.fspath(database)
         self._lockTimeout = lockTimeout
         self._decoySecret = self._prepare()
@@ -126,15 +140,12 @@ class SQLAuthorizer(Authorizer):
             with `StoreError`.
         """
 
-        def add(cursor: sqlite3.Cursor, verifiers: dict[str, Verifier]) -> None:
+        def add(cursor: sqlite3.Cursor, state: _State) -> None:
             try:
-                cursor.execute(
-                    "INSERT INTO identities (name, locked) VALUES (?, ?)",
-                    (identity.name, int(identity.locked)),
-                )
+                cursor.execute("INSERT INTO identities (name) VALUES (?)", (identity.name,))
             except sqlite3.IntegrityError:
                 raise DuplicateIdentity(identity.name) from None
-            _writeBelongings(cursor, identity, verifiers)
+            _writeChanges(cursor, identity.name, _State(), state)
 
         return Deferred.fromCoroutine(self._write(identity, add))
 
@@ -147,16 +158,14 @@ class SQLAuthorizer(Authorizer):
             `StoreError`.
         """
 
-        def update(cursor: sqlite3.Cursor, verifiers: dict[str, Verifier]) -> None:
-            cursor.execute(
-                "UPDATE identities SET locked = ? WHERE name = ?",
-                (int(identity.locked), identity.name),
-            )
-            if not cursor.rowcount:
+        def update(cursor: sqlite3.Cursor, state: _State) -> None:
+            cursor.execute("SELECT 1 FROM identities WHERE name = ?", (identity.name,))
+            if cursor.fetchone() is None:
                 raise KeyError(identity.name)
-            cursor.execute("DELETE FROM verifiers WHERE identity = ?", (identity.name,))
-            cursor.execute("DELETE FROM keys WHERE identity = ?", (identity.name,))
-            _writeBelongings(cursor, identity, verifiers)
+            before = self._storedState.get(identity)
+            if before is None:
+                before = _readState(cursor, identity.name)
+            _writeChanges(cursor, identity.name, before, state)
 
         async def updateAndEnd() -> None:
             await self._write(identity, update)
@@ -192,27 +201,21 @@ class SQLAuthorizer(Authorizer):
             `StoreError`.
         """
 
-        def read(cursor: sqlite3.Cursor) -> tuple[Any, list[Any], list[Any]]:
+        def read(cursor: sqlite3.Cursor) -> _State:
             cursor.execute("BEGIN")
-            cursor.execute("SELECT locked FROM identities WHERE name = ?", (name,))
-            found = cursor.fetchone()
-            if found is None:
-                raise Unauthorized()
-            cursor.execute("SELECT mechanism, verifier FROM verifiers WHERE identity = ?", (name,))
-            verifiers = cursor.fetchall()
-            cursor.execute("SELECT service, perspective FROM keys WHERE identity = ?", (name,))
-            return found[0], verifiers, cursor.fetchall()
+            return _readState(cursor, name)
 
         async def request() -> Any:
-            locked, verifiers, keys = await self._run(read)
+            state = await self._run(read)
             identity = self.createIdentity(name)
             identity.setVerifiers(
-                {mechanism: decodeVerifier(verifier) for mechanism, verifier in verifiers}
+                {mechanism: decodeVerifier(verifier) for mechanism, verifier in state.verifiers}
             )
-            for key in keys:
+            for key in state.keys:
                 identity.addKeyByString(*key)
-            identity.locked = bool(locked)
+            identity.locked = state.locked
             identity.stored = True
+            self._storedState[identity] = state
             return identity
 
         return Deferred.fromCoroutine(request())
@@ -237,18 +240,22 @@ class SQLAuthorizer(Authorizer):
         """Nothing: the identity is a copy, and counts when it is saved."""
 
     async def _write(
-        self,
-        identity: IIdentity,
-        statements: Callable[[sqlite3.Cursor, dict[str, Verifier]], None],
+        self, identity: IIdentity, statements: Callable[[sqlite3.Cursor, _State], None]
     ) -> None:
         # Passwords may still be on their way to becoming verifiers.
         verifiers = await maybeDeferred(identity.getVerifiers)
+        state = _State(
+            bool(identity.locked),
+            frozenset((name, verifier.encode()) for name, verifier in verifiers.items()),
+            frozenset((service, perspective) for service, perspective in identity.getAllKeys()),
+        )
 
         def write(cursor: sqlite3.Cursor) -> None:
             cursor.execute("BEGIN IMMEDIATE")
-            statements(cursor, verifiers)
+            statements(cursor, state)
 
         await self._run(write)
+        self._storedState[identity] = state
         identity.stored = True
 
     async def _run(self, interaction: Callable[[sqlite3.Cursor], _Result]) -> _Result:
@@ -319,16 +326,33 @@ def _makePrivate(path: str) -> None:
         raise StoreError(f"Can't make {path}: {error.strerror}.") from None
 
 
-def _writeBelongings(
-    cursor: sqlite3.Cursor, identity: IIdentity, verifiers: dict[str, Verifier]
-) -> None:
+def _readState(cursor: sqlite3.Cursor, name: str) -> _State:
+    cursor.execute("SELECT locked FROM identities WHERE name = ?", (name,))
+    found = cursor.fetchone()
+    if found is None:
+        raise Unauthorized()
+    cursor.execute("SELECT mechanism, verifier FROM verifiers WHERE identity = ?", (name,))
+    verifiers = frozenset(cursor.fetchall())
+    cursor.execute("SELECT service, perspective FROM keys WHERE identity = ?", (name,))
+    return _State(bool(found[0]), verifiers, frozenset(cursor.fetchall()))
+
+
+def _writeChanges(cursor: sqlite3.Cursor, name: str, before: _State, after: _State) -> None:
+    if before.locked != after.locked:
+        cursor.execute("UPDATE identities SET locked = ? WHERE name = ?", (int(after.locked), name))
+    if before.verifiers != after.verifiers:
+        cursor.execute("DELETE FROM verifiers WHERE identity = ?", (name,))
+        cursor.executemany(
+            "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
+            [(name, *verifier) for verifier in sorted(after.verifiers)],
+        )
     cursor.executemany(
-        "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
-        [(identity.name, name, verifier.encode()) for name, verifier in verifiers.items()],
+        "DELETE FROM keys WHERE identity = ? AND service = ? AND perspective = ?",
+        [(name, *key) for key in sorted(before.keys - after.keys)],
     )
     cursor.executemany(
-        "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?)",
-        [(identity.name, *key) for key in identity.getAllKeys()],
+        "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(name, *key) for key in sorted(after.keys - before.keys)],
     )
 
 

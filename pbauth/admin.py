@@ -1,0 +1,150 @@
+"""What an administrator does with accounts, whatever the front door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+
+from pbauth.errors import Unauthorized
+from pbauth.interfaces import IIdentity
+from pbauth.names import checkName
+
+
+class UnknownUser(Exception):
+    """
+    There is no identity of that name.
+
+    Attributes:
+        name: that name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no user {name!r}. See: pbauth user list")
+        self.name = name
+
+
+class UnknownKey(Exception):
+    """
+    The key is not on the keyring.
+    """
+
+    def __init__(self, name: str, service: str, perspective: str) -> None:
+        super().__init__(
+            f"{name!r} holds no key to {perspective!r} of service {service!r}. "
+            f"See: pbauth key list {name}"
+        )
+
+
+class Administration:
+    """
+    The operations of the ``pbauth`` command.
+
+    Args:
+        authorizer: stores the identities; one with `listIdentities`.
+    """
+
+    def __init__(self, authorizer: Any) -> None:
+        self._authorizer = authorizer
+
+    async def addUser(self, name: str, password: str) -> None:
+        """
+        Add an identity.
+
+        Raises:
+            DuplicateIdentity: the name is taken.
+            InvalidName: the name breaks the rule of `pbauth.names`.
+            InvalidPassword: it can't be a password.
+        """
+        identity = self._authorizer.createIdentity(name)
+        identity.setPassword(password)
+        await maybeDeferred(identity.save)
+
+    async def removeUser(self, name: str) -> None:
+        """
+        Remove an identity.
+
+        Raises:
+            UnknownUser: there is none of that name.
+        """
+        try:
+            await maybeDeferred(self._authorizer.removeIdentity, name)
+        except KeyError:
+            raise UnknownUser(name) from None
+
+    async def setPassword(self, name: str, password: str) -> None:
+        """
+        Give an identity a new password.
+
+        Raises:
+            UnknownUser: there is none of that name.
+            InvalidPassword: it can't be a password.
+        """
+        identity = await self._find(name)
+        identity.setPassword(password)
+        await maybeDeferred(identity.save)
+
+    async def setLocked(self, name: str, locked: bool) -> None:
+        """
+        Lock or unlock an identity.
+
+        Raises:
+            UnknownUser: there is none of that name.
+        """
+        identity = await self._find(name)
+        identity.locked = locked
+        await maybeDeferred(identity.save)
+
+    async def listUsers(self) -> list[tuple[str, bool, int]]:
+        """
+        Returns:
+            For each identity its name, whether it is locked, and the number of its keys.
+        """
+        found: list[tuple[str, bool, int]] = await maybeDeferred(self._authorizer.listIdentities)
+        return found
+
+    async def grantKey(self, name: str, service: str, perspective: str) -> None:
+        """
+        Put a key on a keyring.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            InvalidName: a name breaks the rule of `pbauth.names`.
+        """
+        identity = await self._find(name)
+        identity.addKeyByString(service, perspective)
+        await maybeDeferred(identity.save)
+
+    async def revokeKey(self, name: str, service: str, perspective: str) -> None:
+        """
+        Take a key from a keyring.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            UnknownKey: the key is not there.
+        """
+        identity = await self._find(name)
+        try:
+            identity.removeKey(service, perspective)
+        except KeyError:
+            raise UnknownKey(name, service, perspective) from None
+        await maybeDeferred(identity.save)
+
+    async def listKeys(self, name: str) -> list[tuple[str, str]]:
+        """
+        Returns:
+            The pairs `(serviceName, perspectiveName)` on the keyring.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+        """
+        identity = await self._find(name)
+        return identity.getAllKeys()
+
+    async def _find(self, name: str) -> IIdentity:
+        checkName(name, "name of an identity")
+        try:
+            found: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, name)
+        except Unauthorized:
+            raise UnknownUser(name) from None
+        return found

@@ -1,0 +1,52 @@
+"""The service that comes with pbauth, to try a server out: it gives back what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+from zope.interface import implementer
+
+from pbauth.interfaces import IAuthorizer, IIdentity, IPerspectiveServiceFactory
+from pbauth.perspective import Perspective
+from pbauth.service import Service
+
+
+class EchoPerspective(Perspective):
+    """One client of the `EchoService`."""
+
+    def attached(self, clientref: Any, identity: IIdentity) -> EchoPerspective:
+        """Give each client a perspective of its own, since several identities may hold the key."""
+        super().attached(clientref, identity)
+        own = EchoPerspective(self.perspectiveName, identity.name)
+        own.setService(self.getService())
+        return own
+
+    def perspective_say(self, text: str) -> str:
+        """Give the text back."""
+        return text
+
+    def perspective_whoami(self) -> tuple[str, str]:
+        """Tell the client the names of its identity and of its perspective."""
+        return self.identityName, self.perspectiveName
+
+
+class EchoService(Service):
+    """Gives back what it is told. It has a perspective of every name."""
+
+    def loadPerspective(self, name: str) -> EchoPerspective:
+        """Make the perspective."""
+        return EchoPerspective(name)
+
+
+@implementer(IPerspectiveServiceFactory)
+@frozen
+class EchoServiceFactory:
+    """The plugin for ``twistd pbauth --service echo``."""
+
+    name: str = "echo"
+    description: str = "gives back what it is told, to try a server out"
+
+    def makeService(self, serviceName: str, authorizer: IAuthorizer) -> EchoService:
+        """Make the service."""
+        return EchoService(serviceName, authorizer=authorizer)
