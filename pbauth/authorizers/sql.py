@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 from attrs import field, frozen
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 
 from pbauth.authorizer import Authorizer
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
@@ -31,6 +32,7 @@ from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import decodeVerifier
 from pbauth.reactors import chooseReactor
 
+_log = Logger()
 _Result = TypeVar("_Result")
 
 #: Says of an SQLite file that it is one of ours: "pbau".
@@ -267,7 +269,10 @@ class SQLAuthorizer(Authorizer):
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(_explain(self._path, error, self._lockTimeout)) from None
+            refusal = StoreError(_explain(self._path, error, self._lockTimeout))
+            # A client is told only that the accounts can't be reached.
+            _log.error("{refusal}", refusal=refusal)
+            raise refusal from None
 
     def _prepare(self) -> bytes:
         """Check the file, or make it; give the secret that decoys are made from."""
