@@ -1,0 +1,133 @@
+"""Real processes under test: start, wait for what they say, end."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+
+#: Seconds after which what does not happen has failed.
+PATIENCE = 20.0
+
+PBAUTH = ("-m", "pbauth")
+TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "pbauth")
+TWIST = ("-m", "twisted", "pbauth")
+
+
+class Program(ProcessProtocol):
+    """
+    A Python program, with this Python.
+
+    Attributes:
+        output: what it has written so far, to both its outputs.
+        exitCode: `None` while it runs.
+
+    Args:
+        arguments: of the interpreter.
+        stdin: what the program reads; then its standard input ends.
+        directory: where it runs.
+    """
+
+    def __init__(
+        self, *arguments: str, stdin: str = "", directory: str | None = None, **environment: str
+    ) -> None:
+        from twisted.internet import reactor
+
+        self._reactor: Any = reactor
+        self._stdin = stdin
+        self._waiting: list[tuple[re.Pattern[str], Deferred[Any]]] = []
+        self._ended: list[Deferred[Any]] = []
+        self._received = b""
+        self.exitCode: int | None = None
+        self.signal: int | None = None
+        self.process = self._reactor.spawnProcess(
+            self,
+            sys.executable,
+            [sys.executable, *arguments],
+            {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            directory,
+        )
+
+    @property
+    def output(self) -> str:
+        return self._received.decode("utf-8", "replace")
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._stdin.encode())
+        self.transport.closeStdin()
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self._received += data
+        for item in list(self._waiting):
+            found = item[0].search(self.output)
+            if found:
+                self._waiting.remove(item)
+                item[1].callback(found)
+
+    def processEnded(self, reason: Any) -> None:
+        self.exitCode = reason.value.exitCode
+        self.signal = reason.value.signal
+        for pattern, waiter in self._waiting:
+            waiter.errback(
+                AssertionError(f"ended without saying {pattern.pattern!r}:\n{self.output}")
+            )
+        self._waiting = []
+        for ended in self._ended:
+            ended.callback(self)
+
+    def waitFor(self, pattern: str) -> Deferred[re.Match[str]]:
+        """Wait until the output matches; fails if the program ends, or after `PATIENCE`."""
+        waiter: Deferred[Any] = Deferred()
+        if self.exitCode is None and self.signal is None:
+            self._waiting.append((re.compile(pattern), waiter))
+            self.childDataReceived(1, b"")
+        else:
+            found = re.search(pattern, self.output)
+            if found is None:
+                raise AssertionError(f"never said {pattern!r}:\n{self.output}")
+            waiter.callback(found)
+
+        def late(result: Any, seconds: float) -> Any:
+            raise AssertionError(f"did not say {pattern!r}:\n{self.output}")
+
+        return waiter.addTimeout(PATIENCE, self._reactor, late)
+
+    def whenEnded(self) -> Deferred[Any]:
+        """Wait until the program has ended by itself; fails after `PATIENCE`."""
+        ended: Deferred[Any] = Deferred()
+        if self.exitCode is None and self.signal is None:
+            self._ended.append(ended)
+        else:
+            ended.callback(self)
+
+        def late(result: Any, seconds: float) -> Any:
+            raise AssertionError(f"did not end:\n{self.output}")
+
+        return ended.addTimeout(PATIENCE, self._reactor, late)
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Send a signal, unless the program has ended."""
+        try:
+            self.process.signalProcess(signal)
+        except ProcessExitedAlready:
+            pass
+
+    def stop(self) -> Deferred[Any]:
+        """End the program, if it has not ended; for `addCleanup`."""
+        self.kill()
+        return DeferredList([self.whenEnded()], consumeErrors=True)
+
+
+async def run(*arguments: str, stdin: str = "", directory: str | None = None) -> Program:
+    """Run a program to its end."""
+    program = Program(*arguments, stdin=stdin, directory=directory)
+    try:
+        await program.whenEnded()
+    finally:
+        await program.stop()
+    return program
