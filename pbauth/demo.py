@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.spread import pb
@@ -151,8 +152,11 @@ class ServerProcess(ProcessProtocol):
 
     async def stop(self) -> None:
         """End the server, and wait until it is gone."""
-        if not self._ended.called:
+        try:
             self._process.signalProcess("TERM")
+        except ProcessExitedAlready:
+            pass
+        if not self._ended.called:
             await self._ended
 
 

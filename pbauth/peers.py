@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 
 
 def isLoopback(host: str) -> bool:
@@ -38,4 +38,6 @@ def isLocal(address: Any) -> bool:
     """
     if isinstance(address, (IPv4Address, IPv6Address)):
         return isLoopback(address.host)
+    if isinstance(address, HostnameAddress):
+        return isLoopback(address.hostname.decode("ascii", "replace"))
     return True

@@ -48,6 +48,10 @@ class Options(usage.Options):
     """The options of ``twistd pbauth``."""
 
     synopsis = "[options]"
+    longdesc = (
+        "A server of perspectives for identities that log in. "
+        "Accounts are made by the command: pbauth user add NAME"
+    )
     optParameters = [  # noqa: RUF012 - as usage.Options has it
         [
             "state",
@@ -62,17 +66,12 @@ class Options(usage.Options):
         self["ports"] = []
         self["services"] = {}
 
-    @property
-    def longdesc(self) -> str:
-        """Shown below the options: which services there are."""
-        lines = [
-            "A server of perspectives for identities that log in. "
-            "Accounts are made by the command: pbauth user add NAME",
-            "\n\nServices that --service finds by name:",
-        ]
-        for factory in findFactories().values():
-            lines.append(f"\n\n{factory.name}: {factory.description}.")
-        return "".join(lines)
+    def getUsage(self, width: int | None = None) -> str:
+        """The help, with the services that there are."""
+        found = [f"  {each.name:<10}  {each.description}" for each in findFactories().values()]
+        return "\n".join(
+            [super().getUsage(width).rstrip(), "Services that --service finds by name:", *found, ""]
+        )
 
     def opt_port(self, description: str) -> None:
         """
@@ -83,8 +82,9 @@ class Options(usage.Options):
 
     def opt_service(self, description: str) -> None:
         """
-        A service to run: NAME, of a plugin, or NAME=dotted.python.name, of something to be called
-        with the name and the authorizer. May be given more than once. [default: echo]
+        A service to run: NAME, of a plugin, or NAME=dotted.python.name, of a class of services, or
+        of what is called with the name and the authorizer. May be given more than once.
+        [default: echo]
         """
         name, _, dotted = description.partition("=")
         try:
@@ -122,6 +122,11 @@ def _importMaker(dotted: str) -> Any:
         _stop(f"Can't import {dotted!r} ({type(error).__name__}: {error}).")
     finally:
         sys.path.remove("")
+    if isinstance(found, type):
+        if IAnyService.implementedBy(found):
+            return lambda name, authorizer: found(name, authorizer=authorizer)  # type: ignore
+        if IPerspectiveServiceFactory.implementedBy(found):
+            return found().makeService  # type: ignore
     maker = getattr(found, "makeService", found)
     if not callable(maker):
         _stop(f"{dotted!r} can't be called to make a service.")

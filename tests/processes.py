@@ -16,7 +16,7 @@ PATIENCE = 20.0
 
 PBAUTH = ("-m", "pbauth")
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "pbauth")
-TWIST = ("-m", "twisted", "pbauth")
+TWIST = ("-m", "twisted", "--log-format=text", "pbauth")
 
 
 class Program(ProcessProtocol):

@@ -1,0 +1,230 @@
+"""`twistd pbauth`, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
+
+from pbauth import IPerspectiveServiceFactory, Unauthorized, connect, getObjectAt
+from pbauth.echo import EchoService, EchoServiceFactory
+from pbauth.tap import Options, findFactories
+from pbauth.testing import MemoryServer
+from tests.processes import PBAUTH, TWIST, TWISTD, Program, run
+
+ROOT = str(Path(__file__).parent.parent)
+PORT = "tcp:0:interface=127.0.0.1"
+
+DROP_IN = """
+from zope.interface import implementer
+from pbauth import IPerspectiveServiceFactory
+from pbauth.echo import EchoService
+
+@implementer(IPerspectiveServiceFactory)
+class Factory:
+    name = "dropped"
+    description = "came in a file of its own"
+
+    def makeService(self, serviceName, authorizer):
+        return EchoService(serviceName, authorizer=authorizer)
+
+dropped = Factory()
+"""
+
+
+def makeEcho(serviceName: str, authorizer: Any) -> EchoService:
+    """What `--service NAME=dotted.name` may name, too."""
+    return EchoService(serviceName, authorizer=authorizer)
+
+
+class ServerTests(TestCase):
+    """A server and its users."""
+
+    def setUp(self) -> None:
+        self.state = os.path.abspath(self.mktemp())
+
+    async def serve(self, *arguments: str, front: tuple[str, ...] = TWISTD) -> Program:
+        """Start a server, and wait until it listens."""
+        server = Program(*front, "--state", self.state, *arguments, PYTHONPATH=ROOT)
+        self.addCleanup(server.stop)
+        await server.waitFor("Listening on ")
+        return server
+
+    async def portOf(self, server: Program) -> int:
+        """The port that a server listens on."""
+        return int((await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+)"))[1])
+
+    async def pbauth(self, *arguments: str) -> Program:
+        """Administer; every password is `secret`."""
+        program = await run(*PBAUTH, "--state", self.state, *arguments, stdin="secret\n")
+        self.assertEqual(program.exitCode, 0, program.output)
+        return program
+
+    async def test_echo(self) -> None:
+        """A user who is added, and granted a key, while the server runs, calls it."""
+        server = await self.serve("--port", PORT)
+        endpoint = f"tcp:127.0.0.1:{await self.portOf(server)}"
+        await self.pbauth("user", "add", "alice", "--password-stdin")
+        await self.pbauth("key", "grant", "alice", "echo")
+        call = ["call", endpoint, "alice", "echo"]
+        said, who, typo = await gatherResults(
+            [
+                Program(*PBAUTH, *call, *words, "--password-stdin", stdin="secret\n").whenEnded()
+                for words in (["say", "hello"], ["whoami"], ["nonsense"])
+            ]
+        )
+        self.assertEqual((said.output, said.exitCode), ('"hello"\n', 0))
+        self.assertEqual((who.output, who.exitCode), ('["alice", "alice"]\n', 0))
+        self.assertIn("No such method: perspective_nonsense", typo.output)
+        self.assertEqual((typo.exitCode, typo.output.count("\n")), (1, 1))
+
+    async def test_changesCountAtTheNextLogin(self) -> None:
+        """What the command changes, a running server knows at the next login."""
+        server = await self.serve("--port", PORT)
+        port = await self.portOf(server)
+        await self.pbauth("user", "add", "alice", "--password-stdin")
+        await self.pbauth("key", "grant", "alice", "echo")
+
+        async def logIn() -> None:
+            perspective = await connect("127.0.0.1", port, "alice", "secret", "echo")
+            perspective.broker.transport.loseConnection()
+            await perspective.broker.whenClosed()
+
+        await logIn()
+        await self.pbauth("user", "lock", "alice")
+        with self.assertRaises(Unauthorized):
+            await logIn()
+        await self.pbauth("user", "unlock", "alice")
+        await logIn()
+        await self.pbauth("key", "revoke", "alice", "echo")
+        with self.assertRaises(Unauthorized):
+            await logIn()
+
+    async def test_portsAndServices(self) -> None:
+        """Several services on one port, several ports on one authorizer, by `twist` as well."""
+        path = self.mktemp()[-20:].replace("/", "_")
+        server = await self.serve(
+            *("--port", PORT, "--port", f"unix:{path}"),
+            *("--service", "echo", "--service", "parrot=pbauth.echo.EchoService"),
+            *("--service", "cuckoo=pbauth.echo.EchoServiceFactory"),
+            *("--service", "finch=tests.test_tap.makeEcho"),
+            front=TWIST,
+        )
+        port = await self.portOf(server)
+        await server.waitFor(f"Listening on {path}")
+        await self.pbauth("user", "add", "alice", "--password-stdin")
+        for service in ("echo", "parrot", "cuckoo", "finch"):
+            await self.pbauth("key", "grant", "alice", service)
+            for where in (("127.0.0.1", port), (f"unix:{path}", None)):
+                perspective = await connect(*where, "alice", "secret", service)
+                self.assertEqual(await perspective.callRemote("say", service), service)
+                perspective.broker.transport.loseConnection()
+                await perspective.broker.whenClosed()
+
+    async def test_dropIn(self) -> None:
+        """An application ships a service as a file in a folder `twisted/plugins`."""
+        folder = Path(os.path.abspath(self.mktemp()))
+        plugins = folder / "twisted" / "plugins"
+        plugins.mkdir(parents=True)
+        (plugins / "dropped_plugin.py").write_text(DROP_IN)
+        helped = Program(*TWISTD, "--help", PYTHONPATH=str(folder))
+        await helped.whenEnded()
+        self.assertRegex(helped.output, r"\n  dropped +came in a file of its own\n")
+        self.assertRegex(helped.output, r"\n  echo +gives back what it is told")
+        server = Program(
+            *(*TWISTD, "--state", self.state, "--port", PORT, "--service", "dropped"),
+            PYTHONPATH=str(folder),
+        )
+        self.addCleanup(server.stop)
+        await server.waitFor("Listening on ")
+
+    async def test_stops(self) -> None:
+        """A polite signal stops the server with no traceback."""
+        server = await self.serve("--port", PORT)
+        # It runs, once it takes a connection.
+        root = await getObjectAt("127.0.0.1", await self.portOf(server))
+        root.broker.transport.loseConnection()
+        await root.broker.whenClosed()
+        server.kill("INT")
+        await server.whenEnded()
+        # twistd itself ends by the signal that it was given.
+        self.assertIn((server.exitCode, server.signal), [(0, None), (None, signal.SIGINT)])
+        self.assertNotIn("Traceback", server.output)
+
+
+class MistakeTests(TestCase):
+    """Each mistake ends the program with one line that says what to do."""
+
+    async def test_mistakes(self) -> None:
+        """Ports, services, names and folders that can't be."""
+        readable = os.path.abspath(self.mktemp())
+        os.mkdir(readable)
+        os.chmod(readable, 0o755)
+        corrupt = os.path.abspath(self.mktemp())
+        os.mkdir(corrupt, 0o700)
+        Path(corrupt, "accounts.sqlite").write_bytes(b"this is no database" * 100)
+        with closing(socket.socket()) as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            cases = [
+                (["--port", port], "Address already in use. Choose another --port"),
+                (["--port", "nonsense"], "'nonsense' is not an endpoint"),
+                (["--port", "tcp:notanumber"], "'tcp:notanumber' is not an endpoint"),
+                (["--service", "chess"], "There is no service 'chess'. Found: echo."),
+                (["--service", "x=no.such.thing"], "Can't import 'no.such.thing'"),
+                (["--service", "x=os.sep"], "can't be called to make a service"),
+                (["--service", "=os.getcwd"], "must not be empty"),
+                (["--service", "echo", "--service", "echo"], "two services named 'echo'"),
+                (["--state", readable], f"chmod 700 {readable}"),
+                (["--state", corrupt], "no SQLite database"),
+            ]
+            programs = []
+            for place, (arguments, _) in enumerate(cases):
+                state = ["--state", os.path.abspath(self.mktemp())]
+                programs.append(
+                    Program(*TWISTD, *([] if "--state" in arguments else state), *arguments)
+                )
+                if place % 4 == 3:
+                    await gatherResults([program.whenEnded() for program in programs])
+            await gatherResults([program.whenEnded() for program in programs])
+        for program, (arguments, said) in zip(programs, cases, strict=True):
+            self.assertIn(said, program.output, arguments)
+            self.assertNotIn("Traceback", program.output)
+            self.assertEqual(program.exitCode, 1, arguments)
+
+
+class PluginTests(SynchronousTestCase):
+    """What Twisted's plugin system finds."""
+
+    def test_echoIsFound(self) -> None:
+        """The service that comes with pbauth is found by its name."""
+        factory = findFactories()["echo"]
+        verifyObject(IPerspectiveServiceFactory, factory)
+        self.assertEqual(factory, EchoServiceFactory())
+
+    def test_defaults(self) -> None:
+        """Without options: the echo service, on loopback."""
+        options = Options()
+        options.parseOptions([])
+        self.assertEqual(options["ports"], ["tcp:8787:interface=127.0.0.1"])
+        self.assertEqual(list(options["services"]), ["echo"])
+        self.assertEqual(options["state"], "pbauth-state")
+
+    def test_eachClientIsItself(self) -> None:
+        """Two identities with a key to the same perspective are told apart by echo."""
+        memory = MemoryServer()
+        EchoService("echo", memory.services, memory.authorizer)
+        for name in ("alice", "bob"):
+            memory.addUser(name, "secret", ("echo", "shared"))
+            perspective = self.successResultOf(memory.connect(name, "secret", "echo", "shared"))
+            answer = perspective.callRemote("whoami")
+            memory.flush()
+            self.assertEqual(self.successResultOf(answer), (name, "shared"))
