@@ -1,0 +1,1 @@
+"""Behaviour that several implementations share, as tests."""

@@ -1,0 +1,155 @@
+"""Identities: what is not in the suite that all authorizers share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import succeed
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pbauth import (
+    DefaultAuthorizer,
+    Hashing,
+    Identity,
+    KeyNotFound,
+    Service,
+    SQLAuthorizer,
+    Unauthorized,
+)
+from pbauth.testing import MemoryServer, RecordingService
+
+#: Enough that the derivation takes a thread.
+SLOW = Hashing(iterations=100_000)
+
+
+class DerivationTests(TestCase):
+    """While a reactor runs, verifiers are made in a thread; what needs them waits."""
+
+    async def test_oldPasswordIsVoidAtOnce(self) -> None:
+        """From the call on, the old password does not fit; the new one does when it is ready."""
+        await self.turn()
+        identity = DefaultAuthorizer(hashing=SLOW).createIdentity("alice")
+        await identity.setPassword("old")
+        (old,) = (await identity.getVerifiers()).values()
+        self.assertTrue(identity.isProvedBy(old))
+        changing = identity.setPassword("new")
+        self.assertFalse(changing.called)
+        self.assertFalse(identity.isProvedBy(old))
+        await identity.verifyPlainPassword("new")
+        with self.assertRaises(Unauthorized):
+            await identity.verifyPlainPassword("old")
+        await changing
+
+    async def test_lastOneCounts(self) -> None:
+        """Of passwords that are set one after the other, the last counts."""
+        await self.turn()
+        identity = DefaultAuthorizer(hashing=SLOW).createIdentity("alice")
+        for password in ("one", "two", "three"):
+            identity.setPassword(password)
+        await identity.verifyPlainPassword("three")
+        identity.setPassword("four")
+        identity.setPassword(None)
+        self.assertEqual(await identity.getVerifiers(), {})
+
+    async def test_saveWaits(self) -> None:
+        """A store gets the verifiers, however slow they come."""
+        await self.turn()
+        authorizer = SQLAuthorizer(self.mktemp(), hashing=SLOW)
+        self.addCleanup(authorizer.close)
+        identity = authorizer.createIdentity("alice")
+        identity.setPassword("secret")
+        await identity.save()
+        await (await authorizer.getIdentityRequest("alice")).verifyPlainPassword("secret")
+
+    async def test_loginWaits(self) -> None:
+        """A login that comes before the verifiers waits for them."""
+        await self.turn()
+        memory = MemoryServer(DefaultAuthorizer(hashing=SLOW))
+        memory.authorizer.setServiceCollection(memory.services)
+        RecordingService("game", memory.services, memory.authorizer)
+        alice = memory.addUser("alice", "secret", ("game", "alice"))
+        login = memory.connect("alice", "secret", "game")
+        self.assertNoResult(login)
+        while not login.called:
+            await alice.getVerifiers()
+            memory.flush()
+            await self.turn()
+        await login
+
+    async def turn(self) -> None:
+        """Let the reactor run, and threads work."""
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        await deferLater(reactor, 0.01, lambda: None)
+
+
+class KeyTests(SynchronousTestCase):
+    """Keyrings and perspectives."""
+
+    def setUp(self) -> None:
+        self.memory = MemoryServer()
+        self.authorizer = self.memory.authorizer
+        self.game = Service("game", self.memory.services, self.authorizer)
+        self.alice: Identity = self.memory.addUser("alice", "secret")
+
+    def test_keyThatIsFalse(self) -> None:
+        """A pair that maps to something false is not held."""
+        self.alice.keyring["game", "alice"] = False
+        self.assertFalse(self.alice.holdsKey("game", "alice"))
+        self.assertEqual(self.alice.getAllKeys(), [])
+        with self.assertRaises(KeyNotFound):
+            self.alice.getKeyForService("game")
+
+    def test_keyForService(self) -> None:
+        """The identity's own name if that key is held, else the first in sorted order."""
+        for name in ("white", "black"):
+            self.alice.addKeyByString("game", name)
+        self.alice.addKeyByString("chat", "alice")
+        self.assertEqual(self.alice.getKeyForService("game"), "black")
+        self.alice.addKeyByString("game", "alice")
+        self.assertEqual(self.alice.getKeyForService("game"), "alice")
+
+    def test_serviceChooses(self) -> None:
+        """The service's `getPerspectiveForIdentity` has the last word; it may be anything."""
+        black = self.game.createPerspective("black")
+
+        async def coroutine(value: Any) -> Any:
+            return value
+
+        self.alice.addKeyByString("game", "any")
+        asked = []
+        for wrap in (lambda value: value, coroutine, succeed):
+
+            def choose(name: str, identity: Any, wrap: Any = wrap) -> Any:
+                asked.append((name, identity))
+                return wrap(black)
+
+            self.game.getPerspectiveForIdentity = choose  # type: ignore[method-assign]
+            request = self.alice.requestPerspectiveForKey("game", "any")
+            self.assertIs(self.successResultOf(request), black)
+        self.assertEqual(asked, [("any", self.alice)] * 3)
+
+    def test_addKeyForPerspective(self) -> None:
+        """The pair is that of the perspective's service and name."""
+        self.alice.addKeyForPerspective(self.game.createPerspective("black"))
+        self.assertEqual(self.alice.keyring, {("game", "black"): True})
+
+    def test_ownIdentityClass(self) -> None:
+        """An identity that decides by itself which keys it holds is asked."""
+
+        class Host(Identity):
+            def holdsKey(self, serviceName: str, perspectiveName: str) -> bool:
+                return serviceName == "rooms"
+
+        self.authorizer.identityClass = Host
+        rooms = RecordingService("rooms", self.memory.services, self.authorizer)
+        host = self.memory.addUser("host", "secret")
+        self.successResultOf(self.memory.connect("host", "secret", "rooms", "any room"))
+        host.save()
+        self.assertEqual(rooms.kinds(), ["attached"])
+        self.failureResultOf(self.memory.connect("host", "secret", "game"), KeyNotFound)
+
+    def test_repr(self) -> None:
+        """The name is shown, and nothing else."""
+        self.assertEqual(repr(self.alice), "<Identity 'alice'>")
