@@ -87,6 +87,27 @@ class Broker(pb.Broker):
             )
             dropConnection(self)
 
+    def proto_answer(self, requestID: Any, netResult: Any) -> None:
+        """An answer; one that can't be read fails the call, not the connection."""
+        waiting = self.waitingForAnswers.pop(requestID)
+        try:
+            result = self.unserialize(netResult)
+        except jelly.InsecureJelly:
+            waiting.errback(Failure())
+        else:
+            waiting.callback(result)
+
+    def proto_error(self, requestID: Any, fail: Any) -> None:
+        """An error; one of a class that is not known here is told by its name."""
+        waiting = self.waitingForAnswers.pop(requestID)
+        try:
+            error = self.unserialize(fail)
+        except jelly.InsecureJelly:
+            name = fail[0].decode("utf-8", "replace")
+            message = f"{name}, a class of errors that is not known here"
+            error = Failure(pb.RemoteError(name, message, "Traceback unavailable"))
+        waiting.errback(error)
+
     def connectionReady(self) -> None:
         """Both ends agreed on the protocol."""
         super().connectionReady()

@@ -29,12 +29,17 @@ class Program(ProcessProtocol):
 
     Args:
         arguments: of the interpreter.
-        stdin: what the program reads; then its standard input ends.
+        stdin: what the program reads; then its standard input ends. `None`: it stays open,
+            for `write`.
         directory: where it runs.
     """
 
     def __init__(
-        self, *arguments: str, stdin: str = "", directory: str | None = None, **environment: str
+        self,
+        *arguments: str,
+        stdin: str | None = "",
+        directory: str | None = None,
+        **environment: str,
     ) -> None:
         from twisted.internet import reactor
 
@@ -58,8 +63,13 @@ class Program(ProcessProtocol):
         return self._received.decode("utf-8", "replace")
 
     def connectionMade(self) -> None:
-        self.transport.write(self._stdin.encode())
-        self.transport.closeStdin()
+        if self._stdin is not None:
+            self.write(self._stdin)
+            self.transport.closeStdin()
+
+    def write(self, text: str) -> None:
+        """Write to the program's standard input."""
+        self.transport.write(text.encode())
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self._received += data

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet import error as netError
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.spread import banana, pb
+from twisted.spread import banana, jelly, pb
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import AuthServerFactory, Broker, ProtocolViolation
@@ -115,6 +115,42 @@ class CoroutineTests(WireTestCase):
         board, piece = self.answer(perspective, "things")
         self.assertEqual(self.answer(board, "player"), "alice")
         self.assertEqual(self.answer(piece, "name"), "stone")
+
+
+class UnknownClassTests(WireTestCase):
+    """What is of a class that the other end does not know."""
+
+    def perspective(self, method: Any) -> Any:
+        """Attach to a perspective with this method."""
+        self.game.perspectiveClass = type(
+            "Player", (RecordingPerspective,), {"perspective_ask": method}
+        )
+        return self.successResultOf(self.login())
+
+    def test_error(self) -> None:
+        """An error of an unknown class fails the call by its name; the connection stays."""
+
+        class Unknown(pb.Error, pb.Copyable):
+            pass
+
+        def ask(perspective: Any) -> None:
+            raise Unknown()
+
+        perspective = self.perspective(ask)
+        error = self.refusal(perspective, "ask")
+        self.assertIsInstance(error, pb.RemoteError)
+        self.assertIn("Unknown", error.remoteType)
+        self.assertEqual(self.answer(perspective, "whoami"), "alice")
+
+    def test_answer(self) -> None:
+        """So does an answer."""
+
+        class Unknown(pb.Copyable):
+            pass
+
+        perspective = self.perspective(lambda perspective: Unknown())
+        self.assertIsInstance(self.refusal(perspective, "ask"), jelly.InsecureJelly)
+        self.assertEqual(self.answer(perspective, "whoami"), "alice")
 
 
 class TestKitTests(SynchronousTestCase):

@@ -1,0 +1,177 @@
+"""The programs of the documentation, each run as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pbauth import Unauthorized, connect
+from tests.processes import Program, run
+
+LISTINGS = Path(__file__).parent.parent / "docs" / "listings"
+
+
+class ListingTestCase(TestCase):
+    """Starts servers and runs clients."""
+
+    async def serve(self, *arguments: str) -> tuple[Program, str]:
+        """Start a server; give it, and the port that it listens on."""
+        server = self.start(*arguments)
+        listening = await server.waitFor(r"listening on 127\.0\.0\.1:(\d+)")
+        return server, listening[1]
+
+    def start(self, listing: str, *arguments: str, **options: Any) -> Program:
+        """Start a program."""
+        program = Program(str(LISTINGS / listing), *arguments, **options)
+        self.addCleanup(program.stop)
+        return program
+
+    async def client(self, *arguments: str) -> str:
+        """Run a client to its end, and give what it printed."""
+        program = self.start(*arguments)
+        await program.whenEnded()
+        self.assertEqual(program.exitCode, 0, program.output)
+        return program.output
+
+
+class ListingTests(ListingTestCase):
+    """Each program does what the text says that it does."""
+
+    async def test_pb5(self) -> None:
+        """One user, one perspective."""
+        server, port = await self.serve("pb5server.py", "0")
+        self.assertEqual(
+            await self.client("pb5client.py", port), "got a perspective\nthe answer is 42\n"
+        )
+        await server.waitFor(r"I am perspective1\. perspective_foo\(21\) called on")
+
+    async def test_pb6(self) -> None:
+        """Two users get a perspective each, and the server sees them come and go."""
+        server, port = await self.serve("pb6server.py", "0")
+        outputs = await gatherResults(
+            [self.start(f"pb6client{number}.py", port).whenEnded() for number in (1, 2)]
+        )
+        for number, client in enumerate(outputs, 1):
+            self.assertEqual(client.exitCode, 0, client.output)
+            self.assertIn(
+                f"refused: No key to perspective 'perspective{3 - number}'", client.output
+            )
+            await server.waitFor(f"client of user{number} attached to perspective{number}")
+            await server.waitFor(f"perspective{number} was called with 'bar from client {number}'")
+            await server.waitFor(f"client of user{number} detached from perspective{number}")
+        self.assertEqual(server.output.count("attached"), 2)
+        self.assertEqual(server.output.count("detached"), 2)
+
+    async def test_pb7(self) -> None:
+        """Three services, two authorizers, two ports, and perspectives made on the fly."""
+        server, _ = await self.serve("pb7server.py", "0")
+        await server.waitFor(r"listening on .*\nlistening on .*\n")
+        ports = re.findall(r"listening on 127\.0\.0\.1:(\d+)", server.output)
+        lines = (await self.client("pb7client.py", *ports)).splitlines()
+        self.assertEqual(lines[:3], ["alice in chat", "white in game", "operator root in control"])
+        self.assertRegex(lines[3], "^refused: Login refused")
+
+    async def test_chat(self) -> None:
+        """Groups and one-to-one messages; everyone speaks in their own name only."""
+        _, port = await self.serve("chatserver.py", "0")
+        clients = {
+            name: self.start("chatclient.py", port, name, stdin=None)
+            for name in ("alice", "bob", "eve")
+        }
+        for client in clients.values():
+            await client.waitFor("attached")
+
+        async def say(name: str, line: str, answer: str = "done: ") -> None:
+            clients[name].write(line + "\n")
+            await clients[name].waitFor(re.escape(answer + (line if answer == "done: " else "")))
+
+        for name in ("alice", "bob"):
+            await say(name, "join vegetarians")
+        await say("alice", "group vegetarians i like tofu")
+        for name in ("alice", "bob"):
+            await clients[name].waitFor(r"\[vegetarians\] alice: i like tofu")
+        await say("eve", "group vegetarians i like pork", "error: Join vegetarians before")
+        await say("eve", "user bob i am alice")
+        await clients["bob"].waitFor("eve to you: i am alice")
+        clients["bob"].write("quit\n")
+        await clients["bob"].whenEnded()
+        self.assertEqual(clients["bob"].exitCode, 0, clients["bob"].output)
+        await say("alice", "user bob still here?", "error: bob is not here.")
+        self.assertNotIn("pork", clients["bob"].output)
+
+    async def test_ownAuthorizer(self) -> None:
+        """Accounts from a file like /etc/passwd, which holds no password."""
+        path = os.path.abspath(self.mktemp())
+        for name in ("alice", "bob"):
+            program = await run(
+                str(LISTINGS / "ownauthorizer.py"),
+                *("add", path, name, f"greetings/{name}"),
+                stdin=f"{name}'s password\n",
+            )
+            self.assertEqual(program.exitCode, 0, program.output)
+        self.assertNotIn("password", Path(path).read_text())
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        _, port = await self.serve("ownauthorizer.py", "serve", path, "0")
+        perspective = await connect(
+            "127.0.0.1", int(port), "alice", "alice's password", "greetings"
+        )
+        self.assertEqual(await perspective.callRemote("greet"), "hello, alice")
+        perspective.broker.transport.loseConnection()
+        await perspective.broker.whenClosed()
+        for name, password in (("alice", "bob's password"), ("mallory", "alice's password")):
+            with self.assertRaises(Unauthorized):
+                await connect("127.0.0.1", int(port), name, password, "greetings")
+
+    async def test_readme(self) -> None:
+        """The server and the client of the README, on any free port."""
+        folder = Path(os.path.abspath(self.mktemp()))
+        folder.mkdir()
+        port = self.freePort()
+        for name in ("readme_server.py", "readme_client.py"):
+            text = (LISTINGS / name).read_text()
+            self.assertEqual(text.count("8800"), 1 if "server" in name else 2)
+            self.assertLessEqual(len(text.splitlines()), 30)
+            (folder / name).write_text(text.replace("8800", str(port)))
+        server = Program("readme_server.py", directory=str(folder))
+        self.addCleanup(server.stop)
+        output = ""
+        while "Hello, alice!" not in output:
+            self.assertIsNone(server.exitCode, server.output)
+            client = await run("readme_client.py", directory=str(folder))
+            output = client.output
+        self.assertRegex(output, r"^Hello, alice!\nLogin refused: .*\n$")
+
+    def freePort(self) -> int:
+        """A port that nobody listens on."""
+        with closing(socket.socket()) as found:
+            found.bind(("127.0.0.1", 0))
+            return int(found.getsockname()[1])
+
+    async def test_testingExample(self) -> None:
+        """The example of a test passes."""
+        program = await run(
+            *("-m", "twisted.trial", "--temp-directory", os.path.abspath(self.mktemp())),
+            "testing_example",
+            directory=str(LISTINGS),
+        )
+        self.assertIn("PASSED (successes=2)", program.output)
+
+
+class CoverageTests(SynchronousTestCase):
+    """Nothing is shown that is not run."""
+
+    def test_everyListingIsRun(self) -> None:
+        """Each program is named in this module."""
+        source = Path(__file__).read_text()
+        for path in LISTINGS.glob("*.py"):
+            name = path.name.replace("pb6client1", "pb6client{number}").replace(
+                "pb6client2", "pb6client{number}"
+            )
+            self.assertTrue(name in source or path.stem in source, path.name)
