@@ -69,6 +69,8 @@ class Broker(pb.Broker):
         self._waitingForClose: list[Deferred[None]] = []
         self._closedBy: Failure | None = None
         self._violation: ProtocolViolation | None = None
+        # Twisted's own annotation says that this is always None.
+        self.waitingForAnswers: Any = {}
 
     def dataReceived(self, chunk: bytes) -> None:
         """Take what the peer sent; a peer that breaks the protocol is cut off."""

@@ -1,0 +1,60 @@
+"""SASLprep: one spelling for names and passwords."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scramp.utils import ScramException
+from scramp.utils import saslprep as scrampPrep
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbauth.mechanisms.saslprep import saslprep
+
+
+class SASLprepTests(SynchronousTestCase):
+    """RFC 4013."""
+
+    def test_examples(self) -> None:
+        """The examples of section 3."""
+        for given_, expected in [
+            ("I\u00adX", "IX"),
+            ("user", "user"),
+            ("USER", "USER"),
+            ("\u00aa", "a"),
+            ("\u2168", "IX"),
+        ]:
+            self.assertEqual(saslprep(given_), expected)
+        for prohibited in ("\u0007", "\u06271"):
+            with self.assertRaises(ValueError):
+                saslprep(prohibited)
+
+    def test_prohibited(self) -> None:
+        """One of each table of RFC 3454 that section 2.3 names."""
+        for character in (
+            *("\x00", "\x7f", "\x80", "\u200e", "\ue000", "\ufdd0", "\ud800", "\ufffd"),
+            *("\u2ff0", "\U000e0001"),
+        ):
+            with self.assertRaises(ValueError):
+                saslprep(f"a{character}b")
+
+    def test_directions(self) -> None:
+        """Text from the right stays among its own, and begins and ends so."""
+        self.assertEqual(saslprep("\u0627\u0628"), "\u0627\u0628")
+        self.assertEqual(saslprep("\u06271\u0628"), "\u06271\u0628")
+        for mixed in ("\u0627a\u0628", "1\u0627", "\u06271"):
+            with self.assertRaises(ValueError):
+                saslprep(mixed)
+
+    def test_unassigned(self) -> None:
+        """Characters younger than Unicode 3.2 are let through."""
+        self.assertEqual(saslprep("\U0001f511"), "\U0001f511")
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.text(max_size=12))
+    def test_agreesWithAnotherLibrary(self, text: str) -> None:
+        """What the library scramp accepts, comes out the same."""
+        try:
+            expected = scrampPrep(text)
+        except ScramException:
+            assume(False)
+        self.assertEqual(saslprep(text), expected)
