@@ -137,7 +137,7 @@ class ListingTests(ListingTestCase):
         for name in ("readme_server.py", "readme_client.py"):
             text = (LISTINGS / name).read_text()
             self.assertEqual(text.count("8800"), 1 if "server" in name else 2)
-            self.assertLessEqual(len(text.splitlines()), 30)
+            self.assertLessEqual(len(text.splitlines()), 25)
             (folder / name).write_text(text.replace("8800", str(port)))
         server = Program("readme_server.py", directory=str(folder))
         self.addCleanup(server.stop)

@@ -1,7 +1,7 @@
 from twisted.application.service import MultiService
 from twisted.internet import reactor
 
-from pbauth import AuthServerFactory, Perspective, Service, SQLAuthorizer
+from pbauth import AuthServerFactory, DefaultAuthorizer, Perspective, Service
 
 
 class Greeter(Perspective):
@@ -11,17 +11,13 @@ class Greeter(Perspective):
 
 
 class Greetings(Service):
-    def loadPerspective(self, name):
-        return Greeter(name)
+    perspectiveClass = Greeter
 
 
 services = MultiService()
-accounts = SQLAuthorizer("accounts.sqlite", services)
-Greetings("greetings", services, accounts)
+accounts = DefaultAuthorizer(services)
+greetings = Greetings("greetings", services, accounts)
+greetings.createPerspective("alice").makeIdentity("open sesame")
 
-alice = accounts.createIdentity("alice")
-alice.setPassword("open sesame")
-alice.addKeyByString("greetings", "alice")
-reactor.callWhenRunning(lambda: alice.save().addErrback(print))
 reactor.listenTCP(8800, AuthServerFactory(accounts), interface="127.0.0.1")
 reactor.run()

@@ -1,0 +1,125 @@
+"""The documentation: it can be read, and what it shows is what is run."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.core import publish_doctree
+from docutils.parsers.rst import Directive, directives
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbauth.cli import main
+from pbauth.tap import Options
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+class Toctree(Directive):
+    """Sphinx's `toctree`, as far as the names of its pages."""
+
+    has_content = True
+    option_spec = None
+
+    def run(self) -> list[Any]:
+        return [nodes.comment("", line) for line in self.content if line]
+
+
+class LiteralInclude(Directive):
+    """Sphinx's `literalinclude`: the text of a file."""
+
+    required_arguments = 1
+    option_spec = {"language": directives.unchanged}  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        text = (DOCS / self.arguments[0]).read_text()
+        return [nodes.literal_block(text, text)]
+
+
+directives.register_directive("toctree", Toctree)
+directives.register_directive("literalinclude", LiteralInclude)
+
+
+def read(path: Path) -> tuple[Any, str]:
+    """The document, and what docutils has to say about it."""
+    warnings = io.StringIO()
+    document = publish_doctree(
+        path.read_text(),
+        source_path=str(path),
+        settings_overrides={"warning_stream": warnings, "report_level": 1},
+    )
+    return document, warnings.getvalue()
+
+
+class PageTests(SynchronousTestCase):
+    """The README and the pages under docs."""
+
+    def test_noWarnings(self) -> None:
+        """All pages are good reStructuredText."""
+        pages = [ROOT / "README.rst", *DOCS.glob("*.rst")]
+        self.assertGreater(len(pages), 5)
+        for page in pages:
+            document, warnings = read(page)
+            self.assertEqual(warnings, "", page)
+            self.assertTrue(document.children)
+
+    def test_index(self) -> None:
+        """The index names all pages."""
+        document, _ = read(DOCS / "index.rst")
+        named = {comment.astext() for comment in document.findall(nodes.comment)}
+        self.assertEqual(named, {page.stem for page in DOCS.glob("*.rst")} - {"index"})
+
+
+class ReadmeTests(SynchronousTestCase):
+    """What the README shows."""
+
+    def setUp(self) -> None:
+        self.text = (ROOT / "README.rst").read_text()
+        self.document, _ = read(ROOT / "README.rst")
+        self.blocks = [block.astext() for block in self.document.findall(nodes.literal_block)]
+
+    def test_programs(self) -> None:
+        """Its server and its client are the programs that the tests run."""
+        for name in ("readme_server.py", "readme_client.py"):
+            program = (DOCS / "listings" / name).read_text()
+            self.assertIn(program.rstrip("\n"), self.blocks)
+
+    def test_commands(self) -> None:
+        """The two commands that set up and run the demonstration and the tests."""
+        for command in (
+            "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/pbauth demo",
+            "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/trial tests",
+        ):
+            self.assertIn(command, self.blocks)
+
+    def test_options(self) -> None:
+        """Every option of `twistd pbauth`, and every subcommand of `pbauth`, is there."""
+        for option in Options().longOpt:
+            name = option.rstrip("=")
+            if name not in ("help", "version"):
+                self.assertIn(f"``--{name} ", self.text)
+        for name, command in main.commands.items():
+            if hasattr(command, "commands"):
+                for verb in command.commands:
+                    self.assertRegex(self.text, rf"``{name} [a-z|]*\b{verb}\b")
+            else:
+                self.assertIn(f"``{name}", self.text)
+
+    def test_files(self) -> None:
+        """Files and folders that it names are there."""
+        for name in re.findall(r"``(docs[/\w]*)``", self.text):
+            self.assertTrue((ROOT / name).exists(), name)
+
+    def test_topLevel(self) -> None:
+        """The top level holds what the packaging expects, and nothing else that is not hidden."""
+        found = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "_"))}
+        found -= {"build", "dist", "pbauth-state"}
+        self.assertEqual(
+            found, {"pyproject.toml", "README.rst", "LICENSE", "twisted", "pbauth", "tests", "docs"}
+        )
+        plugin = [path.relative_to(ROOT).as_posix() for path in (ROOT / "twisted").rglob("*.py")]
+        self.assertEqual(plugin, ["twisted/plugins/pbauth_plugin.py"])
