@@ -50,7 +50,11 @@ def read(path: Path) -> tuple[Any, str]:
     document = publish_doctree(
         path.read_text(),
         source_path=str(path),
-        settings_overrides={"warning_stream": warnings, "report_level": 1},
+        settings_overrides={
+            "warning_stream": warnings,
+            "report_level": 1,
+            "syntax_highlight": "none",
+        },
     )
     return document, warnings.getvalue()
 
