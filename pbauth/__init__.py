@@ -10,7 +10,8 @@ identity proves who it is stands in `pbauth.mechanisms`.
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
-from pbauth.client import IdentityConnector, authIdentity, connect, getObjectAt, logIn
+from pbauth.client import authIdentity, connect, getObjectAt, logIn
+from pbauth.connector import IdentityConnector
 from pbauth.credentials import Password
 from pbauth.errors import (
     Detached,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
+from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.spread import pb
 
@@ -242,6 +243,8 @@ def call(
 
     try:
         answer = _run(run)
+    except DeferTimeout:
+        raise click.ClickException(f"{method} did not answer within {timeout:g} seconds.") from None
     except pb.RemoteError as error:
         kind = error.remoteType
         kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind

@@ -20,10 +20,30 @@ def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str |
         checkName(value, attribute.name)
 
 
+#: What a policy may name; what this version does not have, it does not offer.
+MECHANISMS = frozenset({scram.NAME_PLUS, scram.NAME, "ED25519", "EXTERNAL", "PLAIN", "ANONYMOUS"})
+
+
+def _asTuple(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError("mechanisms is a list of names, not one str.")
+    return tuple(value)
+
+
+def _knownMechanisms(instance: Policy, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    unknown = [name for name in value if name not in MECHANISMS]
+    if unknown:
+        known = ", ".join(sorted(MECHANISMS))
+        raise ValueError(f"There is no mechanism {unknown[0]!r}. There are: {known}.")
+
+
 @frozen(kw_only=True)
 class Policy:
     """
     The limits and switches of a server; the defaults are the safe ones.
+
+    Of these values `maxUnauthenticatedBytes`, `maxUnauthenticated` and `throttle` are not enforced
+    by this version yet.
 
     Attributes:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
@@ -41,7 +61,9 @@ class Policy:
     """
 
     mechanisms: tuple[str, ...] = field(
-        default=(scram.NAME_PLUS, scram.NAME, "ED25519"), converter=tuple
+        default=(scram.NAME_PLUS, scram.NAME, "ED25519"),
+        converter=_asTuple,
+        validator=_knownMechanisms,
     )
     legacyLogin: bool = False
     defaultService: str | None = field(default=None, validator=_nameOrNone)

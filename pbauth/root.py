@@ -13,17 +13,14 @@ answers stands in ``docs/protocol.rst``.
 
 from __future__ import annotations
 
-import inspect
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import ensureDeferred, maybeDeferred
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.spread import pb
-from twisted.spread.jelly import InsecureJelly
 from zope.interface import implementer
 
 from pbauth.broker import Broker, dropConnection
@@ -37,14 +34,14 @@ from pbauth.errors import (
     forStockClient,
 )
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
+from pbauth.legacy import LegacyChallenger, MD5Exchange, StockChallenger
 from pbauth.mechanisms import SERVER_MECHANISMS, md5, scram
-from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import checkName
-from pbauth.peers import isLocal
 from pbauth.policy import Policy
 from pbauth.reactors import chooseReactor
 from pbauth.sessions import EndReason, Session, SessionReference
+from pbauth.wireobject import WireObject, asName, connectionOf, peerOf
 
 _log = Logger()
 
@@ -94,39 +91,7 @@ class AuthServerFactory(pb.PBServerFactory):
         super().__init__(AuthRoot(authorizer, policy, reactor))
 
 
-class _WireObject(pb.Referenceable):
-    """
-    A `Referenceable` whose methods may be coroutines, and which answers a call that does not fit
-    by `ProtocolViolation`: stock PB would write the arguments, secrets maybe, into the log.
-    """
-
-    def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
-        name = message.decode("utf-8") if isinstance(message, bytes) else message
-        method = getattr(self, f"remote_{name}", None)
-        if method is None:
-            raise ProtocolViolation(f"There is no method {name[:40]!r} here.")
-        try:
-            arguments = broker.unserialize(args)
-            keywords = {
-                key.decode("utf-8") if isinstance(key, bytes) else key: value
-                for key, value in broker.unserialize(kw).items()
-            }
-            inspect.signature(method).bind(*arguments, **keywords)
-        except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
-            raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
-        result = method(*arguments, **keywords)
-        if inspect.iscoroutine(result):
-            result = ensureDeferred(result)
-        return broker.serialize(result)
-
-
-def _connectionOf(broker: pb.Broker) -> Connection:
-    transport: Any = broker.transport
-    secure = ISSLTransport.providedBy(transport)
-    return Connection(local=isLocal(transport.getPeer()), secure=secure)
-
-
-class AuthServ(_WireObject):
+class AuthServ(WireObject):
     """
     The root object of one connection: takes the name that a client claims.
 
@@ -164,7 +129,8 @@ class AuthServ(_WireObject):
             The challenge and an `AuthChallenger`.
         """
         if not start:
-            return await self._challengeLegacy(name, LegacyChallenger)
+            challenge, challenger = await self._challengeByMD5(name)
+            return challenge, LegacyChallenger(challenger)
         if len(start) != 2:
             raise ProtocolViolation("username takes a name, a mechanism and a first message.")
         mechanismName, initial = start
@@ -172,10 +138,10 @@ class AuthServ(_WireObject):
         if mechanismName not in offered:
             raise MechanismNotSupported(offered)
         if mechanismName == md5.NAME:
-            return await self._challengeLegacy(name, AuthChallenger)
+            return await self._challengeByMD5(name)
         mechanism = next(m for m in SERVER_MECHANISMS if m.name == mechanismName)
         with self._challengerCounted():
-            return await self._challenge(_asName(name), mechanism, initial)
+            return await self._challenge(asName(name), mechanism, initial)
 
     async def remote_login(self, name: Any) -> Any:
         """
@@ -185,8 +151,9 @@ class AuthServ(_WireObject):
             The challenge and a `StockChallenger`.
         """
         try:
-            self._checkStockLogin()
-            return await self._challengeLegacy(name, StockChallenger)
+            serviceName = self._serviceForStockClients()
+            challenge, challenger = await self._challengeByMD5(name)
+            return challenge, StockChallenger(challenger, serviceName)
         except WireError as error:
             raise forStockClient(error) from None
 
@@ -202,14 +169,14 @@ class AuthServ(_WireObject):
             The guest's perspective of the policy's default service.
         """
         try:
-            self._checkStockLogin()
+            serviceName = self._serviceForStockClients()
             if self.policy.guest is None:
                 raise self.refuse("", "ANONYMOUS", "there are no guests")
             identity = await self._findIdentity(self.policy.guest)
             if identity is None or identity.locked:
                 raise self.refuse(self.policy.guest, "ANONYMOUS", "there is no such guest")
             wrapper = self.accept(identity, "ANONYMOUS", None)
-            return await wrapper.attach(self.policy.defaultService, None, client)
+            return await wrapper.attach(serviceName, None, client)
         except WireError as error:
             raise forStockClient(error) from None
 
@@ -233,7 +200,7 @@ class AuthServ(_WireObject):
             "{identityName!r} logged in by {mechanism} from {peer}",
             identityName=identity.name,
             mechanism=mechanism,
-            peer=self.broker.transport.getPeer(),
+            peer=peerOf(self.broker),
         )
         return IdentityWrapper(self, identity, mechanism, verifier)
 
@@ -253,7 +220,7 @@ class AuthServ(_WireObject):
             "Refused {identityName!r} by {mechanism} from {peer}: {reason}",
             identityName=name,
             mechanism=mechanism,
-            peer=self.broker.transport.getPeer(),
+            peer=peerOf(self.broker),
             reason=reason,
         )
         self._failures += 1
@@ -267,16 +234,17 @@ class AuthServ(_WireObject):
         self._challengers -= 1
 
     def _offered(self) -> list[str]:
-        connection = _connectionOf(self.broker)
+        connection = connectionOf(self.broker)
         able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
         offered = [name for name in self.policy.mechanisms if name in able]
         if self.policy.legacyLogin:
             offered.append(md5.NAME)
         return offered
 
-    def _checkStockLogin(self) -> None:
+    def _serviceForStockClients(self) -> str:
         if not self.policy.legacyLogin or self.policy.defaultService is None:
             raise MechanismNotSupported(self._offered())
+        return self.policy.defaultService
 
     @contextmanager
     def _challengerCounted(self) -> Iterator[None]:
@@ -310,34 +278,34 @@ class AuthServ(_WireObject):
             verifier = await maybeDeferred(
                 self.authorizer.getDecoyVerifier, name, mechanism.verifierName
             )
-        exchange = mechanism.begin(name, verifier, _connectionOf(self.broker), secrets.token_bytes)
+        exchange = mechanism.begin(name, verifier, connectionOf(self.broker), secrets.token_bytes)
         try:
             challenge = exchange.challenge(initial)
         except ExchangeRefused as refusal:
             raise self.refuse(name, mechanism.name, refusal.reason) from None
         return challenge, AuthChallenger(self, name, identity, mechanism.name, verifier, exchange)
 
-    async def _challengeLegacy(self, name: Any, challengerClass: type[AuthChallenger]) -> Any:
+    async def _challengeByMD5(self, name: Any) -> tuple[bytes, AuthChallenger]:
         if not self.policy.legacyLogin:
             raise MechanismNotSupported(self._offered())
-        claimed = _asName(name)
+        claimed = asName(name)
         with self._challengerCounted():
             identity = await self._findIdentity(claimed)
             if identity is None:
                 challenge = secrets.token_bytes(md5.CHALLENGE_BYTES)
                 verifier = await maybeDeferred(self.authorizer.getDecoyVerifier, claimed, md5.NAME)
             else:
-                challenge = identity.challenge()
+                challenge = await maybeDeferred(identity.challenge)
                 verifier = (await maybeDeferred(identity.getVerifiers)).get(md5.NAME)
-            exchange = _MD5Exchange(identity, verifier, challenge)
-            return challenge, challengerClass(self, claimed, identity, md5.NAME, verifier, exchange)
+            exchange = MD5Exchange(identity, verifier, challenge)
+            return challenge, AuthChallenger(self, claimed, identity, md5.NAME, verifier, exchange)
 
     def _drop(self, reason: str) -> None:
         if self.broker.disconnected or self.broker.transport is None:
             return
         _log.info(
             "Dropped the connection from {peer}: {reason}",
-            peer=self.broker.transport.getPeer(),
+            peer=peerOf(self.broker),
             reason=reason,
         )
         dropConnection(self.broker)
@@ -347,39 +315,7 @@ class AuthServ(_WireObject):
             self._grace.cancel()
 
 
-def _asName(name: Any) -> str:
-    # Clients of 1.x and stock Twisted may send bytes.
-    if isinstance(name, bytes):
-        return name.decode("utf-8", "replace")
-    return name if isinstance(name, str) else ""
-
-
-@implementer(IExchange)
-class _MD5Exchange:
-    """PB-MD5 by way of the identity's own `challenge` and `verifyPassword`."""
-
-    def __init__(self, identity: IIdentity | None, verifier: Any, challenge: bytes) -> None:
-        self._identity = identity
-        self._verifier = verifier
-        self._challenge = challenge
-
-    def challenge(self, initial: bytes) -> bytes:
-        return self._challenge
-
-    async def outcome(self, response: bytes) -> bytes:
-        if not isinstance(response, bytes):
-            raise ExchangeRefused("the response is not bytes")
-        if self._identity is None:
-            self._verifier.accepts(self._challenge, response)
-            raise ExchangeRefused("no such identity")
-        try:
-            await maybeDeferred(self._identity.verifyPassword, self._challenge, response)
-        except Unauthorized:
-            raise ExchangeRefused("wrong password, or none for this mechanism") from None
-        return b""
-
-
-class AuthChallenger(_WireObject):
+class AuthChallenger(WireObject):
     """
     Takes the response to one challenge, once.
 
@@ -423,12 +359,24 @@ class AuthChallenger(_WireObject):
         """
         if len(attach) not in (0, 3):
             raise ProtocolViolation("respond takes a response, service, perspective and client.")
-        outcome, wrapper = await self._prove(response)
+        outcome, wrapper = await self.prove(response)
         if not attach:
             return outcome, wrapper
         return outcome, wrapper, await wrapper.attach(*attach)
 
-    async def _prove(self, response: Any) -> tuple[bytes, IdentityWrapper]:
+    async def prove(self, response: Any) -> tuple[bytes, IdentityWrapper]:
+        """
+        Check the response.
+
+        Args:
+            response: the mechanism's.
+
+        Returns:
+            The mechanism's last message, and what the client gets.
+
+        Raises:
+            Unauthorized: it proves nothing, or is not the first.
+        """
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             raise self._serv.refuse(self._name, self._mechanism, "a second response")
@@ -446,46 +394,7 @@ class AuthChallenger(_WireObject):
         return outcome, self._serv.accept(self._identity, self._mechanism, self._verifier)
 
 
-class LegacyChallenger(AuthChallenger):
-    """Takes the response of a client of Twisted 1.x (the seed, "Code Walkthrough")."""
-
-    async def remote_respond(self, response: Any, *attach: Any) -> Any:
-        """
-        Take the response.
-
-        Returns:
-            The `IdentityWrapper`, or `None` if the password was wrong.
-        """
-        try:
-            _, wrapper = await self._prove(response)
-        except Unauthorized:
-            return None
-        return wrapper
-
-
-class StockChallenger(AuthChallenger):
-    """Takes the response of a client of stock Twisted."""
-
-    async def remote_respond(self, response: Any, *attach: Any) -> Any:
-        """
-        Take the response.
-
-        Args:
-            response: by PB-MD5.
-            attach: the mind: a reference to the client's object, or `None`.
-
-        Returns:
-            The identity's perspective of the policy's default service.
-        """
-        try:
-            _, wrapper = await self._prove(response)
-            mind = attach[0] if attach else None
-            return await wrapper.attach(self._serv.policy.defaultService, None, mind)
-        except WireError as error:
-            raise forStockClient(error) from None
-
-
-class IdentityWrapper(_WireObject):
+class IdentityWrapper(WireObject):
     """
     What a client holds that has proved who it is: its only use is to get at perspectives.
 
@@ -522,14 +431,14 @@ class IdentityWrapper(_WireObject):
 
     async def attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """As `remote_attach`, for the challengers."""
-        serviceName = _asName(serviceName)
+        serviceName = asName(serviceName)
         if client is not None and not isinstance(client, pb.RemoteReference):
             raise ProtocolViolation("client must be a Referenceable, or None.")
         identity = await self._currentIdentity()
         if perspectiveName is None:
             key = identity.getKeyForService(serviceName)
         else:
-            key = _asName(perspectiveName)
+            key = asName(perspectiveName)
         if self._broker.disconnected:
             raise Detached()
         session = Session(
@@ -580,14 +489,14 @@ class IdentityWrapper(_WireObject):
         Args:
             verifier: text, as `ScramVerifier.encode` writes it.
         """
-        connection = _connectionOf(self._broker)
+        connection = connectionOf(self._broker)
         if not connection.local and connection.channelBinding is None:
             raise ProtocolViolation(
                 "The password can be changed on the server's own machine, or on a TLS "
                 "connection that the login was bound to."
             )
         try:
-            made = ScramVerifier.decode(_asName(verifier))
+            made = ScramVerifier.decode(asName(verifier))
         except ValueError as mistake:
             raise ProtocolViolation(str(mistake)) from None
         identity = await self._currentIdentity()

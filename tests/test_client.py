@@ -16,6 +16,7 @@ from pbauth import (
     AuthServerFactory,
     DefaultAuthorizer,
     Detached,
+    EndReason,
     Hashing,
     IdentityConnector,
     InvalidName,
@@ -460,7 +461,7 @@ class OverTCPTests(TestCase):
         port, game = self.serve()
         perspective = await self.attempt(port)
         for session in game.authorizer.sessions:
-            session.end(None)
+            session.end(EndReason.ADMINISTRATOR)
         with self.assertRaises(Detached):
             await perspective.callRemote("whoami")
         perspective.broker.transport.loseConnection()

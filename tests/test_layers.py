@@ -26,7 +26,16 @@ FLOORS = [
     ],
     ["sessions", "identity", "perspective", "authorizer", "service"],
     ["policy", "peers", "reactors"],
-    ["broker", "root", "credentials", "client"],
+    [
+        "wireobject",
+        "broker",
+        "legacy",
+        "root",
+        "credentials",
+        "opening",
+        "client",
+        "connector",
+    ],
     ["authorizers", "authorizers.sql", "testing"],
     ["", "state", "admin", "echo", "running", "demo", "tap", "cli", "__main__"],
 ]

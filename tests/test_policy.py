@@ -43,11 +43,14 @@ class PolicyTests(SynchronousTestCase):
             {"maxUnauthenticated": "many"},
             {"maxUnauthenticatedBytes": True},
             {"guest": ""},
+            {"mechanisms": ["SCRAM-SHA-1"]},
         ]:
             with self.assertRaises(ValueError):
                 Policy(**options)
         with self.assertRaises(TypeError):
             Policy(defaultService=b"game")
+        with self.assertRaises(TypeError):
+            Policy(mechanisms="PLAIN")
 
 
 class PeerTests(SynchronousTestCase):

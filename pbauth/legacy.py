@@ -1,0 +1,98 @@
+"""
+The logins of Twisted 1.x and of stock Twisted, by PB-MD5; off unless the policy lets them in.
+
+The objects here stand in front of a `pbauth.root.AuthChallenger`, and answer as those clients
+expect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from zope.interface import implementer
+
+from pbauth.errors import ExchangeRefused, Unauthorized, WireError, forStockClient
+from pbauth.interfaces import IExchange, IIdentity
+from pbauth.wireobject import WireObject
+
+
+@implementer(IExchange)
+class MD5Exchange:
+    """PB-MD5 by way of the identity's own `challenge` and `verifyPassword`."""
+
+    def __init__(self, identity: IIdentity | None, verifier: Any, challenge: bytes) -> None:
+        self._identity = identity
+        self._verifier = verifier
+        self._challenge = challenge
+
+    def challenge(self, initial: bytes) -> bytes:
+        return self._challenge
+
+    async def outcome(self, response: bytes) -> bytes:
+        if not isinstance(response, bytes):
+            raise ExchangeRefused("the response is not bytes")
+        if self._identity is None:
+            self._verifier.accepts(self._challenge, response)
+            raise ExchangeRefused("no such identity")
+        try:
+            await maybeDeferred(self._identity.verifyPassword, self._challenge, response)
+        except Unauthorized:
+            raise ExchangeRefused("wrong password, or none for this mechanism") from None
+        return b""
+
+
+class LegacyChallenger(WireObject):
+    """
+    Takes the response of a client of Twisted 1.x (the seed, "Code Walkthrough").
+
+    Args:
+        challenger: the `AuthChallenger` that checks it.
+    """
+
+    def __init__(self, challenger: Any) -> None:
+        self._challenger = challenger
+
+    async def remote_respond(self, response: Any) -> Any:
+        """
+        Take the response.
+
+        Returns:
+            The `IdentityWrapper`, or `None` if the password was wrong.
+        """
+        try:
+            _, wrapper = await self._challenger.prove(response)
+        except Unauthorized:
+            return None
+        return wrapper
+
+
+class StockChallenger(WireObject):
+    """
+    Takes the response of a client of stock Twisted.
+
+    Args:
+        challenger: the `AuthChallenger` that checks it.
+        serviceName: the service that such clients get.
+    """
+
+    def __init__(self, challenger: Any, serviceName: str) -> None:
+        self._challenger = challenger
+        self._serviceName = serviceName
+
+    async def remote_respond(self, response: Any, mind: Any = None) -> Any:
+        """
+        Take the response.
+
+        Args:
+            response: by PB-MD5.
+            mind: a reference to the client's object, or `None`.
+
+        Returns:
+            The identity's perspective of the service.
+        """
+        try:
+            _, wrapper = await self._challenger.prove(response)
+            return await wrapper.attach(self._serviceName, None, mind)
+        except WireError as error:
+            raise forStockClient(error) from None

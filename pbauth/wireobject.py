@@ -1,0 +1,80 @@
+"""What the objects of the wire have in common."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import ISSLTransport
+from twisted.spread import pb
+from twisted.spread.jelly import InsecureJelly
+
+from pbauth.errors import ProtocolViolation
+from pbauth.mechanisms.connection import Connection
+from pbauth.peers import isLocal
+
+
+class WireObject(pb.Referenceable):
+    """
+    A `Referenceable` whose methods may be coroutines, and which answers a call that does not fit
+    by `ProtocolViolation`: stock PB would write the arguments, secrets maybe, into the log.
+    """
+
+    def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        name = message.decode("utf-8") if isinstance(message, bytes) else message
+        method = getattr(self, f"remote_{name}", None)
+        if method is None:
+            raise ProtocolViolation(f"There is no method {name[:40]!r} here.")
+        try:
+            arguments = broker.unserialize(args)
+            keywords = {
+                key.decode("utf-8") if isinstance(key, bytes) else key: value
+                for key, value in broker.unserialize(kw).items()
+            }
+            inspect.signature(method).bind(*arguments, **keywords)
+        except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
+            raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
+        result = method(*arguments, **keywords)
+        if inspect.iscoroutine(result):
+            result = ensureDeferred(result)
+        return broker.serialize(result)
+
+
+def peerOf(broker: Any) -> Any:
+    """
+    Args:
+        broker: of a connection.
+
+    Returns:
+        The address of the peer; `None` where there is no connection yet.
+    """
+    return None if broker.transport is None else broker.transport.getPeer()
+
+
+def connectionOf(broker: Any) -> Connection:
+    """
+    Args:
+        broker: of a connection.
+
+    Returns:
+        The facts of the connection that decide which mechanisms may run on it.
+    """
+    if broker.transport is None:
+        return Connection()
+    return Connection(
+        local=isLocal(peerOf(broker)), secure=ISSLTransport.providedBy(broker.transport)
+    )
+
+
+def asName(name: Any) -> str:
+    """
+    Args:
+        name: what the peer sent as a name; clients of Twisted 1.x and stock Twisted send bytes.
+
+    Returns:
+        It as text; the empty text, which is nobody's name, where it is none.
+    """
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "replace")
+    return name if isinstance(name, str) else ""
