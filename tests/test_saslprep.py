@@ -6,8 +6,8 @@ from stringprep import in_table_a1
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scramp.utils import ScramException
-from scramp.utils import saslprep as scrampPrep
+from scramp.core import ScramException
+from scramp.core import saslprep as scrampPrep
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.mechanisms.saslprep import saslprep

@@ -8,8 +8,8 @@ from typing import Any
 import scramp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scramp.utils import ScramException
-from scramp.utils import saslprep as scrampPrep
+from scramp.core import ScramException
+from scramp.core import saslprep as scrampPrep
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.errors import ExchangeRefused, InvalidPassword, ServerNotTrusted
