@@ -152,7 +152,10 @@ def unlockUser(context: click.Context, name: str) -> None:
 @click.pass_context
 def listUsers(context: click.Context) -> None:
     """List the users: name, number of keys, and whether locked."""
-    for name, locked, keys in _administer(context, lambda admin: admin.listUsers()):
+    users = _administer(context, lambda admin: admin.listUsers())
+    if not users:
+        click.echo("There are no users yet. Add one: pbauth user add NAME", err=True)
+    for name, locked, keys in users:
         columns = [name, "1 key" if keys == 1 else f"{keys} keys"]
         click.echo("\t".join([*columns, "locked"] if locked else columns))
 
@@ -254,7 +257,9 @@ def call(
             f"No connection to {endpoint}: {error} Is the server running there?"
         ) from None
     except (ValueError, TypeError) as error:
-        raise click.ClickException(f"{endpoint!r} is not an endpoint: {error}") from None
+        raise click.ClickException(
+            f"{endpoint!r} is not an endpoint ({error}). One is: tcp:127.0.0.1:8787"
+        ) from None
     click.echo(json.dumps(_plain(answer), ensure_ascii=False))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from stringprep import in_table_a1
 from typing import Any
 
 import scramp
@@ -28,9 +29,10 @@ KEYS = ScramKeys.derive(b"secret", SALT, 4096)
 
 
 def _acceptable(character: str) -> bool:
-    # What scramp refuses by itself it can't be compared by.
+    # What scramp refuses by itself it can't be compared by; and old versions of it prepare by
+    # today's Unicode, not by Unicode 3.2 as the RFC has it.
     try:
-        return bool(scrampPrep(character))
+        return bool(scrampPrep(character)) and not in_table_a1(character)
     except ScramException:
         return False
 
@@ -88,7 +90,6 @@ class AnotherLibraryTests(SynchronousTestCase):
 
     @SOME
     @given(TEXT, TEXT)
-    @example("a=b,c", "=2C,")
     @example("Zoë", "pa\u00adss\u2168")
     def test_itsServer(self, name: str, password: str) -> None:
         """Our client logs in to its server, and believes it."""
@@ -104,7 +105,6 @@ class AnotherLibraryTests(SynchronousTestCase):
 
     @SOME
     @given(TEXT, TEXT)
-    @example("a=b,c", "=2C,")
     @example("Zoë", "pa\u00adss\u2168")
     def test_itsClient(self, name: str, password: str) -> None:
         """Its client logs in to our server, and believes it."""
@@ -113,6 +113,15 @@ class AnotherLibraryTests(SynchronousTestCase):
         server = ScramServer(name, verifier, "server-nonce")
         client.set_server_first(server.challenge(client.get_client_first().encode()).decode())
         client.set_server_final(server.outcome(client.get_client_final().encode()).decode())
+
+    def test_escapedNames(self) -> None:
+        """Names with the two characters that SCRAM escapes."""
+        for name in ("a=b,c", "=2C,", "=3D=2C"):
+            client = scramp.ScramClient([NAME], name, "secret")
+            server = ScramServer(name, VERIFIER, "server-nonce")
+            challenge = server.challenge(client.get_client_first().encode())
+            client.set_server_first(challenge.decode())
+            client.set_server_final(server.outcome(client.get_client_final().encode()).decode())
 
     def test_itsClientWithAWrongPassword(self) -> None:
         """Its client with a wrong password is refused."""
