@@ -22,8 +22,9 @@ from pbauth.errors import (
     ProtocolViolation,
 )
 from pbauth.interfaces import IClientExchange, ICredentials
+from pbauth.mechanisms import scram
 from pbauth.names import checkName
-from pbauth.opening import closeConnection, openRoot, within
+from pbauth.opening import Target, closeConnection, openRoot, within
 from pbauth.reactors import chooseReactor
 from pbauth.wireobject import connectionOf
 
@@ -45,6 +46,7 @@ def connect(
     timeout: float = 30,
     insecure: bool = False,
     *,
+    trust: Any = None,
     reactor: Any = None,
 ) -> Deferred[Any]:
     """
@@ -63,6 +65,10 @@ def connect(
         client: an object of yours that the server may call back.
         timeout: seconds for the whole login.
         insecure: allow a connection without TLS to another machine.
+        trust: for an endpoint ``"tls:HOST:PORT"``, what to trust instead of the system's
+            certificate authorities: the path of a PEM file of certificates, a
+            `twisted.internet.ssl.Certificate`, or the fingerprint of the server's key,
+            ``"SHA256:..."``.
         reactor: provides `IReactorTime` and what the endpoint needs; the global one by default.
 
     Returns:
@@ -83,7 +89,7 @@ def connect(
 
     async def run() -> Any:
         request = _Request(username, password, serviceName, perspectiveName, client)
-        root = await openRoot(theReactor, host, port, insecure)
+        root = await openRoot(theReactor, Target(host, port, insecure, trust))
         try:
             return await request.attach(root)
         except BaseException:
@@ -99,6 +105,7 @@ def getObjectAt(
     timeout: float = 30,
     insecure: bool = False,
     *,
+    trust: Any = None,
     reactor: Any = None,
 ) -> Deferred[Any]:
     """
@@ -109,13 +116,14 @@ def getObjectAt(
         port: as for `connect`.
         timeout: seconds until both ends agreed to speak Perspective Broker.
         insecure: as for `connect`.
+        trust: as for `connect`.
         reactor: as for `connect`.
 
     Returns:
         Fires with a reference to the root object; fails as `connect` does.
     """
     theReactor = chooseReactor(reactor)
-    return within(timeout, theReactor, openRoot(theReactor, host, port, insecure))
+    return within(timeout, theReactor, openRoot(theReactor, Target(host, port, insecure, trust)))
 
 
 def logIn(
@@ -229,7 +237,11 @@ async def _claim(
 ) -> tuple[IClientExchange, bytes, Any]:
     """Claim to be `username`, by the strongest mechanism that both sides accept."""
     connection = connectionOf(root.broker)
-    wanted = list(credentials.mechanisms)
+    wanted = [
+        name
+        for name in credentials.mechanisms
+        if name != scram.NAME_PLUS or connection.channelBinding is not None
+    ]
     mechanism = wanted[0]
     while True:
         wanted.remove(mechanism)

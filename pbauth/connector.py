@@ -12,7 +12,7 @@ from twisted.spread import pb
 from pbauth.client import asCredentials, prove
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
-from pbauth.opening import closeConnection, openRoot, within
+from pbauth.opening import Target, closeConnection, openRoot, within
 from pbauth.reactors import chooseReactor
 
 
@@ -27,6 +27,7 @@ class IdentityConnector:
         password: as for `connect`.
         timeout: seconds for the whole login.
         insecure: as for `connect`.
+        trust: as for `connect`.
         reactor: as for `connect`.
     """
 
@@ -39,14 +40,13 @@ class IdentityConnector:
         timeout: float = 30,
         insecure: bool = False,
         *,
+        trust: Any = None,
         reactor: Any = None,
     ) -> None:
-        self._host = host
-        self._port = port
+        self._target = Target(host, port, insecure, trust)
         self._identityName = identityName
         self._credentials = asCredentials(password)
         self._timeout = timeout
-        self._insecure = insecure
         self._reactor = chooseReactor(reactor)
         self._identity: Any = None
         self._attempt: Deferred[Any] | None = None
@@ -115,7 +115,7 @@ class IdentityConnector:
 
     async def _logIn(self) -> Any:
         checkName(self._identityName, "name of an identity")
-        root = await openRoot(self._reactor, self._host, self._port, self._insecure)
+        root = await openRoot(self._reactor, self._target)
         try:
             identity, _ = await prove(root, self._identityName, self._credentials, ())
         except BaseException:

@@ -31,7 +31,7 @@ class Password:
         InvalidPassword: it is empty, or holds what SASLprep (RFC 4013) prohibits.
     """
 
-    mechanisms = (scram.NAME,)
+    mechanisms = (scram.NAME_PLUS, scram.NAME)
 
     def __init__(self, password: str) -> None:
         self._prepared = preparePassword(password)
@@ -58,7 +58,14 @@ class Password:
         """
         if mechanism not in self.mechanisms:
             raise MechanismNotSupported([mechanism])
-        return ScramPasswordExchange(self, ScramClient(name, scram.makeNonce(secrets.token_bytes)))
+        binding = connection.channelBinding
+        client = ScramClient(
+            name,
+            scram.makeNonce(secrets.token_bytes),
+            binding=binding if mechanism == scram.NAME_PLUS else None,
+            couldBind=binding is not None,
+        )
+        return ScramPasswordExchange(self, client)
 
     def keysFor(self, salt: bytes, iterations: int) -> Deferred[ScramKeys]:
         """

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from attrs import frozen
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -15,6 +18,7 @@ from twisted.spread.jelly import globalSecurity
 from pbauth.broker import Broker, dropConnection
 from pbauth.errors import LoginTimeout, ServerNotTrusted
 from pbauth.peers import isLoopback
+from pbauth.trust import clientOptions
 from pbauth.wireobject import connectionOf, peerOf
 
 _Result = TypeVar("_Result")
@@ -33,32 +37,99 @@ class _ClientFactory(ClientFactory):  # type: ignore[type-arg]
         """The broker calls it."""
 
 
-async def openRoot(
-    reactor: Any, host: str | IStreamClientEndpoint, port: int | None, insecure: bool
-) -> Any:
+@frozen
+class Target:
+    """
+    Where a server is, and why it may be trusted with a login.
+
+    Attributes:
+        host: as for `pbauth.connect`.
+        port: as for `pbauth.connect`.
+        insecure: as for `pbauth.connect`.
+        trust: as for `pbauth.connect`.
+    """
+
+    host: str | IStreamClientEndpoint
+    port: int | None
+    insecure: bool = False
+    trust: Any = None
+
+    def endpoint(self, reactor: Any) -> Any:
+        """
+        Choose the endpoint.
+
+        Raises:
+            ServerNotTrusted: a connection to it would not be protected.
+            TypeError: it is of no kind that is known.
+            ValueError: the endpoint string or `trust` makes no sense.
+        """
+        if self.port is not None:
+            if not isinstance(self.host, str):
+                raise TypeError("host must be a str where a port is given.")
+            self._checkPlain(self.host)
+            return HostnameEndpoint(reactor, self.host, self.port)
+        if not isinstance(self.host, str):
+            self._checkTrustIsUsed()
+            if not IStreamClientEndpoint.providedBy(self.host):
+                raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
+            return self.host
+        kind, named, positional = _readDescription(self.host)
+        host, port = [*positional, "", ""][:2]
+        host, port = named.get("host", host), named.get("port", port)
+        if kind in ("tls", "ssl") and self.trust is not None:
+            if not port.isdigit():
+                raise ValueError(f"{self.host!r} names no port.")
+            options = clientOptions(host, self.trust)
+            return wrapClientTLS(options, HostnameEndpoint(reactor, host, int(port)))
+        if kind == "tcp":
+            self._checkPlain(host)
+        self._checkTrustIsUsed()
+        return clientFromString(reactor, self.host)
+
+    def checkPeer(self, broker: Any) -> None:
+        """
+        Check the connection that was made, before anything is sent.
+
+        Raises:
+            ServerNotTrusted: it is not protected.
+        """
+        connection = connectionOf(broker)
+        if not (connection.local or connection.secure or self.insecure):
+            raise _notProtected(peerOf(broker).host)
+
+    def _checkPlain(self, host: str) -> None:
+        self._checkTrustIsUsed()
+        if not (self.insecure or isLoopback(host)):
+            raise _notProtected(host)
+
+    def _checkTrustIsUsed(self) -> None:
+        if self.trust is not None:
+            raise ValueError("trust is for endpoints of the form 'tls:HOST:PORT'.")
+
+
+async def openRoot(reactor: Any, target: Target) -> Any:
     """
     Open a connection to a server.
 
     Args:
         reactor: makes the endpoint.
-        host: as for `pbauth.connect`.
-        port: as for `pbauth.connect`.
-        insecure: as for `pbauth.connect`.
+        target: where it is.
 
     Returns:
         A reference to the server's root object.
 
     Raises:
-        ServerNotTrusted: the connection would not be protected; nothing was sent.
+        ServerNotTrusted: the connection would not be protected, and nothing was sent; or the
+            server's certificate is not one to trust.
         ProtocolViolation: what answers is not Perspective Broker.
     """
-    endpoint = _chooseEndpoint(reactor, host, port, insecure)
-    broker: Any = await endpoint.connect(_ClientFactory())
+    broker: Any = await target.endpoint(reactor).connect(_ClientFactory())
     try:
-        connection = connectionOf(broker)
-        if not (connection.local or connection.secure or insecure):
-            raise _notProtected(peerOf(broker).host)
+        target.checkPeer(broker)
         await broker.whenGreeted()
+    except (SSL.Error, VerificationError, CertificateError) as error:
+        await closeConnection(broker)
+        raise ServerNotTrusted(_explain(error)) from None
     except BaseException:
         await closeConnection(broker)
         raise
@@ -95,34 +166,24 @@ def within(
     return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)
 
 
-def _chooseEndpoint(
-    reactor: Any, host: str | IStreamClientEndpoint, port: int | None, insecure: bool
-) -> Any:
-    if port is not None:
-        if not isinstance(host, str):
-            raise TypeError("host must be a str where a port is given.")
-        if not (insecure or isLoopback(host)):
-            raise _notProtected(host)
-        return HostnameEndpoint(reactor, host, port)
-    if isinstance(host, str):
-        plainHost = _hostOfTCP(host)
-        if plainHost is not None and not (insecure or isLoopback(plainHost)):
-            raise _notProtected(plainHost)
-        return clientFromString(reactor, host)
-    if not IStreamClientEndpoint.providedBy(host):
-        raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
-    return host
-
-
-def _hostOfTCP(description: str) -> str | None:
-    """The host in an endpoint string ``tcp:...``; `None` for other kinds of endpoints."""
+def _readDescription(description: str) -> tuple[str, dict[str, str], list[str]]:
+    """The parts of an endpoint string: its kind, its named and its other arguments."""
     kind, *fields = description.replace(r"\:", "\0").split(":")
-    if kind != "tcp":
-        return None
+    fields = [field.replace("\0", ":") for field in fields]
     named = dict(field.split("=", 1) for field in fields if "=" in field)
-    positional = [field for field in fields if "=" not in field]
-    host = named.get("host") or (positional[0] if positional else "")
-    return host.replace("\0", ":")
+    return kind, named, [field for field in fields if "=" not in field]
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, SSL.Error):
+        details = [str(part[-1]) for part in (error.args[0] if error.args else []) if part]
+        if any("verify failed" in detail for detail in details):
+            return (
+                "The server's certificate is not one that you trust. If it should be, name it: "
+                "trust= a file of certificates, or the fingerprint that the server says."
+            )
+        return f"The connection could not be protected: {'; '.join(details) or 'TLS failed'}."
+    return "The server's certificate is for another name than the one you connect to."
 
 
 def _notProtected(host: str) -> ServerNotTrusted:

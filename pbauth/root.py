@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.spread import pb
@@ -36,6 +37,7 @@ from pbauth.errors import (
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.legacy import LegacyChallenger, MD5Exchange, StockChallenger
 from pbauth.mechanisms import SERVER_MECHANISMS, md5, scram
+from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import checkName
 from pbauth.policy import Policy
@@ -234,12 +236,20 @@ class AuthServ(WireObject):
         self._challengers -= 1
 
     def _offered(self) -> list[str]:
-        connection = connectionOf(self.broker)
+        connection = self._connection()
         able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
         offered = [name for name in self.policy.mechanisms if name in able]
         if self.policy.legacyLogin:
             offered.append(md5.NAME)
         return offered
+
+    def _connection(self) -> Connection:
+        # A channel that may not be bound to by the policy is none: clients say that they could
+        # have bound, and must not be refused for it.
+        connection = connectionOf(self.broker)
+        if scram.NAME_PLUS in self.policy.mechanisms:
+            return connection
+        return evolve(connection, channelBinding=None)
 
     def _serviceForStockClients(self) -> str:
         if not self.policy.legacyLogin or self.policy.defaultService is None:
@@ -278,7 +288,7 @@ class AuthServ(WireObject):
             verifier = await maybeDeferred(
                 self.authorizer.getDecoyVerifier, name, mechanism.verifierName
             )
-        exchange = mechanism.begin(name, verifier, connectionOf(self.broker), secrets.token_bytes)
+        exchange = mechanism.begin(name, verifier, self._connection(), secrets.token_bytes)
         try:
             challenge = exchange.challenge(initial)
         except ExchangeRefused as refusal:

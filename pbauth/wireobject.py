@@ -63,8 +63,25 @@ def connectionOf(broker: Any) -> Connection:
     if broker.transport is None:
         return Connection()
     return Connection(
-        local=isLocal(peerOf(broker)), secure=ISSLTransport.providedBy(broker.transport)
+        local=isLocal(peerOf(broker)),
+        secure=ISSLTransport.providedBy(broker.transport),
+        channelBinding=_channelBindingOf(broker.transport),
     )
+
+
+def _channelBindingOf(transport: Any) -> bytes | None:
+    """The ``tls-exporter`` data of a connection by TLS 1.3 (RFC 9266, section 2)."""
+    if not ISSLTransport.providedBy(transport):
+        return None
+    connection: Any = transport.getHandle()  # type: ignore[attr-defined]
+    if connection.get_peer_finished() is None:
+        # The handshake is not over.
+        return None
+    # In TLS 1.2 the exporter is unique only with an extension that can't be asked for here.
+    if connection.get_protocol_version_name() != "TLSv1.3":
+        return None
+    exported: bytes = connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+    return exported
 
 
 def asName(name: Any) -> str:

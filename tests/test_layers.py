@@ -25,7 +25,7 @@ FLOORS = [
         "hashing",
     ],
     ["sessions", "identity", "perspective", "authorizer", "service"],
-    ["policy", "peers", "reactors"],
+    ["policy", "peers", "reactors", "trust"],
     [
         "wireobject",
         "broker",

@@ -22,14 +22,26 @@ class MechanismTests(SynchronousTestCase):
         verifier = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 4096)
         for mechanism in SERVER_MECHANISMS:
             verifyObject(IMechanism, mechanism)
-            self.assertTrue(mechanism.offeredOn(Connection()))
             exchange = mechanism.begin("alice", verifier, Connection(), secrets.token_bytes)
             verifyObject(IExchange, exchange)
+
+    def test_offers(self) -> None:
+        """Strongest first; the bound form only where there is a channel to bind to."""
+        for connection, names in [
+            (Connection(), ["SCRAM-SHA-256"]),
+            (Connection(secure=True), ["SCRAM-SHA-256"]),
+            (
+                Connection(secure=True, channelBinding=b"channel"),
+                ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"],
+            ),
+        ]:
+            offered = [each.name for each in SERVER_MECHANISMS if each.offeredOn(connection)]
+            self.assertEqual(offered, names)
 
     def test_freshNonces(self) -> None:
         """Each exchange has a nonce of its own."""
         verifier = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 4096)
-        (scram,) = SERVER_MECHANISMS
+        scram = SERVER_MECHANISMS[-1]
         challenges = {
             scram.begin("alice", verifier, Connection(), secrets.token_bytes).challenge(
                 b"n,,n=alice,r=client"

@@ -44,4 +44,4 @@ def decodeVerifier(text: str) -> Verifier:
 
 
 #: The server's half of each mechanism that proves by a verifier, strongest first.
-SERVER_MECHANISMS: tuple[IMechanism, ...] = (ScramMechanism(),)
+SERVER_MECHANISMS: tuple[IMechanism, ...] = (ScramMechanism(bound=True), ScramMechanism())

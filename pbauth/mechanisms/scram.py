@@ -476,14 +476,27 @@ class ScramServer:
 @implementer(IMechanism)
 @frozen
 class ScramMechanism:
-    """`SCRAM-SHA-256` as a server offers it."""
+    """
+    SCRAM as a server offers it.
 
-    name: str = NAME
+    Attributes:
+        bound: with channel binding, `SCRAM-SHA-256-PLUS`; or without, `SCRAM-SHA-256`.
+    """
+
+    bound: bool = False
     verifierName: str = NAME
 
+    @property
+    def name(self) -> str:
+        """The name on the wire."""
+        return NAME_PLUS if self.bound else NAME
+
     def offeredOn(self, connection: Connection) -> bool:
-        """On every connection: neither the password nor its like is ever sent."""
-        return True
+        """
+        Without binding on every connection, since nothing like the password is ever sent; with
+        binding where there is a channel to bind to.
+        """
+        return not self.bound or connection.channelBinding is not None
 
     def begin(
         self,
@@ -492,5 +505,19 @@ class ScramMechanism:
         connection: Connection,
         randomBytes: Callable[[int], bytes],
     ) -> ScramServer:
-        """Begin the server's half of one login."""
-        return ScramServer(name, verifier, makeNonce(randomBytes))
+        """
+        Begin the server's half of one login.
+
+        Args:
+            name: the claimed identity's.
+            verifier: of its password.
+            connection: whose `channelBinding` is there only if binding was offered on it.
+            randomBytes: makes the nonce.
+        """
+        return ScramServer(
+            name,
+            verifier,
+            makeNonce(randomBytes),
+            binding=connection.channelBinding if self.bound else None,
+            offersBinding=connection.channelBinding is not None,
+        )
