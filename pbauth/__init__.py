@@ -12,7 +12,7 @@ from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.client import authIdentity, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
-from pbauth.credentials import Password
+from pbauth.credentials import Password, PrivateKey
 from pbauth.errors import (
     Detached,
     DuplicateIdentity,
@@ -38,6 +38,7 @@ from pbauth.interfaces import (
     IPerspectiveServiceFactory,
     IService,
 )
+from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.perspective import Perspective
 from pbauth.policy import Policy
 from pbauth.root import (
@@ -82,7 +83,9 @@ __all__ = [
     "Password",
     "Perspective",
     "Policy",
+    "PrivateKey",
     "ProtocolViolation",
+    "PublicKey",
     "SQLAuthorizer",
     "ServerNotTrusted",
     "Service",

@@ -15,7 +15,8 @@ from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.hashing import Hashing
 from pbauth.identity import Identity
 from pbauth.interfaces import IAuthorizer, IIdentity
-from pbauth.mechanisms import Verifier, md5
+from pbauth.mechanisms import Verifier, ed25519, md5
+from pbauth.mechanisms.ed25519 import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.sessions import Sessions
@@ -111,6 +112,8 @@ class Authorizer:
         def derive(what: str) -> bytes:
             return hmac.digest(secret, f"{what}\0{mechanism}\0{name}".encode(), "sha256")
 
+        if mechanism == ed25519.NAME:
+            return AuthorizedKeys()
         if mechanism == md5.NAME:
             return MD5Verifier(derive("digest")[:16])
         salt = hashlib.shake_256(derive("salt")).digest(self.hashing.saltBytes)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from pbauth.errors import MechanismNotSupported
 from pbauth.hashing import runDerivation
 from pbauth.interfaces import IClientExchange, ICredentials
-from pbauth.mechanisms import scram
+from pbauth.mechanisms import ed25519, scram
 from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.ed25519 import Ed25519Client, PublicKey
 from pbauth.mechanisms.scram import ScramClient, ScramKeys, preparePassword
 
 
@@ -128,3 +133,92 @@ class ScramPasswordExchange:
             ServerNotTrusted: it does not prove that the server knows the verifier.
         """
         self._client.checkOutcome(outcome)
+
+
+@implementer(ICredentials)
+class PrivateKey:
+    """
+    A private key, for `connect` and its like. Its `repr` shows only the fingerprint.
+
+    Args:
+        key: an Ed25519 key of the library cryptography.
+
+    Raises:
+        TypeError: it is a key of another type.
+    """
+
+    mechanisms = (ed25519.NAME,)
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        if not isinstance(key, Ed25519PrivateKey):
+            raise TypeError(
+                f"The key must be of the type Ed25519, not {type(key).__name__}. "
+                "Make one: ssh-keygen -t ed25519"
+            )
+        self._key = key
+        self.publicKey = PublicKey(key.public_key().public_bytes_raw())
+
+    def __repr__(self) -> str:
+        return f"<PrivateKey {self.publicKey.fingerprint()}>"
+
+    @classmethod
+    def fromFile(cls, path: str | os.PathLike[str], passphrase: str | None = None) -> PrivateKey:
+        """
+        Read a key file of OpenSSH or in PEM.
+
+        Args:
+            path: of the file.
+            passphrase: that it is encrypted with, if it is.
+
+        Returns:
+            The key.
+
+        Raises:
+            ValueError: the file can't be read, holds no private key, or the passphrase is wrong
+                or missing.
+            TypeError: it holds a key of another type.
+        """
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise ValueError(f"Can't read {path}: {error.strerror}.") from None
+        secret = None if passphrase is None else passphrase.encode("utf-8")
+        load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
+        try:
+            key = load(data, secret)
+        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+            reason = _whyNoKey(error, secret is not None)
+        else:
+            return cls(key)  # type: ignore[arg-type]
+        raise ValueError(f"{path}: {reason}")
+
+    def begin(self, mechanism: str, name: str, connection: Connection) -> Ed25519Client:
+        """
+        Begin the client's half of one login.
+
+        Args:
+            mechanism: `ED25519`.
+            name: the identity's.
+            connection: what it will run on.
+
+        Returns:
+            An `IClientExchange`.
+
+        Raises:
+            MechanismNotSupported: a key can't do that.
+        """
+        if mechanism not in self.mechanisms:
+            raise MechanismNotSupported([mechanism])
+        return Ed25519Client(name, self._key, connection.channelBinding)
+
+
+def _whyNoKey(error: Exception, withPassphrase: bool) -> str:
+    text = str(error)
+    if "bcrypt" in text:
+        return "encrypted keys of OpenSSH need one more package: pip install 'pbauth[keys]'."
+    if not withPassphrase and ("password" in text.lower() or "encrypted" in text):
+        return "the key is encrypted; its passphrase is needed."
+    if withPassphrase:
+        return "the passphrase is wrong, or this is no encrypted private key."
+    return "this is no private key of OpenSSH, or in PEM."

@@ -12,7 +12,8 @@ from zope.interface import implementer
 from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
 from pbauth.hashing import runDerivation
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
-from pbauth.mechanisms import Verifier, md5, scram
+from pbauth.mechanisms import Verifier, ed25519, md5, scram
+from pbauth.mechanisms.ed25519 import AuthorizedKeys, PublicKey
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.saslprep import saslprep
 from pbauth.mechanisms.scram import ScramVerifier, preparePassword
@@ -112,7 +113,7 @@ class Identity:
         preparePassword(password)
         hashing = self.authorizer.hashing
         derivation = self._derivation = object()
-        self._verifiers = {}
+        self._verifiers = self._withoutPassword()
         self.authorizer.identityChanged(self)
         done = runDerivation(
             hashing.iterations,
@@ -135,17 +136,21 @@ class Identity:
 
     def setVerifiers(self, verifiers: dict[str, Verifier]) -> None:
         """
-        Replace the password by verifiers that were made elsewhere.
+        Replace the password by verifiers that were made elsewhere. Public keys stay, unless there
+        are others among the verifiers.
 
         Args:
             verifiers: by the name of the mechanism; empty: no password fits any more.
         """
         self._derivation = None
-        self._verifiers = dict(verifiers)
+        self._verifiers = {**self._withoutPassword(), **verifiers}
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
         self.authorizer.identityChanged(self)
+
+    def _withoutPassword(self) -> dict[str, Verifier]:
+        return {name: kept for name, kept in self._verifiers.items() if name == ed25519.NAME}
 
     async def _derived(self) -> dict[str, Verifier]:
         while self._derivation is not None:
@@ -186,6 +191,42 @@ class Identity:
                 raise Unauthorized()
 
         return Deferred.fromCoroutine(verify())
+
+    def addPublicKey(self, key: PublicKey) -> None:
+        """
+        Let a public key in, for the mechanism `ED25519`; one that is there gets this label.
+
+        Args:
+            key: the key, with its label.
+        """
+        others = [other for other in self.getPublicKeys() if other != key]
+        self._setPublicKeys([*others, key])
+
+    def removePublicKey(self, key: PublicKey) -> None:
+        """
+        Let a public key in no more. For an identity in memory, the sessions that it opened end.
+
+        Raises:
+            KeyError: it is not one of this identity's.
+        """
+        keys = self.getPublicKeys()
+        if key not in keys:
+            raise KeyError(key.fingerprint())
+        self._setPublicKeys([other for other in keys if other != key])
+
+    def getPublicKeys(self) -> list[PublicKey]:
+        """
+        Returns:
+            The public keys, in the order in which they were added.
+        """
+        found = self._verifiers.get(ed25519.NAME)
+        return list(found.keys) if isinstance(found, AuthorizedKeys) else []
+
+    def _setPublicKeys(self, keys: list[PublicKey]) -> None:
+        self._verifiers.pop(ed25519.NAME, None)
+        if keys:
+            self._verifiers[ed25519.NAME] = AuthorizedKeys(tuple(keys))
+        self.authorizer.identityChanged(self)
 
     def challenge(self) -> bytes:
         """Give a fresh challenge for the scheme of Twisted 1.x (the seed, "Identity")."""
@@ -274,17 +315,19 @@ class Identity:
         """
         return bool(self.keyring.get((serviceName, perspectiveName)))
 
-    def isProvedBy(self, verifier: object) -> bool:
+    def isProvedBy(self, proof: object) -> bool:
         """
         Say whether a login that was proved some time ago still stands.
 
         Args:
-            verifier: what it was proved by; `None` where that was no verifier.
+            proof: what it was proved by, a verifier or a public key; `None` where that was neither.
 
         Returns:
-            Whether the identity is not locked, and still has this verifier.
+            Whether the identity is not locked, and still has this verifier or key.
         """
-        return not self.locked and (verifier is None or verifier in self._verifiers.values())
+        return not self.locked and (
+            proof is None or any(each.covers(proof) for each in self._verifiers.values())
+        )
 
     def requestPerspectiveForKey(self, serviceName: str, perspectiveName: str) -> Deferred[Any]:
         """

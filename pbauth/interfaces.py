@@ -97,6 +97,15 @@ class IIdentity(Interface):
     def setVerifiers(verifiers: Any) -> None:
         """Replace the password by verifiers that were made elsewhere."""
 
+    def addPublicKey(key: Any) -> None:
+        """Let this `pbauth.mechanisms.ed25519.PublicKey` in; one that is there gets its label."""
+
+    def removePublicKey(key: Any) -> None:
+        """Let it in no more; `KeyError` if it is not there."""
+
+    def getPublicKeys() -> list[Any]:
+        """Give the public keys."""
+
     def getVerifiers() -> Any:
         """Give a Deferred that fires with a dict of all verifiers by the name of the mechanism."""
 
@@ -136,10 +145,10 @@ class IIdentity(Interface):
     def holdsKey(serviceName: str, perspectiveName: str) -> bool:
         """Say whether the pair is on the keyring."""
 
-    def isProvedBy(verifier: Any) -> bool:
+    def isProvedBy(proof: Any) -> bool:
         """
-        Say whether a login that was proved by this verifier still stands: the identity is not
-        locked, and the verifier was not replaced.
+        Say whether a login that was proved by this verifier, or by this public key, still stands:
+        the identity is not locked, and the proof was not replaced or taken away.
         """
 
     def save() -> Any:
@@ -249,6 +258,8 @@ class IMechanism(Interface):
 
 class IExchange(Interface):
     """The server's half of one login."""
+
+    proof = Attribute("What the login is proved by, once `outcome` has given its answer.")
 
     def challenge(initial: bytes) -> bytes:
         """Answer the client's first message; `ExchangeRefused` if it is not acceptable."""

@@ -23,7 +23,7 @@ class MD5Exchange:
 
     def __init__(self, identity: IIdentity | None, verifier: Any, challenge: bytes) -> None:
         self._identity = identity
-        self._verifier = verifier
+        self._verifier = self.proof = verifier
         self._challenge = challenge
 
     def challenge(self, initial: bytes) -> bytes:

@@ -36,7 +36,7 @@ from pbauth.errors import (
 )
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.legacy import LegacyChallenger, MD5Exchange, StockChallenger
-from pbauth.mechanisms import SERVER_MECHANISMS, md5, scram
+from pbauth.mechanisms import SERVER_MECHANISMS, ed25519, md5, scram
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import checkName
@@ -184,14 +184,14 @@ class AuthServ(WireObject):
 
     # What the challengers need.
 
-    def accept(self, identity: IIdentity, mechanism: str, verifier: object) -> IdentityWrapper:
+    def accept(self, identity: IIdentity, mechanism: str, proof: object) -> IdentityWrapper:
         """
         The login is proved.
 
         Args:
             identity: who the client is.
             mechanism: the name of the mechanism.
-            verifier: what it was proved by, or `None`.
+            proof: what it was proved by, a verifier or a public key, or `None`.
 
         Returns:
             What the client gets.
@@ -204,7 +204,7 @@ class AuthServ(WireObject):
             mechanism=mechanism,
             peer=peerOf(self.broker),
         )
-        return IdentityWrapper(self, identity, mechanism, verifier)
+        return IdentityWrapper(self, identity, mechanism, proof)
 
     def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
         """
@@ -244,12 +244,8 @@ class AuthServ(WireObject):
         return offered
 
     def _connection(self) -> Connection:
-        # A channel that may not be bound to by the policy is none: clients say that they could
-        # have bound, and must not be refused for it.
-        connection = connectionOf(self.broker)
-        if scram.NAME_PLUS in self.policy.mechanisms:
-            return connection
-        return evolve(connection, channelBinding=None)
+        offered = scram.NAME_PLUS in self.policy.mechanisms
+        return evolve(connectionOf(self.broker), bindingOffered=offered)
 
     def _serviceForStockClients(self) -> str:
         if not self.policy.legacyLogin or self.policy.defaultService is None:
@@ -293,7 +289,7 @@ class AuthServ(WireObject):
             challenge = exchange.challenge(initial)
         except ExchangeRefused as refusal:
             raise self.refuse(name, mechanism.name, refusal.reason) from None
-        return challenge, AuthChallenger(self, name, identity, mechanism.name, verifier, exchange)
+        return challenge, AuthChallenger(self, name, identity, mechanism.name, exchange)
 
     async def _challengeByMD5(self, name: Any) -> tuple[bytes, AuthChallenger]:
         if not self.policy.legacyLogin:
@@ -308,7 +304,7 @@ class AuthServ(WireObject):
                 challenge = await maybeDeferred(identity.challenge)
                 verifier = (await maybeDeferred(identity.getVerifiers)).get(md5.NAME)
             exchange = MD5Exchange(identity, verifier, challenge)
-            return challenge, AuthChallenger(self, claimed, identity, md5.NAME, verifier, exchange)
+            return challenge, AuthChallenger(self, claimed, identity, md5.NAME, exchange)
 
     def _drop(self, reason: str) -> None:
         if self.broker.disconnected or self.broker.transport is None:
@@ -334,7 +330,6 @@ class AuthChallenger(WireObject):
         name: the claimed one.
         identity: of that name; `None` where there is none that could log in by this mechanism.
         mechanism: the name of the mechanism.
-        verifier: what the response is checked by.
         exchange: the server's half of the mechanism's exchange.
     """
 
@@ -344,14 +339,12 @@ class AuthChallenger(WireObject):
         name: str,
         identity: IIdentity | None,
         mechanism: str,
-        verifier: object,
         exchange: IExchange,
     ) -> None:
         self._serv = serv
         self._name = name
         self._identity = identity
         self._mechanism = mechanism
-        self._verifier = verifier
         self._exchange: IExchange | None = exchange
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
@@ -401,7 +394,7 @@ class AuthChallenger(WireObject):
             raise self._serv.refuse(self._name, self._mechanism, refusal.reason) from None
         if self._serv.broker.disconnected:
             raise Detached()
-        return outcome, self._serv.accept(self._identity, self._mechanism, self._verifier)
+        return outcome, self._serv.accept(self._identity, self._mechanism, exchange.proof)
 
 
 class IdentityWrapper(WireObject):
@@ -412,18 +405,16 @@ class IdentityWrapper(WireObject):
         serv: the connection's `AuthServ`.
         identity: who the client is.
         mechanism: the name of the mechanism of the login.
-        verifier: what it was proved by, or `None`.
+        proof: what it was proved by, or `None`.
     """
 
-    def __init__(
-        self, serv: AuthServ, identity: IIdentity, mechanism: str, verifier: object
-    ) -> None:
+    def __init__(self, serv: AuthServ, identity: IIdentity, mechanism: str, proof: object) -> None:
         self._serv = serv
         self._broker = serv.broker
         self._authorizer = serv.authorizer
         self._name = identity.name
         self._mechanism = mechanism
-        self._verifier = verifier
+        self._proof = proof
 
     async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """
@@ -457,7 +448,7 @@ class IdentityWrapper(WireObject):
             serviceName,
             key,
             self._mechanism,
-            self._verifier,
+            self._proof,
             self._broker,
             client,
         )
@@ -499,11 +490,11 @@ class IdentityWrapper(WireObject):
         Args:
             verifier: text, as `ScramVerifier.encode` writes it.
         """
-        connection = connectionOf(self._broker)
-        if not connection.local and connection.channelBinding is None:
+        bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
+        if not (connectionOf(self._broker).local or bound):
             raise ProtocolViolation(
-                "The password can be changed on the server's own machine, or on a TLS "
-                "connection that the login was bound to."
+                "The password can be changed on the server's own machine, or after a login "
+                f"by {scram.NAME_PLUS} or {ed25519.NAME}."
             )
         try:
             made = ScramVerifier.decode(asName(verifier))
@@ -511,25 +502,27 @@ class IdentityWrapper(WireObject):
             raise ProtocolViolation(str(mistake)) from None
         identity = await self._currentIdentity()
         # What this login opened stays open: it is the same person.
-        old = self._verifier
-        self._replaceVerifier(old, made)
+        old = self._proof
+        if old in (await maybeDeferred(identity.getVerifiers)).values():
+            self._replaceProof(old, made)
         try:
             identity.setVerifiers({scram.NAME: made})
             await maybeDeferred(identity.save)
         except BaseException:
-            self._replaceVerifier(made, old)
+            self._replaceProof(made, old)
             raise
         _log.info("{identityName!r} changed the password", identityName=self._name)
 
     async def _currentIdentity(self) -> IIdentity:
         # Asked for anew, since the account may have been changed, or closed, since the login.
         identity: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, self._name)
-        if not identity.isProvedBy(self._verifier):
+        if not identity.isProvedBy(self._proof):
             raise Unauthorized()
         return identity
 
-    def _replaceVerifier(self, old: object, new: object) -> None:
+    def _replaceProof(self, old: object, new: object) -> None:
         for session in self._authorizer.sessions.ofIdentity(self._name):
-            if session.broker is self._broker and session.verifier == old:
-                session.verifier = new
-        self._verifier = new
+            if session.broker is self._broker and session.proof == old:
+                session.proof = new
+        if self._proof == old:
+            self._proof = new

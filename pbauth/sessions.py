@@ -116,7 +116,8 @@ class Session:
         identity: the `IIdentity` that the client proved to be.
         serviceName: the service of the key that it uses.
         perspectiveName: the perspective of the key that it uses.
-        verifier: what the login was proved by; `None` for a mechanism without one.
+        proof: what the login was proved by, a verifier or a public key; `None` for a mechanism
+            that has neither.
         mechanism: the name of the mechanism of the login.
         broker: the broker of the connection.
         clientref: a reference to the client's own object, or `None`.
@@ -132,7 +133,7 @@ class Session:
         serviceName: str,
         perspectiveName: str,
         mechanism: str,
-        verifier: object,
+        proof: object,
         broker: Any,
         clientref: Any,
     ) -> None:
@@ -141,7 +142,7 @@ class Session:
         self.serviceName = serviceName
         self.perspectiveName = perspectiveName
         self.mechanism = mechanism
-        self.verifier = verifier
+        self.proof = proof
         self.broker = broker
         self.clientref = clientref
         self.perspective: IPerspective | None = None
@@ -319,7 +320,7 @@ class Sessions:
         """End the sessions that an identity, as it is now, no longer allows."""
         for session in self.ofIdentity(identity.name):
             if not (
-                identity.isProvedBy(session.verifier)
+                identity.isProvedBy(session.proof)
                 and identity.holdsKey(session.serviceName, session.perspectiveName)
             ):
                 session.end(EndReason.REVOKED)

@@ -21,6 +21,7 @@ FLOORS = [
         "mechanisms.saslprep",
         "mechanisms.md5",
         "mechanisms.scram",
+        "mechanisms.ed25519",
         "mechanisms",
         "hashing",
     ],

@@ -40,12 +40,12 @@ class AuthServTests(WireTestCase):
 
     def test_mechanismsAreTold(self) -> None:
         """`mechanisms` lists, strongest first, what this connection may use."""
-        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM])
+        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519"])
 
     def test_legacyMechanismIsToldWhenAllowed(self) -> None:
         """PB-MD5 is offered last, and only where the policy lets old clients in."""
         self.serve(LEGACY)
-        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM, "PB-MD5"])
+        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519", "PB-MD5"])
 
     def test_usernameChallenges(self) -> None:
         """`username` answers the mechanism's challenge and an `AuthChallenger`."""
@@ -59,11 +59,11 @@ class AuthServTests(WireTestCase):
         """A mechanism that is not offered is refused, and the error tells those that are."""
         error = self.refusal(self.root(), "username", "alice", "PLAIN", b"\0alice\0secret")
         self.assertIsInstance(error, MechanismNotSupported)
-        self.assertEqual(error.offered, [SCRAM])
+        self.assertEqual(error.offered, [SCRAM, "ED25519"])
 
     def test_policyChoosesMechanisms(self) -> None:
         """A server that was told to offer nothing of what it has, offers nothing."""
-        self.serve(Policy(mechanisms=["ED25519"]))
+        self.serve(Policy(mechanisms=["EXTERNAL"]))
         error = self.refusal(self.root(), "username", "alice", SCRAM, b"n,,n=alice,r=nonce")
         self.assertIsInstance(error, MechanismNotSupported)
         self.assertEqual(error.offered, [])

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pbauth.interfaces import IMechanism
-from pbauth.mechanisms import md5, scram
+from pbauth.mechanisms import ed25519, md5, scram
+from pbauth.mechanisms.ed25519 import AuthorizedKeys, Ed25519Mechanism
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramMechanism, ScramVerifier
 
 #: What an identity keeps, by mechanism.
-Verifier = ScramVerifier | MD5Verifier
+Verifier = ScramVerifier | MD5Verifier | AuthorizedKeys
 
 _DECODERS: dict[str, Callable[[str], Verifier]] = {
     scram.NAME: ScramVerifier.decode,
     md5.NAME: MD5Verifier.decode,
+    ed25519.NAME: AuthorizedKeys.decode,
 }
 
 
@@ -44,4 +46,8 @@ def decodeVerifier(text: str) -> Verifier:
 
 
 #: The server's half of each mechanism that proves by a verifier, strongest first.
-SERVER_MECHANISMS: tuple[IMechanism, ...] = (ScramMechanism(bound=True), ScramMechanism())
+SERVER_MECHANISMS: tuple[IMechanism, ...] = (
+    ScramMechanism(bound=True),
+    ScramMechanism(),
+    Ed25519Mechanism(),
+)

@@ -14,8 +14,10 @@ class Connection:
         local: the peer is on this machine: loopback, a UNIX socket, or in this process.
         secure: the connection is encrypted (TLS).
         channelBinding: ``tls-exporter`` data of the TLS connection (RFC 9266); `None` without.
+        bindingOffered: the server's policy offers SCRAM with channel binding where it can be had.
     """
 
     local: bool = False
     secure: bool = False
     channelBinding: bytes | None = field(default=None, repr=False)
+    bindingOffered: bool = True

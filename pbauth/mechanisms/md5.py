@@ -40,6 +40,10 @@ class MD5Verifier:
         """Make the verifier of a password."""
         return cls(_md5(password.encode("utf-8")))
 
+    def covers(self, proof: object) -> bool:
+        """Whether a login that was proved by this verifier still stands."""
+        return proof == self
+
     def accepts(self, challenge: bytes, response: bytes) -> bool:
         """Whether the response was made from the password and this challenge."""
         return hmac.compare_digest(_md5(self.digest + challenge), response)

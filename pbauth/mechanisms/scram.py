@@ -201,6 +201,10 @@ class ScramVerifier:
         keys = ScramKeys.derive(preparePassword(password), salt, iterations)
         return cls(salt, iterations, keys.storedKey, keys.serverKey)
 
+    def covers(self, proof: object) -> bool:
+        """Whether a login that was proved by this verifier still stands."""
+        return proof == self
+
     def matches(self, password: str) -> bool:
         """Whether this is the password. Slow, by design; a text that can't be one is not."""
         try:
@@ -383,7 +387,7 @@ class ScramServer:
         offersBinding: bool = False,
     ) -> None:
         self._name = name
-        self._verifier = verifier
+        self._verifier = self.proof = verifier
         self._nonce = nonce
         self._binding = binding
         self._offersBinding = offersBinding
@@ -511,7 +515,7 @@ class ScramMechanism:
         Args:
             name: the claimed identity's.
             verifier: of its password.
-            connection: whose `channelBinding` is there only if binding was offered on it.
+            connection: that it runs on.
             randomBytes: makes the nonce.
         """
         return ScramServer(
@@ -519,5 +523,5 @@ class ScramMechanism:
             verifier,
             makeNonce(randomBytes),
             binding=connection.channelBinding if self.bound else None,
-            offersBinding=connection.channelBinding is not None,
+            offersBinding=connection.bindingOffered and connection.channelBinding is not None,
         )

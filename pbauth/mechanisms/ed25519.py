@@ -1,0 +1,273 @@
+"""
+ED25519: a login by a key pair, without I/O.
+
+The client names its public key, the server challenges it, and the client signs; the server learns
+nothing that would let it, or a thief of its store, log in anywhere.  What is signed (`toBeSigned`)
+names the account, the key, the challenge and the TLS connection, each with its length in front, so
+that a signature is of use for this login only: not on another connection, not for another name,
+not for another protocol.  The server is not proved by this exchange; that is for TLS.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+from collections.abc import Callable
+
+from attrs import Attribute, field, frozen
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from zope.interface import implementer
+
+from pbauth.errors import ExchangeRefused, ServerNotTrusted
+from pbauth.interfaces import IClientExchange, IExchange, IMechanism
+from pbauth.mechanisms.connection import Connection
+from pbauth.names import checkName
+
+NAME = "ED25519"
+
+#: Bytes in a public key, and in a challenge.
+KEY_BYTES = CHALLENGE_BYTES = 32
+
+_LABEL = b"pbauth login by ED25519, version 1"
+_SSH_TYPE = b"ssh-ed25519"
+
+
+def toBeSigned(
+    name: str, publicKey: bytes, challenge: bytes, channelBinding: bytes | None
+) -> bytes:
+    """
+    The text that a login signs.
+
+    Args:
+        name: the claimed identity's.
+        publicKey: raw, 32 bytes.
+        challenge: the server's, 32 bytes.
+        channelBinding: of the TLS connection; `None` without TLS.
+
+    Returns:
+        Label, name, key, challenge and binding, each behind its length in four bytes.
+    """
+    parts = (_LABEL, name.encode("utf-8"), publicKey, challenge, channelBinding or b"")
+    return b"".join(struct.pack("!I", len(part)) + part for part in parts)
+
+
+def _checkRaw(instance: PublicKey, attribute: Attribute[bytes], value: bytes) -> None:
+    if not isinstance(value, bytes) or len(value) != KEY_BYTES:
+        raise ValueError(f"A public key of this type has {KEY_BYTES} bytes.")
+
+
+def _checkLabel(instance: PublicKey, attribute: Attribute[str], value: str) -> None:
+    if value != "":
+        checkName(value, "label of a key")
+
+
+@frozen
+class PublicKey:
+    """
+    One public key of an identity.
+
+    Attributes:
+        raw: the key, 32 bytes.
+        label: what its owner calls it.
+    """
+
+    raw: bytes = field(validator=_checkRaw)
+    label: str = field(default="", eq=False, validator=_checkLabel)
+
+    @classmethod
+    def fromLine(cls, line: str) -> PublicKey:
+        """
+        Read a line of OpenSSH's ``authorized_keys``, or of a ``.pub`` file.
+
+        Args:
+            line: ``ssh-ed25519 AAAA... label``; options in front are not supported.
+
+        Returns:
+            The key.
+
+        Raises:
+            ValueError: it is no such line, or a key of another type.
+        """
+        kind, encoded, label = [*line.strip().split(None, 2), "", "", ""][:3]
+        if kind.encode() != _SSH_TYPE:
+            raise ValueError(
+                "This is not a line 'ssh-ed25519 AAAA... label'. Make a key of that type: "
+                "ssh-keygen -t ed25519"
+            )
+        try:
+            blob = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            blob = b""
+        head = struct.pack("!I", len(_SSH_TYPE)) + _SSH_TYPE + struct.pack("!I", KEY_BYTES)
+        if not blob.startswith(head) or len(blob) != len(head) + KEY_BYTES:
+            raise ValueError("The key in this line is damaged.")
+        return cls(blob[len(head) :], label)
+
+    def line(self) -> str:
+        """The key as a line of ``authorized_keys``."""
+        return f"ssh-ed25519 {base64.b64encode(self._blob()).decode('ascii')} {self.label}".strip()
+
+    def fingerprint(self) -> str:
+        """The fingerprint as OpenSSH writes it: ``SHA256:...``."""
+        digest = hashlib.sha256(self._blob()).digest()
+        return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
+
+    def _blob(self) -> bytes:
+        return b"".join(struct.pack("!I", len(each)) + each for each in (_SSH_TYPE, self.raw))
+
+
+@frozen
+class AuthorizedKeys:
+    """
+    The public keys of an identity: what a server keeps for this mechanism.
+
+    Attributes:
+        keys: the keys.
+    """
+
+    keys: tuple[PublicKey, ...] = ()
+
+    def covers(self, proof: object) -> bool:
+        """Whether a login that was proved by this key still stands."""
+        return proof in self.keys
+
+    def encode(self) -> str:
+        """As text: a line for each key."""
+        return "\n".join([f"{NAME}$", *(key.line() for key in self.keys)])
+
+    @classmethod
+    def decode(cls, text: str) -> AuthorizedKeys:
+        """
+        Read what `encode` wrote.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        head, *lines = text.split("\n")
+        if head != f"{NAME}$":
+            raise ValueError("These are not authorized keys.")
+        return cls(tuple(PublicKey.fromLine(line) for line in lines))
+
+
+@implementer(IClientExchange)
+class Ed25519Client:
+    """
+    The client's half of one login.
+
+    Args:
+        name: the identity's.
+        key: the private key.
+        channelBinding: of the TLS connection; `None` without TLS.
+    """
+
+    def __init__(self, name: str, key: Ed25519PrivateKey, channelBinding: bytes | None) -> None:
+        self._name = name
+        self._key = key
+        self._channelBinding = channelBinding
+        self.initial = key.public_key().public_bytes_raw()
+
+    def respond(self, challenge: bytes) -> bytes:
+        """
+        Sign the challenge.
+
+        Raises:
+            ServerNotTrusted: it is not one of this mechanism.
+        """
+        if len(challenge) != CHALLENGE_BYTES:
+            raise ServerNotTrusted("The server sent a malformed challenge.")
+        return self._key.sign(toBeSigned(self._name, self.initial, challenge, self._channelBinding))
+
+    def checkOutcome(self, outcome: bytes) -> None:
+        """
+        Check the last message, which is empty.
+
+        Raises:
+            ServerNotTrusted: it is not.
+        """
+        if outcome:
+            raise ServerNotTrusted("The server's last message is not one of this mechanism.")
+
+
+@implementer(IExchange)
+class Ed25519Server:
+    """
+    The server's half of one login.
+
+    Args:
+        name: the claimed identity's.
+        authorized: its keys; none, for one that does not exist.
+        channelBinding: of the TLS connection; `None` without TLS.
+        challenge: 32 random bytes, fresh for each login.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        authorized: AuthorizedKeys,
+        channelBinding: bytes | None,
+        challenge: bytes,
+    ) -> None:
+        self._name = name
+        self._authorized = authorized
+        self._channelBinding = channelBinding
+        self._challenge: bytes | None = challenge
+        self.proof: PublicKey | None = None
+
+    def challenge(self, initial: bytes) -> bytes:
+        """
+        Take the public key, and challenge it.
+
+        Raises:
+            ExchangeRefused: it is not a public key.
+        """
+        if not isinstance(initial, bytes) or len(initial) != KEY_BYTES or not self._challenge:
+            raise ExchangeRefused("the first message is not a public key")
+        self.proof = PublicKey(initial)
+        return self._challenge
+
+    def outcome(self, response: bytes) -> bytes:
+        """
+        Check the signature.
+
+        Raises:
+            ExchangeRefused: out of order, not signed by the key for this login, or the key is not
+                one of the identity's.
+        """
+        challenge, self._challenge = self._challenge, None
+        if self.proof is None or challenge is None:
+            raise ExchangeRefused("a signature out of order")
+        signed = toBeSigned(self._name, self.proof.raw, challenge, self._channelBinding)
+        try:
+            Ed25519PublicKey.from_public_bytes(self.proof.raw).verify(response, signed)
+        except (InvalidSignature, ValueError, TypeError):
+            raise ExchangeRefused("the signature is not one of this key for this login") from None
+        if not self._authorized.covers(self.proof):
+            raise ExchangeRefused("the key is not one of this identity")
+        return b""
+
+
+@implementer(IMechanism)
+@frozen
+class Ed25519Mechanism:
+    """`ED25519` as a server offers it."""
+
+    name: str = NAME
+    verifierName: str = NAME
+
+    def offeredOn(self, connection: Connection) -> bool:
+        """On every connection: no secret is sent."""
+        return True
+
+    def begin(
+        self,
+        name: str,
+        verifier: AuthorizedKeys,
+        connection: Connection,
+        randomBytes: Callable[[int], bytes],
+    ) -> Ed25519Server:
+        """Begin the server's half of one login."""
+        return Ed25519Server(
+            name, verifier, connection.channelBinding, randomBytes(CHALLENGE_BYTES)
+        )
