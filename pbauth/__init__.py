@@ -12,7 +12,7 @@ from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.client import authIdentity, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
-from pbauth.credentials import Password, PrivateKey
+from pbauth.credentials import Anonymous, Password, PrivateKey
 from pbauth.errors import (
     Detached,
     DuplicateIdentity,
@@ -54,6 +54,7 @@ from pbauth.sessions import EndReason, Session, Sessions
 __version__ = "0.1.0"
 
 __all__ = [
+    "Anonymous",
     "AuthChallenger",
     "AuthRoot",
     "AuthServ",

@@ -8,6 +8,7 @@ from twisted.internet.defer import maybeDeferred
 
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import IIdentity
+from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.names import checkName
 
 
@@ -33,6 +34,15 @@ class UnknownKey(Exception):
         super().__init__(
             f"{name!r} holds no key to {perspective!r} of service {service!r}. "
             f"See: pbauth key list {name}"
+        )
+
+
+class UnknownPublicKey(Exception):
+    """There is no public key of that fingerprint or label, or more than one."""
+
+    def __init__(self, name: str, which: str) -> None:
+        super().__init__(
+            f"{name!r} has not just one public key {which!r}. See: pbauth user keys {name}"
         )
 
 
@@ -140,6 +150,47 @@ class Administration:
         """
         identity = await self._find(name)
         return identity.getAllKeys()
+
+    async def addPublicKeys(self, name: str, keys: list[PublicKey]) -> None:
+        """
+        Let public keys in.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+        """
+        identity = await self._find(name)
+        for key in keys:
+            identity.addPublicKey(key)
+        await maybeDeferred(identity.save)
+
+    async def listPublicKeys(self, name: str) -> list[PublicKey]:
+        """
+        Returns:
+            The public keys of an identity.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+        """
+        return (await self._find(name)).getPublicKeys()
+
+    async def removePublicKey(self, name: str, which: str) -> None:
+        """
+        Let a public key in no more.
+
+        Args:
+            name: of the identity.
+            which: the fingerprint or the label of the key.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            UnknownPublicKey: there is no such key, or more than one of that label.
+        """
+        identity = await self._find(name)
+        found = [key for key in identity.getPublicKeys() if which in (key.fingerprint(), key.label)]
+        if len(found) != 1:
+            raise UnknownPublicKey(name, which)
+        identity.removePublicKey(found[0])
+        await maybeDeferred(identity.save)
 
     async def _find(self, name: str) -> IIdentity:
         checkName(name, "name of an identity")

@@ -13,11 +13,13 @@ from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.spread import pb
 
 from pbauth import __version__
-from pbauth.admin import Administration, UnknownKey, UnknownUser
+from pbauth.admin import Administration, UnknownKey, UnknownPublicKey, UnknownUser
 from pbauth.client import connect
-from pbauth.credentials import Password
+from pbauth.credentials import PassphraseNeeded, Password, PrivateKey
 from pbauth.demo import DemoFailed, runDemo
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
+from pbauth.interfaces import ICredentials
+from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.running import runOnce
 from pbauth.state import DEFAULT_FOLDER, openAuthorizer
 
@@ -31,6 +33,7 @@ _EXPLAINED = (
     LoginTimeout,
     UnknownUser,
     UnknownKey,
+    UnknownPublicKey,
     DemoFailed,
 )
 
@@ -69,6 +72,16 @@ def _readPassword(fromStdin: bool, confirm: bool) -> str:
         )
     password: str = click.prompt("Password", hide_input=True, confirmation_prompt=confirm)
     return password
+
+
+def _readKey(path: str, fromStdin: bool) -> PrivateKey:
+    try:
+        try:
+            return PrivateKey.fromFile(path)
+        except PassphraseNeeded:
+            return PrivateKey.fromFile(path, _readPassword(fromStdin, confirm=False))
+    except (ValueError, TypeError) as mistake:
+        raise click.ClickException(str(mistake)) from None
 
 
 _passwordOption = click.option(
@@ -148,6 +161,46 @@ def unlockUser(context: click.Context, name: str) -> None:
     click.echo(f"Unlocked {name}.")
 
 
+@user.command("addkey")
+@click.argument("name")
+@click.argument("file", type=click.File(), default="-")
+@click.pass_context
+def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
+    """Let public keys of a user in: lines as in OpenSSH's authorized_keys or .pub files.
+
+    They are read from FILE, or from standard input.
+    """
+    lines = [line for line in file.read().splitlines() if line.strip() and line[0] != "#"]
+    try:
+        keys = [PublicKey.fromLine(line) for line in lines]
+    except ValueError as mistake:
+        raise click.ClickException(str(mistake)) from None
+    if not keys:
+        raise click.ClickException(f"There is no public key in {file.name}.")
+    _administer(context, lambda admin: admin.addPublicKeys(name, keys))
+    for each in keys:
+        click.echo(f"Added {each.fingerprint()} {each.label}".rstrip())
+
+
+@user.command("keys")
+@click.argument("name")
+@click.pass_context
+def listPublicKeys(context: click.Context, name: str) -> None:
+    """List the public keys of a user: fingerprint and label."""
+    for each in _administer(context, lambda admin: admin.listPublicKeys(name)):
+        click.echo(f"{each.fingerprint()}\t{each.label}".rstrip())
+
+
+@user.command("rmkey")
+@click.argument("name")
+@click.argument("public_key", metavar="KEY")
+@click.pass_context
+def removePublicKey(context: click.Context, name: str, public_key: str) -> None:
+    """Let a public key in no more; KEY is its fingerprint or its label."""
+    _administer(context, lambda admin: admin.removePublicKey(name, public_key))
+    click.echo(f"Removed {public_key}.")
+
+
 @user.command("list")
 @click.pass_context
 def listUsers(context: click.Context) -> None:
@@ -207,6 +260,10 @@ def listKeys(context: click.Context, name: str) -> None:
 @click.option("--perspective", help="The perspective to attach to; by default the user's own.")
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds for login and call.")
 @click.option("--insecure", is_flag=True, help="Connect without TLS to another machine.")
+@click.option("--key", "keyFile", metavar="FILE", help="Log in by the private key in this file.")
+@click.option(
+    "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
+)
 @_passwordOption
 def call(
     endpoint: str,
@@ -217,24 +274,31 @@ def call(
     perspective: str | None,
     timeout: float,
     insecure: bool,
+    keyFile: str | None,
+    trust: str | None,
     password_stdin: bool,
 ) -> None:
     """Log in to a server, call a method, and print the answer as JSON.
 
     For instance: pbauth call tcp:127.0.0.1:8787 alice echo say hello
     """
-    typed = _readPassword(password_stdin, confirm=False)
+    credentials: ICredentials = (
+        Password(_readPassword(password_stdin, confirm=False))
+        if keyFile is None
+        else _readKey(keyFile, password_stdin)
+    )
 
     async def run(reactor: Any) -> Any:
         remote = await connect(
             endpoint,
             None,
             name,
-            Password(typed),
+            credentials,
             service,
             perspective,
             timeout=timeout,
             insecure=insecure,
+            trust=trust,
             reactor=reactor,
         )
         try:
@@ -258,7 +322,7 @@ def call(
         ) from None
     except (ValueError, TypeError) as error:
         raise click.ClickException(
-            f"{endpoint!r} is not an endpoint ({error}). One is: tcp:127.0.0.1:8787"
+            f"Can't connect to {endpoint!r}: {error} An endpoint is: tcp:127.0.0.1:8787"
         ) from None
     click.echo(json.dumps(_plain(answer), ensure_ascii=False))
 

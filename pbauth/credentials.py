@@ -14,7 +14,8 @@ from zope.interface import implementer
 from pbauth.errors import MechanismNotSupported
 from pbauth.hashing import runDerivation
 from pbauth.interfaces import IClientExchange, ICredentials
-from pbauth.mechanisms import ed25519, scram
+from pbauth.mechanisms import anonymous, ed25519, scram
+from pbauth.mechanisms.anonymous import AnonymousClient
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.ed25519 import Ed25519Client, PublicKey
 from pbauth.mechanisms.scram import ScramClient, ScramKeys, preparePassword
@@ -135,6 +136,36 @@ class ScramPasswordExchange:
         self._client.checkOutcome(outcome)
 
 
+class PassphraseNeeded(ValueError):
+    """The private key is encrypted, and no passphrase was given."""
+
+
+@implementer(ICredentials)
+class Anonymous:
+    """
+    Nothing: for servers that have guests. The user's name is that of the server's guest.
+
+    Args:
+        trace: what to tell of oneself, for the server's log.
+    """
+
+    mechanisms = (anonymous.NAME,)
+
+    def __init__(self, trace: str = "") -> None:
+        self._trace = trace
+
+    def begin(self, mechanism: str, name: str, connection: Connection) -> AnonymousClient:
+        """
+        Begin the client's half of one login.
+
+        Raises:
+            MechanismNotSupported: `mechanism` is not `ANONYMOUS`.
+        """
+        if mechanism not in self.mechanisms:
+            raise MechanismNotSupported([mechanism])
+        return AnonymousClient(self._trace)
+
+
 @implementer(ICredentials)
 class PrivateKey:
     """
@@ -174,8 +205,8 @@ class PrivateKey:
             The key.
 
         Raises:
-            ValueError: the file can't be read, holds no private key, or the passphrase is wrong
-                or missing.
+            PassphraseNeeded: the key is encrypted, and no passphrase was given.
+            ValueError: the file can't be read, holds no private key, or the passphrase is wrong.
             TypeError: it holds a key of another type.
         """
         try:
@@ -191,7 +222,8 @@ class PrivateKey:
             reason = _whyNoKey(error, secret is not None)
         else:
             return cls(key)  # type: ignore[arg-type]
-        raise ValueError(f"{path}: {reason}")
+        kind = PassphraseNeeded if reason is _ENCRYPTED else ValueError
+        raise kind(f"{path}: {reason}")
 
     def begin(self, mechanism: str, name: str, connection: Connection) -> Ed25519Client:
         """
@@ -213,12 +245,15 @@ class PrivateKey:
         return Ed25519Client(name, self._key, connection.channelBinding)
 
 
+_ENCRYPTED = "the key is encrypted; its passphrase is needed."
+
+
 def _whyNoKey(error: Exception, withPassphrase: bool) -> str:
     text = str(error)
     if "bcrypt" in text:
         return "encrypted keys of OpenSSH need one more package: pip install 'pbauth[keys]'."
     if not withPassphrase and ("password" in text.lower() or "encrypted" in text):
-        return "the key is encrypted; its passphrase is needed."
+        return _ENCRYPTED
     if withPassphrase:
         return "the passphrase is wrong, or this is no encrypted private key."
     return "this is no private key of OpenSSH, or in PEM."

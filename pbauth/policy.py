@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from pbauth.mechanisms import scram
+from pbauth.mechanisms import anonymous, ed25519, scram
 from pbauth.names import checkName
 
 
@@ -21,7 +21,9 @@ def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str |
 
 
 #: What a policy may name; what this version does not have, it does not offer.
-MECHANISMS = frozenset({scram.NAME_PLUS, scram.NAME, "ED25519", "EXTERNAL", "PLAIN", "ANONYMOUS"})
+MECHANISMS = frozenset(
+    {scram.NAME_PLUS, scram.NAME, ed25519.NAME, "EXTERNAL", "PLAIN", anonymous.NAME}
+)
 
 
 def _asTuple(value: Any) -> tuple[str, ...]:
@@ -51,7 +53,8 @@ class Policy:
         legacyLogin: let clients of Twisted 1.x and of stock Twisted in, by `PB-MD5`.
         defaultService: the name of the service that clients of stock Twisted get, which can't
             name one.
-        guest: the name of the identity that anonymous clients get; `None`: there are none.
+        guest: the name of the identity that anonymous clients get, by the mechanism `ANONYMOUS`;
+            `None`: there are none.
         graceTime: seconds from connection to a completed login; then the connection is dropped.
         maxAttempts: failed logins on one connection; then it is dropped.
         maxUnauthenticatedBytes: the most bytes that are read or buffered for a connection before
@@ -61,7 +64,7 @@ class Policy:
     """
 
     mechanisms: tuple[str, ...] = field(
-        default=(scram.NAME_PLUS, scram.NAME, "ED25519"),
+        default=(scram.NAME_PLUS, scram.NAME, ed25519.NAME),
         converter=_asTuple,
         validator=_knownMechanisms,
     )

@@ -36,7 +36,8 @@ from pbauth.errors import (
 )
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.legacy import LegacyChallenger, MD5Exchange, StockChallenger
-from pbauth.mechanisms import SERVER_MECHANISMS, ed25519, md5, scram
+from pbauth.mechanisms import SERVER_MECHANISMS, anonymous, ed25519, md5, scram
+from pbauth.mechanisms.anonymous import AnonymousServer
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import checkName
@@ -141,6 +142,8 @@ class AuthServ(WireObject):
             raise MechanismNotSupported(offered)
         if mechanismName == md5.NAME:
             return await self._challengeByMD5(name)
+        if mechanismName == anonymous.NAME:
+            return await self._welcomeGuest(asName(name), initial)
         mechanism = next(m for m in SERVER_MECHANISMS if m.name == mechanismName)
         with self._challengerCounted():
             return await self._challenge(asName(name), mechanism, initial)
@@ -173,11 +176,11 @@ class AuthServ(WireObject):
         try:
             serviceName = self._serviceForStockClients()
             if self.policy.guest is None:
-                raise self.refuse("", "ANONYMOUS", "there are no guests")
+                raise self.refuse("", anonymous.NAME, "there are no guests")
             identity = await self._findIdentity(self.policy.guest)
             if identity is None or identity.locked:
-                raise self.refuse(self.policy.guest, "ANONYMOUS", "there is no such guest")
-            wrapper = self.accept(identity, "ANONYMOUS", None)
+                raise self.refuse(self.policy.guest, anonymous.NAME, "there is no such guest")
+            wrapper = self.accept(identity, anonymous.NAME, None)
             return await wrapper.attach(serviceName, None, client)
         except WireError as error:
             raise forStockClient(error) from None
@@ -239,6 +242,8 @@ class AuthServ(WireObject):
         connection = self._connection()
         able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
         offered = [name for name in self.policy.mechanisms if name in able]
+        if self.policy.guest is not None:
+            offered.append(anonymous.NAME)
         if self.policy.legacyLogin:
             offered.append(md5.NAME)
         return offered
@@ -290,6 +295,18 @@ class AuthServ(WireObject):
         except ExchangeRefused as refusal:
             raise self.refuse(name, mechanism.name, refusal.reason) from None
         return challenge, AuthChallenger(self, name, identity, mechanism.name, exchange)
+
+    async def _welcomeGuest(self, name: str, initial: Any) -> tuple[bytes, AuthChallenger]:
+        with self._challengerCounted():
+            # Whoever claims to be somebody else than the guest is nobody.
+            guest = self.policy.guest or ""
+            identity = await self._findIdentity(guest) if name in ("", guest) else None
+            exchange = AnonymousServer()
+            try:
+                challenge = exchange.challenge(initial)
+            except ExchangeRefused as refusal:
+                raise self.refuse(name, anonymous.NAME, refusal.reason) from None
+            return challenge, AuthChallenger(self, name, identity, anonymous.NAME, exchange)
 
     async def _challengeByMD5(self, name: Any) -> tuple[bytes, AuthChallenger]:
         if not self.policy.legacyLogin:

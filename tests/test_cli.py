@@ -195,7 +195,10 @@ class InteractiveMistakeTests(TestCase):
             (["user", "add", "alice", "--password-stdin"], "already"),
             (["user", "passwd", "mallory", "--password-stdin"], "no user 'mallory'"),
             (["key", "revoke", "alice", "game"], "holds no key"),
-            (["call", "nonsense", "alice", "echo", "say", "--password-stdin"], "not an endpoint"),
+            (
+                ["call", "nonsense", "alice", "echo", "say", "--password-stdin"],
+                "endpoint is: tcp:",
+            ),
             (["call", "tcp:192.0.2.1:8787", "a", "e", "say", "--password-stdin"], "TLS"),
             (["call", "tcp:127.0.0.1:1", "a", "e", "say", "--password-stdin"], "No connection"),
         ]

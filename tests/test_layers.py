@@ -22,6 +22,7 @@ FLOORS = [
         "mechanisms.md5",
         "mechanisms.scram",
         "mechanisms.ed25519",
+        "mechanisms.anonymous",
         "mechanisms",
         "hashing",
     ],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.cred.credentials import Anonymous, UsernamePassword
+from twisted.cred.credentials import Anonymous as StockAnonymous
+from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
@@ -12,6 +13,7 @@ from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import (
+    Anonymous,
     AuthRoot,
     AuthServerFactory,
     DefaultAuthorizer,
@@ -45,7 +47,9 @@ class AuthServTests(WireTestCase):
     def test_legacyMechanismIsToldWhenAllowed(self) -> None:
         """PB-MD5 is offered last, and only where the policy lets old clients in."""
         self.serve(LEGACY)
-        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519", "PB-MD5"])
+        self.assertEqual(
+            self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519", "ANONYMOUS", "PB-MD5"]
+        )
 
     def test_usernameChallenges(self) -> None:
         """`username` answers the mechanism's challenge and an `AuthChallenger`."""
@@ -408,6 +412,39 @@ class LimitTests(WireTestCase):
             self.answer(challenger, "respond", client.get_client_final().encode())
 
 
+class GuestTests(WireTestCase):
+    """Anonymous clients, where the policy names a guest."""
+
+    def setUp(self) -> None:
+        self.serve(Policy(guest="guest"))
+        self.guest = self.memory.addUser("guest", "unguessable", ("game", "guest"))
+
+    def test_guest(self) -> None:
+        """Whoever says nothing is the guest, and gets what the guest holds keys to."""
+        perspective = self.successResultOf(self.login("guest", Anonymous("a visitor"), "game"))
+        self.assertEqual(self.answer(perspective, "whoami"), "guest")
+        self.failureResultOf(self.login("guest", Anonymous(), "game", "alice"), KeyNotFound)
+
+    def test_nobodyElse(self) -> None:
+        """Nobody becomes somebody else by saying nothing."""
+        self.failureResultOf(self.login("alice", Anonymous(), "game"), Unauthorized)
+        self.guest.locked = True
+        self.failureResultOf(self.login("guest", Anonymous(), "game"), Unauthorized)
+
+    def test_noGuests(self) -> None:
+        """Without a guest the mechanism is not offered."""
+        self.serve()
+        self.failureResultOf(self.login("guest", Anonymous(), "game"), MechanismNotSupported)
+
+    def test_messages(self) -> None:
+        """What the mechanism does not have is refused."""
+        for initial in (b"\xff", b"x" * 256, None, 5):
+            error = self.refusal(self.root(), "username", "guest", "ANONYMOUS", initial)
+            self.assertIsInstance(error, Unauthorized)
+        _, challenger = self.answer(self.root(), "username", "", "ANONYMOUS", b"")
+        self.assertIsInstance(self.refusal(challenger, "respond", b"more"), Unauthorized)
+
+
 class LegacyTests(WireTestCase):
     """Clients of Twisted 1.x and of stock Twisted, where the policy lets them in."""
 
@@ -477,15 +514,15 @@ class LegacyTests(WireTestCase):
 
     def test_stockGuest(self) -> None:
         """`loginAnonymous` gets the guest's perspective."""
-        perspective = self.successResultOf(self.stockLogin(Anonymous()))
+        perspective = self.successResultOf(self.stockLogin(StockAnonymous()))
         self.assertEqual(self.answer(perspective, "whoami"), "guest")
 
     def test_stockGuestWhoIsLocked(self) -> None:
         """There are no guests when the guest's account is closed, or not there."""
         self.memory.authorizer.identities["guest"].locked = True
-        self.failureResultOf(self.stockLogin(Anonymous()), UnauthorizedLogin)
+        self.failureResultOf(self.stockLogin(StockAnonymous()), UnauthorizedLogin)
         self.memory.authorizer.removeIdentity("guest")
-        self.failureResultOf(self.stockLogin(Anonymous()), UnauthorizedLogin)
+        self.failureResultOf(self.stockLogin(StockAnonymous()), UnauthorizedLogin)
 
 
 class StockServerTests(TestCase):

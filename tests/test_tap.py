@@ -9,6 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -17,6 +25,7 @@ from pbauth import IPerspectiveServiceFactory, Unauthorized, connect, getObjectA
 from pbauth.echo import EchoService, EchoServiceFactory
 from pbauth.tap import Options, findFactories
 from pbauth.testing import MemoryServer
+from pbauth.trust import fingerprintOf, makeCertificate
 from tests.processes import PBAUTH, TWIST, TWISTD, Program, run
 
 ROOT = str(Path(__file__).parent.parent)
@@ -84,6 +93,43 @@ class ServerTests(TestCase):
         self.assertEqual((who.output, who.exitCode), ('["alice", "alice"]\n', 0))
         self.assertIn("No such method: perspective_nonsense", typo.output)
         self.assertEqual((typo.exitCode, typo.output.count("\n")), (1, 1))
+
+    async def test_publicKeys(self) -> None:
+        """A user logs in by a key, over TLS with a pinned server, as long as the key is let in."""
+        pem = os.path.abspath(self.mktemp())
+        Path(pem).write_bytes(makeCertificate())
+        pin = fingerprintOf(x509.load_pem_x509_certificate(Path(pem).read_bytes()))
+        server = await self.serve(
+            "--port", f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
+        )
+        key = Ed25519PrivateKey.generate()
+        private, public = (os.path.abspath(self.mktemp()) for _ in "12")
+        Path(private).write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        )
+        line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        Path(public).write_text(f"# my keys\n\n{line} laptop\n")
+        await self.pbauth("user", "add", "alice", "--password-stdin")
+        await self.pbauth("key", "grant", "alice", "echo")
+        added = await self.pbauth("user", "addkey", "alice", public)
+        self.assertRegex(added.output, r"^Added SHA256:\S+ laptop\n$")
+        listed = await self.pbauth("user", "keys", "alice")
+        self.assertRegex(listed.output, r"^SHA256:\S+\tlaptop\n$")
+        call = [
+            *(*PBAUTH, "call", f"tls:localhost:{await self.portOf(server)}", "alice", "echo"),
+            *("say", "hello", "--key", private),
+        ]
+        said = await run(*call, "--trust", pin)
+        self.assertEqual((said.output, said.exitCode), ('"hello"\n', 0))
+        distrusted = await run(*call)
+        self.assertIn("not one that you trust", distrusted.output)
+        self.assertEqual((distrusted.exitCode, distrusted.output.count("\n")), (1, 1))
+        await self.pbauth("user", "rmkey", "alice", "laptop")
+        refused = await run(*call, "--trust", pin)
+        self.assertIn("Login refused", refused.output)
+        again = await run(*PBAUTH, "--state", self.state, "user", "rmkey", "alice", "laptop")
+        self.assertEqual(again.exitCode, 1)
+        self.assertIn("pbauth user keys alice", again.output)
 
     async def test_changesCountAtTheNextLogin(self) -> None:
         """What the command changes, a running server knows at the next login."""
