@@ -21,7 +21,14 @@ from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from pbauth import IPerspectiveServiceFactory, Unauthorized, connect, getObjectAt
+from pbauth import (
+    Hashing,
+    IPerspectiveServiceFactory,
+    SQLAuthorizer,
+    Unauthorized,
+    connect,
+    getObjectAt,
+)
 from pbauth.echo import EchoService, EchoServiceFactory
 from pbauth.tap import Options, findFactories
 from pbauth.testing import MemoryServer
@@ -76,6 +83,18 @@ class ServerTests(TestCase):
         self.assertEqual(program.exitCode, 0, program.output)
         return program
 
+    async def addAlice(self, *services: str) -> None:
+        """Add alice to the accounts of a server that runs, with a password hashed cheaply."""
+        authorizer = SQLAuthorizer(
+            os.path.join(self.state, "accounts.sqlite"), hashing=Hashing.CHEAPEST
+        )
+        alice = authorizer.createIdentity("alice")
+        alice.setPassword("secret")
+        for service in services:
+            alice.addKeyByString(service, "alice")
+        await alice.save()
+        authorizer.close()
+
     async def test_echo(self) -> None:
         """A user who is added, and granted a key, while the server runs, calls it."""
         server = await self.serve("--port", PORT)
@@ -109,8 +128,7 @@ class ServerTests(TestCase):
         )
         line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         Path(public).write_text(f"# my keys\n\n{line} laptop\n")
-        await self.pbauth("user", "add", "alice", "--password-stdin")
-        await self.pbauth("key", "grant", "alice", "echo")
+        await self.addAlice("echo")
         added = await self.pbauth("user", "addkey", "alice", public)
         self.assertRegex(added.output, r"^Added SHA256:\S+ laptop\n$")
         listed = await self.pbauth("user", "keys", "alice")
@@ -135,8 +153,7 @@ class ServerTests(TestCase):
         """What the command changes, a running server knows at the next login."""
         server = await self.serve("--port", PORT)
         port = await self.portOf(server)
-        await self.pbauth("user", "add", "alice", "--password-stdin")
-        await self.pbauth("key", "grant", "alice", "echo")
+        await self.addAlice("echo")
 
         async def logIn() -> None:
             perspective = await connect("127.0.0.1", port, "alice", "secret", "echo")
@@ -165,9 +182,9 @@ class ServerTests(TestCase):
         )
         port = await self.portOf(server)
         await server.waitFor(f"Listening on {path}")
-        await self.pbauth("user", "add", "alice", "--password-stdin")
-        for service in ("echo", "parrot", "cuckoo", "finch"):
-            await self.pbauth("key", "grant", "alice", service)
+        services = ("echo", "parrot", "cuckoo", "finch")
+        await self.addAlice(*services)
+        for service in services:
             for where in (("127.0.0.1", port), (f"unix:{path}", None)):
                 perspective = await connect(*where, "alice", "secret", service)
                 self.assertEqual(await perspective.callRemote("say", service), service)
