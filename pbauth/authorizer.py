@@ -122,8 +122,8 @@ class Authorizer:
         )
 
     def identityChanged(self, identity: IIdentity) -> None:
-        """End the sessions that an identity in memory no longer allows."""
-        self.sessions.endForbidden(identity)
+        """End the sessions that were given this object and are no longer allowed by it."""
+        self.sessions.endForbidden(identity, ofAllCopies=False)
 
     def getServiceNamed(self, name: str) -> Any:
         """

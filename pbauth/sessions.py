@@ -316,10 +316,17 @@ class Sessions:
         for session in self.ofIdentity(name):
             session.end(EndReason.REMOVED)
 
-    def endForbidden(self, identity: IIdentity) -> None:
-        """End the sessions that an identity, as it is now, no longer allows."""
+    def endForbidden(self, identity: IIdentity, ofAllCopies: bool = True) -> None:
+        """
+        End the sessions that an identity, as it is now, no longer allows.
+
+        Args:
+            identity: as it is now.
+            ofAllCopies: the sessions of all objects that stand for this identity; otherwise only
+                of those that were given this very object.
+        """
         for session in self.ofIdentity(identity.name):
-            if not (
+            if (ofAllCopies or session.identity is identity) and not (
                 identity.isProvedBy(session.proof)
                 and identity.holdsKey(session.serviceName, session.perspectiveName)
             ):

@@ -21,6 +21,8 @@ from pbauth import (
 from pbauth.testing import MemoryServer, RecordingService
 from tests.suites.authorizers import AuthorizerSuite
 
+VERIFIERS = Hashing.CHEAPEST.makeVerifiers("secret", b"0123456789abcdef")
+
 
 class DefaultAuthorizerTests(AuthorizerSuite, TestCase):
     """`DefaultAuthorizer` passes the shared suite."""
@@ -108,6 +110,28 @@ class InMemoryTests(SynchronousTestCase):
 
 class OwnAuthorizerTests(SynchronousTestCase):
     """An authorizer of one's own overrides one method."""
+
+    def test_copies(self) -> None:
+        """Making another copy of an identity, for another login, ends no session of the first."""
+
+        class FromFile(Authorizer):
+            def getIdentityRequest(self, name: str) -> Any:
+                identity = self.createIdentity(name)
+                identity.setVerifiers(VERIFIERS)
+                identity.addKeyByString("game", name)
+                identity.locked = False
+                return identity
+
+        memory = MemoryServer(FromFile(hashing=Hashing.CHEAPEST))
+        memory.authorizer.setServiceCollection(memory.services)
+        game = RecordingService("game", memory.services, memory.authorizer)
+        for _ in range(2):
+            self.successResultOf(memory.connect("alice", "secret", "game"))
+        self.assertEqual(game.kinds(), ["attached", "attached"])
+        one, other = memory.authorizer.sessions
+        one.identity.removeKey("game", "alice")
+        self.assertFalse(one.live)
+        self.assertTrue(other.live)
 
     def test_abstract(self) -> None:
         """The base class says what has to be defined."""
