@@ -8,7 +8,7 @@ For the tests of applications: log in without a port, a thread or a sleep.
             memory = MemoryServer()
             game = GameService("game", memory.services, memory.authorizer)
             memory.addUser("alice", "secret", ("game", "alice"))
-            alice = self.successResultOf(memory.connect("alice", "secret", "game"))
+            alice = self.successResultOf(memory.logIn("alice", "secret", "game"))
             answer = alice.callRemote("move", "D4")
             memory.flush()
             self.assertEqual(self.successResultOf(answer), "black")
@@ -21,7 +21,7 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.spread import pb
@@ -94,22 +94,38 @@ class MemoryServer:
         identity.save()
         return identity
 
-    def connect(self, protocolFactory: Any, *login: Any, **options: Any) -> Any:
+    def logIn(
+        self, username: str, password: Any, serviceName: str, *more: Any, **options: Any
+    ) -> Any:
         """
-        Connect a client.
+        Log a client in: `pbauth.connect`, without host and port, over a connection of its own.
 
-        With a protocol factory: as an `IStreamClientEndpoint`.  With ``username, password,
-        serviceName, ...``, the arguments of `pbauth.connect` after host and port: log in.
+        Args:
+            username: as for `pbauth.connect`, and so are the others.
+            password: a `str`, or credentials.
+            serviceName: the service to attach to.
+            more: what follows there.
+            options: what follows there, by name.
 
         Returns:
-            A Deferred; of the remote perspective, where logging in.
+            A Deferred of the remote perspective.
         """
-        if login:
-            perspective = connect(
-                self, None, protocolFactory, *login, reactor=self.clock, **options
-            )
-            self.flush()
-            return perspective
+        login = connect(
+            self, None, username, password, serviceName, *more, reactor=self.clock, **options
+        )
+        self.flush()
+        return login
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        Connect a protocol (see `IStreamClientEndpoint`); nothing is carried before `flush`.
+
+        Args:
+            protocolFactory: of the client.
+
+        Returns:
+            Fires with the client's protocol.
+        """
         client = protocolFactory.buildProtocol(_SERVER)
         server = self._factory.buildProtocol(self._peer)
         pump = iosim.connect(

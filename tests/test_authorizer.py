@@ -76,7 +76,7 @@ class InMemoryTests(SynchronousTestCase):
             alice.setPassword("secret")
             alice.locked = False
             alice.addKeyByString("game", "alice")
-            self.successResultOf(memory.connect("alice", "secret", "game"))
+            self.successResultOf(memory.logIn("alice", "secret", "game"))
             change()
             self.assertEqual(game.kinds()[-2:], ["attached", "detached"])
 
@@ -85,7 +85,7 @@ class InMemoryTests(SynchronousTestCase):
         memory = MemoryServer()
         game = RecordingService("game", memory.services, memory.authorizer)
         memory.addUser("alice", "secret", ("game", "alice"))
-        self.successResultOf(memory.connect("alice", "secret", "game"))
+        self.successResultOf(memory.logIn("alice", "secret", "game"))
         other = memory.authorizer.createIdentity("alice")
         memory.authorizer.updateIdentity(other)
         self.assertEqual(game.kinds(), ["attached", "detached"])
@@ -96,7 +96,7 @@ class InMemoryTests(SynchronousTestCase):
         memory = MemoryServer()
         game = RecordingService("game", memory.services, memory.authorizer)
         memory.addUser("alice", "secret", ("game", "alice"))
-        self.successResultOf(memory.connect("alice", "secret", "game"))
+        self.successResultOf(memory.logIn("alice", "secret", "game"))
         memory.authorizer.createIdentity("alice").setPassword("other")
         self.assertEqual(game.kinds(), ["attached"])
 
@@ -126,7 +126,7 @@ class OwnAuthorizerTests(SynchronousTestCase):
         memory.authorizer.setServiceCollection(memory.services)
         game = RecordingService("game", memory.services, memory.authorizer)
         for _ in range(2):
-            self.successResultOf(memory.connect("alice", "secret", "game"))
+            self.successResultOf(memory.logIn("alice", "secret", "game"))
         self.assertEqual(game.kinds(), ["attached", "attached"])
         one, other = memory.authorizer.sessions
         one.identity.removeKey("game", "alice")
@@ -171,7 +171,7 @@ class OwnAuthorizerTests(SynchronousTestCase):
             memory = MemoryServer(OnDemand(hashing=Hashing.CHEAPEST))
             memory.authorizer.setServiceCollection(memory.services)
             game = RecordingService("game", memory.services, memory.authorizer)
-            self.successResultOf(memory.connect("anybody", "1234", "game"))
-            self.failureResultOf(memory.connect("mallory", "1234", "game"), Unauthorized)
+            self.successResultOf(memory.logIn("anybody", "1234", "game"))
+            self.failureResultOf(memory.logIn("mallory", "1234", "game"), Unauthorized)
             made["anybody"].removeKey("game", "anybody")
             self.assertEqual(game.kinds(), ["attached", "detached"])

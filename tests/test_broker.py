@@ -161,7 +161,7 @@ class TestKitTests(SynchronousTestCase):
         memory = MemoryServer()
         service = RecordingService("game", memory.services, memory.authorizer)
         memory.addUser("alice", "secret", ("game", "alice"))
-        memory.disconnect(self.successResultOf(memory.connect("alice", "secret", "game")))
+        memory.disconnect(self.successResultOf(memory.logIn("alice", "secret", "game")))
         self.assertEqual(
             [(event.kind, event.perspectiveName, event.identityName) for event in service.events],
             [("attached", "alice", "alice"), ("detached", "alice", "alice")],
@@ -178,7 +178,7 @@ class TestKitTests(SynchronousTestCase):
         authorizer.setServiceCollection(memory.services)
         RecordingService("game", memory.services, authorizer)
         memory.addUser("alice", "secret", ("game", "alice"))
-        perspective = self.successResultOf(memory.connect("alice", "secret", "game"))
+        perspective = self.successResultOf(memory.logIn("alice", "secret", "game"))
         answer = perspective.callRemote("whoami")
         memory.flush()
         self.assertEqual(self.successResultOf(answer), "alice")

@@ -204,7 +204,7 @@ class TrustTests(WireTestCase):
         memory = self.memory
 
         class Elsewhere(MemoryServer):
-            def connect(self, factory: Any, *login: Any, **options: Any) -> Any:
+            def connect(self, factory: Any) -> Any:
                 connected = memory.connect(factory)
                 memory.pumps[-1].clientIO.peerAddress = IPv4Address("TCP", "192.0.2.1", 8787)
                 return connected

@@ -68,7 +68,7 @@ class DerivationTests(TestCase):
         memory.authorizer.setServiceCollection(memory.services)
         RecordingService("game", memory.services, memory.authorizer)
         alice = memory.addUser("alice", "secret", ("game", "alice"))
-        login = memory.connect("alice", "secret", "game")
+        login = memory.logIn("alice", "secret", "game")
         self.assertNoResult(login)
         while not login.called:
             await alice.getVerifiers()
@@ -145,10 +145,10 @@ class KeyTests(SynchronousTestCase):
         self.authorizer.identityClass = Host
         rooms = RecordingService("rooms", self.memory.services, self.authorizer)
         host = self.memory.addUser("host", "secret")
-        self.successResultOf(self.memory.connect("host", "secret", "rooms", "any room"))
+        self.successResultOf(self.memory.logIn("host", "secret", "rooms", "any room"))
         host.save()
         self.assertEqual(rooms.kinds(), ["attached"])
-        self.failureResultOf(self.memory.connect("host", "secret", "game"), KeyNotFound)
+        self.failureResultOf(self.memory.logIn("host", "secret", "game"), KeyNotFound)
 
     def test_repr(self) -> None:
         """The name is shown, and nothing else."""

@@ -61,7 +61,7 @@ class PerspectiveTests(SynchronousTestCase):
         identity = self.perspective.makeIdentity("secret")
         self.assertEqual((identity.name, identity.getAllKeys()), ("black", [("game", "black")]))
         self.assertEqual(self.perspective.identityName, "black")
-        self.successResultOf(self.memory.connect("black", "secret", "game"))
+        self.successResultOf(self.memory.logIn("black", "secret", "game"))
         with self.assertRaises(DuplicateIdentity):
             self.perspective.makeIdentity("other")
 
@@ -88,7 +88,7 @@ class PerspectiveTests(SynchronousTestCase):
         self.service.addPerspective(WithBroker("white"))
         self.memory.addUser("alice", "secret", ("game", "white"))
         self.memory.disconnect(
-            self.successResultOf(self.memory.connect("alice", "secret", "game", "white"))
+            self.successResultOf(self.memory.logIn("alice", "secret", "game", "white"))
         )
         self.assertEqual(seen, [self.memory.pumps[0].server] * 2)
 

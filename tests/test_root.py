@@ -576,7 +576,7 @@ class FactoryTests(SynchronousTestCase):
             RecordingService(name, memory.services, memory.authorizer)
         memory.addUser("alice", "secret", ("chat", "alice"), ("game", "alice"))
         for name in ("chat", "game"):
-            self.successResultOf(memory.connect("alice", "secret", name))
+            self.successResultOf(memory.logIn("alice", "secret", name))
 
     def test_portsOnOneAuthorizer(self) -> None:
         """Revoking on one port's authorizer ends the sessions on all its ports."""
@@ -584,8 +584,8 @@ class FactoryTests(SynchronousTestCase):
         game = RecordingService("game", memory.services, memory.authorizer)
         alice = memory.addUser("alice", "secret", ("game", "alice"))
         other = MemoryServer(memory.authorizer)
-        self.successResultOf(memory.connect("alice", "secret", "game"))
-        self.successResultOf(other.connect("alice", "secret", "game"))
+        self.successResultOf(memory.logIn("alice", "secret", "game"))
+        self.successResultOf(other.logIn("alice", "secret", "game"))
         alice.removeKey("game", "alice")
         self.assertEqual(game.kinds(), ["attached"] * 2 + ["detached"] * 2)
 
@@ -603,7 +603,7 @@ class FactoryTests(SynchronousTestCase):
             memory.authorizer.getIdentityRequest = lambda name, wrap=wrap, all=identities: wrap(
                 all[name]
             )
-            self.successResultOf(memory.connect("alice", "secret", "game"))
+            self.successResultOf(memory.logIn("alice", "secret", "game"))
 
 
 class SQLServerTests(TestCase):

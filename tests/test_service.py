@@ -125,7 +125,7 @@ class LoadingTests(SynchronousTestCase):
 
     def attach(self) -> Any:
         """Log alice in."""
-        return self.successResultOf(self.memory.connect("alice", "secret", "game"))
+        return self.successResultOf(self.memory.logIn("alice", "secret", "game"))
 
     def test_cachedWhileAttached(self) -> None:
         """It is loaded for the first client, and forgotten after the last."""
@@ -181,11 +181,11 @@ class LoadingTests(SynchronousTestCase):
     def test_refusal(self) -> None:
         """What can't be loaded is `KeyNotFound` for the client."""
         self.game.loadPerspective = lambda name: fail(KeyNotFound("game", name))
-        self.failureResultOf(self.memory.connect("alice", "secret", "game"), KeyNotFound)
+        self.failureResultOf(self.memory.logIn("alice", "secret", "game"), KeyNotFound)
 
     def test_nonsense(self) -> None:
         """What loads something else than a perspective is told so."""
         self.game.loadPerspective = lambda name: "perspective"
-        self.failureResultOf(self.memory.connect("alice", "secret", "game"))
+        self.failureResultOf(self.memory.logIn("alice", "secret", "game"))
         (logged,) = self.flushLoggedErrors(TypeError)
         self.assertIn("must give a perspective, not str", str(logged.value))

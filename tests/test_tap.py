@@ -287,7 +287,7 @@ class PluginTests(SynchronousTestCase):
         EchoService("echo", memory.services, memory.authorizer)
         for name in ("alice", "bob"):
             memory.addUser(name, "secret", ("echo", "shared"))
-            perspective = self.successResultOf(memory.connect(name, "secret", "echo", "shared"))
+            perspective = self.successResultOf(memory.logIn(name, "secret", "echo", "shared"))
             answer = perspective.callRemote("whoami")
             memory.flush()
             self.assertEqual(self.successResultOf(answer), (name, "shared"))

@@ -65,4 +65,4 @@ class WireTestCase(SynchronousTestCase):
 
     def login(self, *login: Any, **options: Any) -> Any:
         """Log in by pbauth's client, and give the Deferred."""
-        return self.memory.connect(*(login or ("alice", Password("secret"), "game")), **options)
+        return self.memory.logIn(*(login or ("alice", Password("secret"), "game")), **options)

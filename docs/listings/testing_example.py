@@ -22,11 +22,11 @@ class CounterTests(SynchronousTestCase):
         self.memory.addUser("alice", "secret", ("counters", "alice"))
 
     def test_counts(self):
-        alice = self.successResultOf(self.memory.connect("alice", "secret", "counters"))
+        alice = self.successResultOf(self.memory.logIn("alice", "secret", "counters"))
         answer = alice.callRemote("count")
         self.memory.flush()
         self.assertEqual(self.successResultOf(answer), 1)
 
     def test_othersAreRefused(self):
-        attempt = self.memory.connect("alice", "secret", "counters", "bob")
+        attempt = self.memory.logIn("alice", "secret", "counters", "bob")
         self.failureResultOf(attempt, KeyNotFound)
