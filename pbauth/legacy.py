@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, Unauthorized, WireError, forStockClient
 from pbauth.interfaces import IExchange, IIdentity
+from pbauth.sessions import EndReason
 from pbauth.wireobject import WireObject
 
 
@@ -40,6 +41,25 @@ class MD5Exchange:
         except Unauthorized:
             raise ExchangeRefused("wrong password, or none for this mechanism") from None
         return b""
+
+
+async def attachStockClient(wrapper: Any, serviceName: str, mind: Any) -> Any:
+    """
+    Attach a client of stock Twisted, whose way to log out is to drop its reference.
+
+    Args:
+        wrapper: its `IdentityWrapper`.
+        serviceName: the service that such clients get.
+        mind: a reference to the client's object, or `None`.
+
+    Returns:
+        The perspective.
+    """
+    reference = await wrapper.attach(serviceName, None, mind)
+    # Where Twisted's own login notes the same; there is no public place for it.
+    cleanup = reference.session.broker._localCleanup
+    cleanup[reference.processUniqueID()] = lambda: reference.session.end(EndReason.DETACHED)
+    return reference
 
 
 class LegacyChallenger(WireObject):
@@ -93,6 +113,6 @@ class StockChallenger(WireObject):
         """
         try:
             _, wrapper = await self._challenger.prove(response)
-            return await wrapper.attach(self._serviceName, None, mind)
+            return await attachStockClient(wrapper, self._serviceName, mind)
         except WireError as error:
             raise forStockClient(error) from None

@@ -35,7 +35,12 @@ from pbauth.errors import (
     forStockClient,
 )
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
-from pbauth.legacy import LegacyChallenger, MD5Exchange, StockChallenger
+from pbauth.legacy import (
+    LegacyChallenger,
+    MD5Exchange,
+    StockChallenger,
+    attachStockClient,
+)
 from pbauth.mechanisms import SERVER_MECHANISMS, anonymous, ed25519, md5, scram
 from pbauth.mechanisms.anonymous import AnonymousServer
 from pbauth.mechanisms.connection import Connection
@@ -181,7 +186,7 @@ class AuthServ(WireObject):
             if identity is None or identity.locked:
                 raise self.refuse(self.policy.guest, anonymous.NAME, "there is no such guest")
             wrapper = self.accept(identity, anonymous.NAME, None)
-            return await wrapper.attach(serviceName, None, client)
+            return await attachStockClient(wrapper, serviceName, client)
         except WireError as error:
             raise forStockClient(error) from None
 

@@ -35,7 +35,7 @@ def openAuthorizer(folder: str, **options: Any) -> SQLAuthorizer:
         _checkPrivate(folder)
     except OSError as error:
         raise StoreError(f"Can't make the state folder {folder}: {error.strerror}.") from None
-    return SQLAuthorizer(os.path.join(folder, _DATABASE), **options)
+    return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
 
 
 def _checkPrivate(folder: str) -> None:

@@ -504,6 +504,21 @@ class LegacyTests(WireTestCase):
         (event,) = self.game.events
         self.assertIsInstance(event.clientref, pb.RemoteReference)
 
+    def test_stockLogout(self) -> None:
+        """A stock client logs out by dropping its reference, named or not; `detached` runs once."""
+        for credentials in (UsernamePassword(b"alice", b"secret"), StockAnonymous()):
+            perspective = self.successResultOf(self.stockLogin(credentials))
+            self.assertEqual(len(self.memory.authorizer.sessions), 1)
+            broker = perspective.broker
+            # What the client's end does when nobody holds the reference any more.
+            perspective.doRefCount = 0
+            broker.sendDecRef(perspective.luid)
+            self.memory.flush()
+            self.assertEqual(len(self.memory.authorizer.sessions), 0)
+            broker.transport.loseConnection()
+            self.memory.flush()
+        self.assertEqual(self.game.kinds(), ["attached", "detached"] * 2)
+
     def test_stockRefusal(self) -> None:
         """A refused stock client gets an error that it understands, and nothing is logged."""
         for name in (b"alice", b"mallory"):
