@@ -17,7 +17,7 @@ from typing import Any
 
 from pbauth import Hashing
 from pbauth.admin import Administration
-from pbauth.running import runOnce
+from pbauth.cli.running import runOnce
 from pbauth.state import openAuthorizer
 
 

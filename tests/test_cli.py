@@ -293,7 +293,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_plain(self) -> None:
         """What PB can send, JSON can show."""
-        from pbauth.cli import _plain
+        from pbauth.cli.calls import _plain
 
         answer = {"a": (1, 2.5, None), b"b": {3}, 4: [True, b"\xff", "é"], "o": object()}
         self.assertEqual(

@@ -39,7 +39,8 @@ FLOORS = [
         "connector",
     ],
     ["authorizers", "authorizers.sql", "testing"],
-    ["", "state", "admin", "echo", "running", "demo", "tap", "cli", "__main__"],
+    ["", "state", "admin", "echo", "demo", "tap"],
+    ["cli.running", "cli.passwords", "cli.users", "cli.keys", "cli.calls", "cli", "__main__"],
 ]
 
 ORDER = {module: place for place, module in enumerate(chain(*FLOORS))}

@@ -1,0 +1,42 @@
+"""The ``pbauth`` command: administers accounts, and tries a server out."""
+
+from __future__ import annotations
+
+import click
+
+from pbauth import __version__
+from pbauth.cli.calls import call
+from pbauth.cli.keys import key
+from pbauth.cli.running import run
+from pbauth.cli.users import user
+from pbauth.demo import runDemo
+from pbauth.state import DEFAULT_FOLDER
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--state",
+    metavar="DIR",
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of the accounts. Made if there is none.",
+)
+@click.version_option(__version__, prog_name="pbauth")
+@click.pass_context
+def main(context: click.Context, state: str) -> None:
+    """Administer the accounts of a pbauth server, or try a server out.
+
+    The server itself is started by: twistd pbauth
+    """
+    context.obj = state
+
+
+@main.command()
+def demo() -> None:
+    """Show a server and two users at work, in a temporary folder."""
+    run(lambda reactor: runDemo(reactor, click.echo))
+
+
+main.add_command(user)
+main.add_command(key)
+main.add_command(call)

@@ -1,0 +1,94 @@
+"""Run a coroutine from a command line: a reactor for once, and errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from twisted.python.failure import Failure
+
+from pbauth.admin import Administration, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.demo import DemoFailed
+from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
+from pbauth.state import openAuthorizer
+
+_Result = TypeVar("_Result")
+
+# What the user can mend. Any other exception is a bug, and shows its traceback.
+_EXPLAINED = (
+    WireError,
+    InvalidName,
+    InvalidPassword,
+    LoginTimeout,
+    UnknownUser,
+    UnknownKey,
+    UnknownPublicKey,
+    DemoFailed,
+)
+
+
+def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
+    """
+    Run the reactor until a coroutine is done.
+
+    Args:
+        main: takes the reactor.
+
+    Returns:
+        What the coroutine returns.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted (Ctrl-C, or a polite kill).
+        Exception: whatever the coroutine raised.
+    """
+    outcome: list[_Result | Failure] = []
+
+    def start(reactor: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(main(reactor)).addBoth(outcome.append)
+
+    try:
+        react(start, ())
+    except SystemExit:
+        pass
+    if not outcome:
+        raise KeyboardInterrupt
+    (result,) = outcome
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result  # type: ignore[return-value]
+
+
+def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
+    """As `runOnce`; what the user can mend becomes one line."""
+    try:
+        return runOnce(main)
+    except _EXPLAINED as error:
+        raise click.ClickException(str(error)) from None
+
+
+def administer(
+    context: click.Context,
+    operation: Callable[[Administration], Coroutine[Any, Any, _Result]],
+) -> _Result:
+    """
+    Do something to the accounts.
+
+    Args:
+        context: holds the state folder.
+        operation: takes the administration.
+
+    Returns:
+        What that returns.
+    """
+
+    async def main(reactor: Any) -> _Result:
+        authorizer = openAuthorizer(context.obj, reactor=reactor)
+        try:
+            return await operation(Administration(authorizer))
+        finally:
+            authorizer.close()
+
+    return run(main)

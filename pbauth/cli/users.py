@@ -1,0 +1,117 @@
+"""``pbauth user``: who there is, and how they prove it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pbauth.cli.passwords import passwordOption, readPassword
+from pbauth.cli.running import administer
+from pbauth.mechanisms.ed25519 import PublicKey
+
+
+@click.group()
+def user() -> None:
+    """Add, remove and change users."""
+
+
+@user.command("add")
+@click.argument("name")
+@passwordOption
+@click.pass_context
+def addUser(context: click.Context, name: str, password_stdin: bool) -> None:
+    """Add a user. Grant them keys after that: pbauth key grant NAME SERVICE"""
+    password = readPassword(password_stdin, confirm=True)
+    administer(context, lambda admin: admin.addUser(name, password))
+    click.echo(f"Added {name}.")
+
+
+@user.command("remove")
+@click.argument("name")
+@click.pass_context
+def removeUser(context: click.Context, name: str) -> None:
+    """Remove a user, with all keys."""
+    administer(context, lambda admin: admin.removeUser(name))
+    click.echo(f"Removed {name}.")
+
+
+@user.command("passwd")
+@click.argument("name")
+@passwordOption
+@click.pass_context
+def setPassword(context: click.Context, name: str, password_stdin: bool) -> None:
+    """Give a user a new password."""
+    password = readPassword(password_stdin, confirm=True)
+    administer(context, lambda admin: admin.setPassword(name, password))
+    click.echo(f"Changed the password of {name}.")
+
+
+@user.command("lock")
+@click.argument("name")
+@click.pass_context
+def lockUser(context: click.Context, name: str) -> None:
+    """Lock a user out; the keys and the password are kept."""
+    administer(context, lambda admin: admin.setLocked(name, True))
+    click.echo(f"Locked {name}.")
+
+
+@user.command("unlock")
+@click.argument("name")
+@click.pass_context
+def unlockUser(context: click.Context, name: str) -> None:
+    """Let a locked user in again."""
+    administer(context, lambda admin: admin.setLocked(name, False))
+    click.echo(f"Unlocked {name}.")
+
+
+@user.command("addkey")
+@click.argument("name")
+@click.argument("file", type=click.File(), default="-")
+@click.pass_context
+def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
+    """Let public keys of a user in: lines as in OpenSSH's authorized_keys or .pub files.
+
+    They are read from FILE, or from standard input.
+    """
+    lines = [line for line in file.read().splitlines() if line.strip() and line[0] != "#"]
+    try:
+        keys = [PublicKey.fromLine(line) for line in lines]
+    except ValueError as mistake:
+        raise click.ClickException(str(mistake)) from None
+    if not keys:
+        raise click.ClickException(f"There is no public key in {file.name}.")
+    administer(context, lambda admin: admin.addPublicKeys(name, keys))
+    for each in keys:
+        click.echo(f"Added {each.fingerprint()} {each.label}".rstrip())
+
+
+@user.command("keys")
+@click.argument("name")
+@click.pass_context
+def listPublicKeys(context: click.Context, name: str) -> None:
+    """List the public keys of a user: fingerprint and label."""
+    for each in administer(context, lambda admin: admin.listPublicKeys(name)):
+        click.echo(f"{each.fingerprint()}\t{each.label}".rstrip())
+
+
+@user.command("rmkey")
+@click.argument("name")
+@click.argument("public_key", metavar="KEY")
+@click.pass_context
+def removePublicKey(context: click.Context, name: str, public_key: str) -> None:
+    """Let a public key in no more; KEY is its fingerprint or its label."""
+    administer(context, lambda admin: admin.removePublicKey(name, public_key))
+    click.echo(f"Removed {public_key}.")
+
+
+@user.command("list")
+@click.pass_context
+def listUsers(context: click.Context) -> None:
+    """List the users: name, number of keys, and whether locked."""
+    users = administer(context, lambda admin: admin.listUsers())
+    if not users:
+        click.echo("There are no users yet. Add one: pbauth user add NAME", err=True)
+    for name, locked, keys in users:
+        columns = [name, "1 key" if keys == 1 else f"{keys} keys"]
+        click.echo("\t".join([*columns, "locked"] if locked else columns))
