@@ -12,7 +12,13 @@ from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.client import authIdentity, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
-from pbauth.credentials import Anonymous, Password, PrivateKey
+from pbauth.credentials import (
+    Anonymous,
+    ClientCertificate,
+    Password,
+    PlainPassword,
+    PrivateKey,
+)
 from pbauth.errors import (
     Detached,
     DuplicateIdentity,
@@ -39,6 +45,7 @@ from pbauth.interfaces import (
     IService,
 )
 from pbauth.mechanisms.ed25519 import PublicKey
+from pbauth.mechanisms.external import CertificateKey
 from pbauth.perspective import Perspective
 from pbauth.policy import Policy
 from pbauth.root import (
@@ -61,6 +68,8 @@ __all__ = [
     "AuthServerFactory",
     "Authorizer",
     "Broker",
+    "CertificateKey",
+    "ClientCertificate",
     "DefaultAuthorizer",
     "Detached",
     "DuplicateIdentity",
@@ -83,6 +92,7 @@ __all__ = [
     "MechanismNotSupported",
     "Password",
     "Perspective",
+    "PlainPassword",
     "Policy",
     "PrivateKey",
     "ProtocolViolation",

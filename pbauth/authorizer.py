@@ -15,8 +15,8 @@ from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.hashing import Hashing
 from pbauth.identity import Identity
 from pbauth.interfaces import IAuthorizer, IIdentity
-from pbauth.mechanisms import Verifier, ed25519, md5
-from pbauth.mechanisms.ed25519 import AuthorizedKeys
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.sessions import Sessions
@@ -40,6 +40,9 @@ class Authorizer:
 
     #: What `createIdentity` makes.
     identityClass: Any = Identity
+
+    #: Whether passwords are checked by somebody else who has to see them: PAM, LDAP.
+    passwordsElsewhere: bool = False
 
     def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
         self.hashing = hashing
@@ -112,8 +115,8 @@ class Authorizer:
         def derive(what: str) -> bytes:
             return hmac.digest(secret, f"{what}\0{mechanism}\0{name}".encode(), "sha256")
 
-        if mechanism == ed25519.NAME:
-            return AuthorizedKeys()
+        if mechanism in KEY_MECHANISMS:
+            return AuthorizedKeys(mechanism)
         if mechanism == md5.NAME:
             return MD5Verifier(derive("digest")[:16])
         salt = hashlib.shake_256(derive("salt")).digest(self.hashing.saltBytes)

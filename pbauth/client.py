@@ -89,7 +89,8 @@ def connect(
 
     async def run() -> Any:
         request = _Request(username, password, serviceName, perspectiveName, client)
-        root = await openRoot(theReactor, Target(host, port, insecure, trust))
+        target = Target(host, port, insecure, trust, request.credentials.clientCertificate)
+        root = await openRoot(theReactor, target)
         try:
             return await request.attach(root)
         except BaseException:
@@ -189,7 +190,7 @@ class _Request:
         client: pb.Referenceable | None,
     ) -> None:
         self._username = checkName(username, "name of an identity")
-        self._credentials = asCredentials(password)
+        self.credentials = asCredentials(password)
         self._serviceName = checkName(serviceName, "name of a service")
         self._perspectiveName = checkName(
             username if perspectiveName is None else perspectiveName, "name of a perspective"
@@ -202,7 +203,7 @@ class _Request:
         _, perspective = await prove(
             root,
             self._username,
-            self._credentials,
+            self.credentials,
             (self._serviceName, self._perspectiveName, self._client),
         )
         return perspective

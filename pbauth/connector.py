@@ -43,9 +43,9 @@ class IdentityConnector:
         trust: Any = None,
         reactor: Any = None,
     ) -> None:
-        self._target = Target(host, port, insecure, trust)
-        self._identityName = identityName
         self._credentials = asCredentials(password)
+        self._target = Target(host, port, insecure, trust, self._credentials.clientCertificate)
+        self._identityName = identityName
         self._timeout = timeout
         self._reactor = chooseReactor(reactor)
         self._identity: Any = None

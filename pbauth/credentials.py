@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
+from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
+from twisted.internet import ssl
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from pbauth.errors import MechanismNotSupported
+from pbauth.errors import MechanismNotSupported, ServerNotTrusted
 from pbauth.hashing import runDerivation
 from pbauth.interfaces import IClientExchange, ICredentials
-from pbauth.mechanisms import anonymous, ed25519, scram
-from pbauth.mechanisms.anonymous import AnonymousClient
+from pbauth.mechanisms import anonymous, ed25519, external, plain, scram
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.ed25519 import Ed25519Client, PublicKey
+from pbauth.mechanisms.external import CertificateKey
+from pbauth.mechanisms.fingerprints import fingerprintOf
+from pbauth.mechanisms.onemessage import OneMessageClient
 from pbauth.mechanisms.scram import ScramClient, ScramKeys, preparePassword
+
+
+def _check(credentials: ICredentials, mechanism: str) -> None:
+    if mechanism not in credentials.mechanisms:
+        raise MechanismNotSupported([mechanism])
 
 
 @implementer(ICredentials)
@@ -38,6 +55,7 @@ class Password:
     """
 
     mechanisms = (scram.NAME_PLUS, scram.NAME)
+    clientCertificate = None
 
     def __init__(self, password: str) -> None:
         self._prepared = preparePassword(password)
@@ -62,8 +80,7 @@ class Password:
             MechanismNotSupported: a password can't do that.
             ValueError: this can't be the name of an identity.
         """
-        if mechanism not in self.mechanisms:
-            raise MechanismNotSupported([mechanism])
+        _check(self, mechanism)
         binding = connection.channelBinding
         client = ScramClient(
             name,
@@ -136,6 +153,49 @@ class ScramPasswordExchange:
         self._client.checkOutcome(outcome)
 
 
+@implementer(ICredentials)
+class PlainPassword:
+    """
+    A password that the server gets to see: for servers that let somebody else check it, PAM for
+    instance, and offer the mechanism `PLAIN`. Sent by TLS or over a UNIX socket only.
+
+    It is a class of its own, and never what a `Password` falls back to: a man in the middle would
+    offer nothing else.
+
+    Args:
+        password: as it was typed.
+
+    Raises:
+        TypeError: it is not a `str`.
+        InvalidPassword: it is empty or too long, or holds a character that can't be sent.
+    """
+
+    mechanisms = (plain.NAME,)
+    clientCertificate = None
+
+    def __init__(self, password: str) -> None:
+        plain.makeMessage("", password)
+        self._password = password
+
+    def __repr__(self) -> str:
+        return "<PlainPassword, not shown>"
+
+    def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
+        """
+        Begin the client's half of one login.
+
+        Raises:
+            MechanismNotSupported: `mechanism` is not `PLAIN`.
+            ServerNotTrusted: the password would be sent over a connection that others can read.
+        """
+        _check(self, mechanism)
+        if not plain.offeredOn(connection):
+            raise ServerNotTrusted(
+                "The password would be sent without TLS. Use an endpoint 'tls:HOST:PORT'."
+            )
+        return OneMessageClient(plain.makeMessage(name, self._password))
+
+
 class PassphraseNeeded(ValueError):
     """The private key is encrypted, and no passphrase was given."""
 
@@ -150,20 +210,20 @@ class Anonymous:
     """
 
     mechanisms = (anonymous.NAME,)
+    clientCertificate = None
 
     def __init__(self, trace: str = "") -> None:
         self._trace = trace
 
-    def begin(self, mechanism: str, name: str, connection: Connection) -> AnonymousClient:
+    def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
         """
         Begin the client's half of one login.
 
         Raises:
             MechanismNotSupported: `mechanism` is not `ANONYMOUS`.
         """
-        if mechanism not in self.mechanisms:
-            raise MechanismNotSupported([mechanism])
-        return AnonymousClient(self._trace)
+        _check(self, mechanism)
+        return anonymous.beginClient(self._trace)
 
 
 @implementer(ICredentials)
@@ -179,6 +239,7 @@ class PrivateKey:
     """
 
     mechanisms = (ed25519.NAME,)
+    clientCertificate = None
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         if not isinstance(key, Ed25519PrivateKey):
@@ -209,21 +270,9 @@ class PrivateKey:
             ValueError: the file can't be read, holds no private key, or the passphrase is wrong.
             TypeError: it holds a key of another type.
         """
-        try:
-            with open(path, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            raise ValueError(f"Can't read {path}: {error.strerror}.") from None
-        secret = None if passphrase is None else passphrase.encode("utf-8")
+        data = _readFile(path)
         load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
-        try:
-            key = load(data, secret)
-        except (TypeError, ValueError, UnsupportedAlgorithm) as error:
-            reason = _whyNoKey(error, secret is not None)
-        else:
-            return cls(key)  # type: ignore[arg-type]
-        kind = PassphraseNeeded if reason is _ENCRYPTED else ValueError
-        raise kind(f"{path}: {reason}")
+        return cls(_loadKey(path, data, passphrase, load))
 
     def begin(self, mechanism: str, name: str, connection: Connection) -> Ed25519Client:
         """
@@ -240,9 +289,93 @@ class PrivateKey:
         Raises:
             MechanismNotSupported: a key can't do that.
         """
-        if mechanism not in self.mechanisms:
-            raise MechanismNotSupported([mechanism])
+        _check(self, mechanism)
         return Ed25519Client(name, self._key, connection.channelBinding)
+
+
+@implementer(ICredentials)
+class ClientCertificate:
+    """
+    A TLS client certificate, for `connect` to an endpoint ``"tls:HOST:PORT"``. Its `repr` shows
+    only the fingerprint.
+
+    Args:
+        certificate: the certificate with its private key.
+    """
+
+    mechanisms = (external.NAME,)
+
+    def __init__(self, certificate: ssl.PrivateCertificate) -> None:
+        self.clientCertificate = certificate
+        self.publicKey = CertificateKey(fingerprintOf(certificate.original.to_cryptography()))
+
+    def __repr__(self) -> str:
+        return f"<ClientCertificate {self.publicKey.fingerprint()}>"
+
+    @classmethod
+    def fromFile(
+        cls, path: str | os.PathLike[str], passphrase: str | None = None
+    ) -> ClientCertificate:
+        """
+        Read a PEM file that holds a certificate and its private key.
+
+        Args:
+            path: of the file.
+            passphrase: that the key is encrypted with, if it is.
+
+        Returns:
+            The certificate.
+
+        Raises:
+            PassphraseNeeded: the key is encrypted, and no passphrase was given.
+            ValueError: the file can't be read, lacks the one or the other, they do not belong
+                together, or the passphrase is wrong.
+        """
+        data = _readFile(path)
+        key = _loadKey(path, data, passphrase, load_pem_private_key)
+        try:
+            certificate = x509.load_pem_x509_certificate(data)
+        except ValueError:
+            raise ValueError(f"{path}: there is no certificate in PEM beside the key.") from None
+        if certificate.public_key() != key.public_key():
+            raise ValueError(f"{path}: the key is not the one of the certificate.")
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        pem += certificate.public_bytes(Encoding.PEM)
+        return cls(ssl.PrivateCertificate.loadPEM(pem))
+
+    def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
+        """
+        Begin the client's half of one login.
+
+        Raises:
+            MechanismNotSupported: `mechanism` is not `EXTERNAL`.
+        """
+        _check(self, mechanism)
+        return OneMessageClient(b"")
+
+
+def _readFile(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"Can't read {path}: {error.strerror}.") from None
+
+
+def _loadKey(
+    path: str | os.PathLike[str],
+    data: bytes,
+    passphrase: str | None,
+    load: Callable[[bytes, bytes | None], Any],
+) -> Any:
+    secret = None if passphrase is None else passphrase.encode("utf-8")
+    try:
+        return load(data, secret)
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        reason = _whyNoKey(error, secret is not None)
+    # Outside, so that no chain shows what the cause knows.
+    kind = PassphraseNeeded if reason is _ENCRYPTED else ValueError
+    raise kind(f"{path}: {reason}")
 
 
 _ENCRYPTED = "the key is encrypted; its passphrase is needed."

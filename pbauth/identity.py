@@ -12,8 +12,8 @@ from zope.interface import implementer
 from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
 from pbauth.hashing import runDerivation
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
-from pbauth.mechanisms import Verifier, ed25519, md5, scram
-from pbauth.mechanisms.ed25519 import AuthorizedKeys, PublicKey
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.saslprep import saslprep
 from pbauth.mechanisms.scram import ScramVerifier, preparePassword
@@ -150,7 +150,7 @@ class Identity:
         self.authorizer.identityChanged(self)
 
     def _withoutPassword(self) -> dict[str, Verifier]:
-        return {name: kept for name, kept in self._verifiers.items() if name == ed25519.NAME}
+        return {name: kept for name, kept in self._verifiers.items() if name in KEY_MECHANISMS}
 
     async def _derived(self) -> dict[str, Verifier]:
         while self._derivation is not None:
@@ -192,9 +192,10 @@ class Identity:
 
         return Deferred.fromCoroutine(verify())
 
-    def addPublicKey(self, key: PublicKey) -> None:
+    def addPublicKey(self, key: AuthorizedKey) -> None:
         """
-        Let a public key in, for the mechanism `ED25519`; one that is there gets this label.
+        Let a key in: a `PublicKey` for the mechanism `ED25519`, or a `CertificateKey` for
+        `EXTERNAL`. One that is there gets this label.
 
         Args:
             key: the key, with its label.
@@ -202,9 +203,9 @@ class Identity:
         others = [other for other in self.getPublicKeys() if other != key]
         self._setPublicKeys([*others, key])
 
-    def removePublicKey(self, key: PublicKey) -> None:
+    def removePublicKey(self, key: AuthorizedKey) -> None:
         """
-        Let a public key in no more. For an identity in memory, the sessions that it opened end.
+        Let a key in no more. For an identity in memory, the sessions that it opened end.
 
         Raises:
             KeyError: it is not one of this identity's.
@@ -214,18 +215,20 @@ class Identity:
             raise KeyError(key.fingerprint())
         self._setPublicKeys([other for other in keys if other != key])
 
-    def getPublicKeys(self) -> list[PublicKey]:
+    def getPublicKeys(self) -> list[AuthorizedKey]:
         """
         Returns:
-            The public keys, in the order in which they were added.
+            The keys of both kinds, each kind in the order in which they were added.
         """
-        found = self._verifiers.get(ed25519.NAME)
-        return list(found.keys) if isinstance(found, AuthorizedKeys) else []
+        found = [self._verifiers.get(mechanism) for mechanism in KEY_MECHANISMS]
+        return [key for each in found if isinstance(each, AuthorizedKeys) for key in each.keys]
 
-    def _setPublicKeys(self, keys: list[PublicKey]) -> None:
-        self._verifiers.pop(ed25519.NAME, None)
-        if keys:
-            self._verifiers[ed25519.NAME] = AuthorizedKeys(tuple(keys))
+    def _setPublicKeys(self, keys: list[AuthorizedKey]) -> None:
+        for mechanism in KEY_MECHANISMS:
+            self._verifiers.pop(mechanism, None)
+            some = tuple(key for key in keys if key.mechanism == mechanism)
+            if some:
+                self._verifiers[mechanism] = AuthorizedKeys(mechanism, some)
         self.authorizer.identityChanged(self)
 
     def challenge(self) -> bytes:

@@ -30,6 +30,10 @@ class IAuthorizer(Interface):
     sessions = Attribute(
         "The `pbauth.sessions.Sessions` of this authorizer: who is attached to what."
     )
+    passwordsElsewhere = Attribute(
+        "Whether passwords are checked by somebody else (PAM, LDAP) who has to see them, and no "
+        "verifier of them is kept here. Logins by password are then by `PLAIN`, never by SCRAM."
+    )
 
     def createIdentity(name: str) -> Any:
         """Give a new identity, not saved yet, that belongs to this authorizer."""
@@ -98,13 +102,13 @@ class IIdentity(Interface):
         """Replace the password by verifiers that were made elsewhere."""
 
     def addPublicKey(key: Any) -> None:
-        """Let this `pbauth.mechanisms.ed25519.PublicKey` in; one that is there gets its label."""
+        """Let this `pbauth.PublicKey` or `pbauth.CertificateKey` in; or give it its new label."""
 
     def removePublicKey(key: Any) -> None:
         """Let it in no more; `KeyError` if it is not there."""
 
     def getPublicKeys() -> list[Any]:
-        """Give the public keys."""
+        """Give the keys of both kinds."""
 
     def getVerifiers() -> Any:
         """Give a Deferred that fires with a dict of all verifiers by the name of the mechanism."""
@@ -274,6 +278,10 @@ class ICredentials(Interface):
     """What a client proves itself with: a `Password`, for instance."""
 
     mechanisms = Attribute("The names of the mechanisms that it can use, strongest first.")
+    clientCertificate = Attribute(
+        "What to show to the server in the TLS handshake: a "
+        "`twisted.internet.ssl.PrivateCertificate`, or `None`."
+    )
 
     def begin(mechanism: str, name: str, connection: Any) -> Any:
         """Give an `IClientExchange` for one login."""

@@ -9,38 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
-from zope.interface import implementer
-
-from pbauth.errors import ExchangeRefused, Unauthorized, WireError, forStockClient
-from pbauth.interfaces import IExchange, IIdentity
+from pbauth.errors import Unauthorized, WireError, forStockClient
 from pbauth.sessions import EndReason
 from pbauth.wireobject import WireObject
-
-
-@implementer(IExchange)
-class MD5Exchange:
-    """PB-MD5 by way of the identity's own `challenge` and `verifyPassword`."""
-
-    def __init__(self, identity: IIdentity | None, verifier: Any, challenge: bytes) -> None:
-        self._identity = identity
-        self._verifier = self.proof = verifier
-        self._challenge = challenge
-
-    def challenge(self, initial: bytes) -> bytes:
-        return self._challenge
-
-    async def outcome(self, response: bytes) -> bytes:
-        if not isinstance(response, bytes):
-            raise ExchangeRefused("the response is not bytes")
-        if self._identity is None:
-            self._verifier.accepts(self._challenge, response)
-            raise ExchangeRefused("no such identity")
-        try:
-            await maybeDeferred(self._identity.verifyPassword, self._challenge, response)
-        except Unauthorized:
-            raise ExchangeRefused("wrong password, or none for this mechanism") from None
-        return b""
 
 
 async def attachStockClient(wrapper: Any, serviceName: str, mind: Any) -> Any:

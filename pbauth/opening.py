@@ -47,12 +47,14 @@ class Target:
         port: as for `pbauth.connect`.
         insecure: as for `pbauth.connect`.
         trust: as for `pbauth.connect`.
+        certificate: what to show to the server in the TLS handshake, or `None`.
     """
 
     host: str | IStreamClientEndpoint
     port: int | None
     insecure: bool = False
     trust: Any = None
+    certificate: Any = None
 
     def endpoint(self, reactor: Any) -> Any:
         """
@@ -76,10 +78,10 @@ class Target:
         kind, named, positional = _readDescription(self.host)
         host, port = [*positional, "", ""][:2]
         host, port = named.get("host", host), named.get("port", port)
-        if kind in ("tls", "ssl") and self.trust is not None:
+        if kind in ("tls", "ssl") and not (self.trust is None and self.certificate is None):
             if not port.isdigit():
                 raise ValueError(f"{self.host!r} names no port.")
-            options = clientOptions(host, self.trust)
+            options = clientOptions(host, self.trust, self.certificate)
             return wrapClientTLS(options, HostnameEndpoint(reactor, host, int(port)))
         if kind == "tcp":
             self._checkPlain(host)
@@ -105,6 +107,8 @@ class Target:
     def _checkTrustIsUsed(self) -> None:
         if self.trust is not None:
             raise ValueError("trust is for endpoints of the form 'tls:HOST:PORT'.")
+        if self.certificate is not None and isinstance(self.host, str):
+            raise ValueError("A certificate needs an endpoint of the form 'tls:HOST:PORT'.")
 
 
 async def openRoot(reactor: Any, target: Target) -> Any:

@@ -13,7 +13,6 @@ answers stands in ``docs/protocol.rst``.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,18 +33,12 @@ from pbauth.errors import (
     WireError,
     forStockClient,
 )
-from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
-from pbauth.legacy import (
-    LegacyChallenger,
-    MD5Exchange,
-    StockChallenger,
-    attachStockClient,
-)
-from pbauth.mechanisms import SERVER_MECHANISMS, anonymous, ed25519, md5, scram
-from pbauth.mechanisms.anonymous import AnonymousServer
+from pbauth.exchanges import Claim, Exchanges
+from pbauth.interfaces import IAuthorizer, IExchange, IIdentity
+from pbauth.legacy import LegacyChallenger, StockChallenger, attachStockClient
+from pbauth.mechanisms import anonymous, ed25519, md5, scram
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
-from pbauth.names import checkName
 from pbauth.policy import Policy
 from pbauth.reactors import chooseReactor
 from pbauth.sessions import EndReason, Session, SessionReference
@@ -115,6 +108,8 @@ class AuthServ(WireObject):
         self.broker = broker
         self.policy = policy
         self._reactor = reactor
+        self._exchanges = Exchanges(authorizer, policy)
+        self._facts: Connection | None = None
         self._failures = 0
         self._challengers = 0
         self._grace = reactor.callLater(policy.graceTime, self._drop, "no login in time")
@@ -137,21 +132,11 @@ class AuthServ(WireObject):
             The challenge and an `AuthChallenger`.
         """
         if not start:
-            challenge, challenger = await self._challengeByMD5(name)
+            challenge, challenger = await self._challenge(name, md5.NAME, b"")
             return challenge, LegacyChallenger(challenger)
         if len(start) != 2:
             raise ProtocolViolation("username takes a name, a mechanism and a first message.")
-        mechanismName, initial = start
-        offered = self._offered()
-        if mechanismName not in offered:
-            raise MechanismNotSupported(offered)
-        if mechanismName == md5.NAME:
-            return await self._challengeByMD5(name)
-        if mechanismName == anonymous.NAME:
-            return await self._welcomeGuest(asName(name), initial)
-        mechanism = next(m for m in SERVER_MECHANISMS if m.name == mechanismName)
-        with self._challengerCounted():
-            return await self._challenge(asName(name), mechanism, initial)
+        return await self._challenge(name, *start)
 
     async def remote_login(self, name: Any) -> Any:
         """
@@ -162,7 +147,7 @@ class AuthServ(WireObject):
         """
         try:
             serviceName = self._serviceForStockClients()
-            challenge, challenger = await self._challengeByMD5(name)
+            challenge, challenger = await self._challenge(name, md5.NAME, b"")
             return challenge, StockChallenger(challenger, serviceName)
         except WireError as error:
             raise forStockClient(error) from None
@@ -182,7 +167,7 @@ class AuthServ(WireObject):
             serviceName = self._serviceForStockClients()
             if self.policy.guest is None:
                 raise self.refuse("", anonymous.NAME, "there are no guests")
-            identity = await self._findIdentity(self.policy.guest)
+            identity = await self._exchanges.findIdentity(self.policy.guest)
             if identity is None or identity.locked:
                 raise self.refuse(self.policy.guest, anonymous.NAME, "there is no such guest")
             wrapper = self.accept(identity, anonymous.NAME, None)
@@ -244,18 +229,15 @@ class AuthServ(WireObject):
         self._challengers -= 1
 
     def _offered(self) -> list[str]:
-        connection = self._connection()
-        able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
-        offered = [name for name in self.policy.mechanisms if name in able]
-        if self.policy.guest is not None:
-            offered.append(anonymous.NAME)
-        if self.policy.legacyLogin:
-            offered.append(md5.NAME)
-        return offered
+        return self._exchanges.offered(self._connection())
 
     def _connection(self) -> Connection:
-        offered = scram.NAME_PLUS in self.policy.mechanisms
-        return evolve(connectionOf(self.broker), bindingOffered=offered)
+        # By the time of the first call the handshakes of TLS and of a proxy are over, and what
+        # they told is final.
+        if self._facts is None:
+            offered = scram.NAME_PLUS in self.policy.mechanisms
+            self._facts = evolve(connectionOf(self.broker), bindingOffered=offered)
+        return self._facts
 
     def _serviceForStockClients(self) -> str:
         if not self.policy.legacyLogin or self.policy.defaultService is None:
@@ -274,59 +256,16 @@ class AuthServ(WireObject):
             self._challengers -= 1
             raise
 
-    async def _findIdentity(self, name: str) -> IIdentity | None:
-        try:
-            checkName(name)
-            found: IIdentity = await maybeDeferred(self.authorizer.getIdentityRequest, name)
-        except (Unauthorized, ValueError):
-            return None
-        return found
-
     async def _challenge(
-        self, name: str, mechanism: IMechanism, initial: Any
+        self, name: Any, mechanism: Any, initial: Any
     ) -> tuple[bytes, AuthChallenger]:
-        identity = await self._findIdentity(name)
-        verifier = None
-        if identity is not None:
-            verifier = (await maybeDeferred(identity.getVerifiers)).get(mechanism.verifierName)
-        if verifier is None:
-            identity = None
-            verifier = await maybeDeferred(
-                self.authorizer.getDecoyVerifier, name, mechanism.verifierName
-            )
-        exchange = mechanism.begin(name, verifier, self._connection(), secrets.token_bytes)
-        try:
-            challenge = exchange.challenge(initial)
-        except ExchangeRefused as refusal:
-            raise self.refuse(name, mechanism.name, refusal.reason) from None
-        return challenge, AuthChallenger(self, name, identity, mechanism.name, exchange)
-
-    async def _welcomeGuest(self, name: str, initial: Any) -> tuple[bytes, AuthChallenger]:
         with self._challengerCounted():
-            # Whoever claims to be somebody else than the guest is nobody.
-            guest = self.policy.guest or ""
-            identity = await self._findIdentity(guest) if name in ("", guest) else None
-            exchange = AnonymousServer()
+            claim = await self._exchanges.begin(asName(name), mechanism, self._connection())
             try:
-                challenge = exchange.challenge(initial)
+                challenge = claim.exchange.challenge(initial)
             except ExchangeRefused as refusal:
-                raise self.refuse(name, anonymous.NAME, refusal.reason) from None
-            return challenge, AuthChallenger(self, name, identity, anonymous.NAME, exchange)
-
-    async def _challengeByMD5(self, name: Any) -> tuple[bytes, AuthChallenger]:
-        if not self.policy.legacyLogin:
-            raise MechanismNotSupported(self._offered())
-        claimed = asName(name)
-        with self._challengerCounted():
-            identity = await self._findIdentity(claimed)
-            if identity is None:
-                challenge = secrets.token_bytes(md5.CHALLENGE_BYTES)
-                verifier = await maybeDeferred(self.authorizer.getDecoyVerifier, claimed, md5.NAME)
-            else:
-                challenge = await maybeDeferred(identity.challenge)
-                verifier = (await maybeDeferred(identity.getVerifiers)).get(md5.NAME)
-            exchange = MD5Exchange(identity, verifier, challenge)
-            return challenge, AuthChallenger(self, claimed, identity, md5.NAME, exchange)
+                raise self.refuse(claim.name, claim.mechanism, refusal.reason) from None
+            return challenge, AuthChallenger(self, claim)
 
     def _drop(self, reason: str) -> None:
         if self.broker.disconnected or self.broker.transport is None:
@@ -349,25 +288,13 @@ class AuthChallenger(WireObject):
 
     Args:
         serv: the connection's `AuthServ`.
-        name: the claimed one.
-        identity: of that name; `None` where there is none that could log in by this mechanism.
-        mechanism: the name of the mechanism.
-        exchange: the server's half of the mechanism's exchange.
+        claim: what has to be proved.
     """
 
-    def __init__(
-        self,
-        serv: AuthServ,
-        name: str,
-        identity: IIdentity | None,
-        mechanism: str,
-        exchange: IExchange,
-    ) -> None:
+    def __init__(self, serv: AuthServ, claim: Claim) -> None:
         self._serv = serv
-        self._name = name
-        self._identity = identity
-        self._mechanism = mechanism
-        self._exchange: IExchange | None = exchange
+        self._claim = claim
+        self._exchange: IExchange | None = claim.exchange
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
         """
@@ -403,20 +330,21 @@ class AuthChallenger(WireObject):
             Unauthorized: it proves nothing, or is not the first.
         """
         exchange, self._exchange = self._exchange, None
+        name, mechanism, identity = self._claim.name, self._claim.mechanism, self._claim.identity
         if exchange is None:
-            raise self._serv.refuse(self._name, self._mechanism, "a second response")
+            raise self._serv.refuse(name, mechanism, "a second response")
         self._serv.challengerDone()
         try:
             outcome = await maybeDeferred(exchange.outcome, response)
-            if self._identity is None:
+            if identity is None:
                 raise ExchangeRefused("no such identity")
-            if self._identity.locked:
+            if identity.locked:
                 raise ExchangeRefused("the account is locked")
         except ExchangeRefused as refusal:
-            raise self._serv.refuse(self._name, self._mechanism, refusal.reason) from None
+            raise self._serv.refuse(name, mechanism, refusal.reason) from None
         if self._serv.broker.disconnected:
             raise Detached()
-        return outcome, self._serv.accept(self._identity, self._mechanism, exchange.proof)
+        return outcome, self._serv.accept(identity, mechanism, exchange.proof)
 
 
 class IdentityWrapper(WireObject):
@@ -512,6 +440,8 @@ class IdentityWrapper(WireObject):
         Args:
             verifier: text, as `ScramVerifier.encode` writes it.
         """
+        if self._authorizer.passwordsElsewhere:
+            raise ProtocolViolation("The passwords of this server are kept elsewhere.")
         bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
         if not (connectionOf(self._broker).local or bound):
             raise ProtocolViolation(

@@ -2,18 +2,16 @@
 Which servers a client trusts, and the certificate that a server shows.
 
 A client trusts the certificate authorities of the system, or those in a file, or one certificate,
-or one public key by its *fingerprint*: ``SHA256:`` and the base64 of the SHA-256 of the key in DER
-(SubjectPublicKeyInfo), the form that RFC 7469 calls a pin.
+or one public key by its fingerprint (`pbauth.mechanisms.fingerprints`).
 """
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
 import hmac
 import ipaddress
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
@@ -24,43 +22,9 @@ from twisted.internet import ssl
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-PIN_PREFIX = "SHA256:"
+from pbauth.mechanisms.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
 
 _YEARS = 20
-
-
-def fingerprintOf(certificate: x509.Certificate) -> str:
-    """
-    Args:
-        certificate: of a server.
-
-    Returns:
-        The fingerprint of its public key: ``SHA256:`` and base64.
-    """
-    key = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return PIN_PREFIX + base64.b64encode(hashlib.sha256(key).digest()).decode("ascii")
-
-
-def checkPin(pin: str) -> str:
-    """
-    Check a fingerprint that somebody typed.
-
-    Returns:
-        It, in the one spelling.
-
-    Raises:
-        ValueError: it is none.
-    """
-    digest = pin.removeprefix(PIN_PREFIX)
-    try:
-        raw = base64.b64decode(digest + "=" * (-len(digest) % 4), validate=True)
-    except ValueError:
-        raw = b""
-    if not pin.startswith(PIN_PREFIX) or len(raw) != 32:
-        raise ValueError(f"{pin!r} is not a fingerprint: SHA256: and 44 characters of base64.")
-    return PIN_PREFIX + base64.b64encode(raw).decode("ascii")
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -71,15 +35,26 @@ class PinnedKey:
     Args:
         pin: its fingerprint.
         host: the name to ask the server for; addresses are not sent.
+        certificate: what to show to the server, or `None`.
 
     Raises:
         ValueError: the pin is none.
     """
 
-    def __init__(self, pin: str, host: str = "") -> None:
+    def __init__(
+        self, pin: str, host: str = "", certificate: ssl.PrivateCertificate | None = None
+    ) -> None:
         self._pin = checkPin(pin)
         self._host = "" if _isAddress(host) else host
-        self._context = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2).getContext()
+        shown: dict[str, Any] = {}
+        if certificate is not None:
+            shown = {
+                "privateKey": certificate.privateKey.original,
+                "certificate": certificate.original,
+            }
+        self._context = ssl.CertificateOptions(
+            raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **shown
+        ).getContext()
         self._context.set_verify(SSL.VERIFY_PEER, self._verify)
 
     def _verify(self, connection: Any, certificate: Any, code: int, depth: int, ok: int) -> bool:
@@ -96,7 +71,11 @@ class PinnedKey:
         return connection
 
 
-def clientOptions(host: str, trust: str | os.PathLike[str] | ssl.Certificate | None) -> Any:
+def clientOptions(
+    host: str,
+    trust: str | os.PathLike[str] | ssl.Certificate | None,
+    certificate: ssl.PrivateCertificate | None = None,
+) -> Any:
     """
     How to connect by TLS to a server that may be trusted.
 
@@ -105,6 +84,7 @@ def clientOptions(host: str, trust: str | os.PathLike[str] | ssl.Certificate | N
             no name.
         trust: a fingerprint (``SHA256:...``), the path of a PEM file of certificates, a
             `twisted.internet.ssl.Certificate`; `None`: the system's certificate authorities.
+        certificate: what to show to the server, or `None`.
 
     Returns:
         An `IOpenSSLClientConnectionCreator`.
@@ -113,12 +93,44 @@ def clientOptions(host: str, trust: str | os.PathLike[str] | ssl.Certificate | N
         ValueError: `trust` is none of these.
     """
     if isinstance(trust, str) and trust.startswith(PIN_PREFIX):
-        return PinnedKey(trust, host)
-    if trust is None:
-        return ssl.optionsForClientTLS(host)
+        return PinnedKey(trust, host, certificate)
+    root: Any = trust
     if isinstance(trust, (str, os.PathLike)):
-        return ssl.optionsForClientTLS(host, trustRoot=ssl.trustRootFromCertificates(_read(trust)))
-    return ssl.optionsForClientTLS(host, trustRoot=trust)
+        root = ssl.trustRootFromCertificates(_read(trust))
+    return ssl.optionsForClientTLS(host, trustRoot=root, clientCertificate=certificate)
+
+
+def serverOptions(
+    certificate: ssl.PrivateCertificate,
+    *,
+    askForCertificate: bool = False,
+    chain: Sequence[ssl.Certificate] = (),
+) -> ssl.CertificateOptions:
+    """
+    How to take connections by TLS.
+
+    Args:
+        certificate: the server's, with its private key.
+        askForCertificate: ask clients for a certificate, for the mechanism `EXTERNAL`. Whether
+            they show one is up to them; who signed it does not matter, since accounts list keys.
+        chain: the certificates between the server's and its authority's.
+
+    Returns:
+        The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and its like.
+    """
+    options = ssl.CertificateOptions(
+        privateKey=certificate.privateKey.original,
+        certificate=certificate.original,
+        extraCertChain=[each.original for each in chain],
+        raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
+    )
+    if askForCertificate:
+        options.getContext().set_verify(SSL.VERIFY_PEER, _takeAny)
+    return options
+
+
+def _takeAny(connection: Any, certificate: Any, code: int, depth: int, ok: int) -> bool:
+    return True
 
 
 def _read(path: str | os.PathLike[str]) -> list[ssl.Certificate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.spread import pb
@@ -12,6 +13,7 @@ from twisted.spread.jelly import InsecureJelly
 
 from pbauth.errors import ProtocolViolation
 from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.fingerprints import fingerprintOf
 from pbauth.peers import isLocal
 
 
@@ -62,11 +64,22 @@ def connectionOf(broker: Any) -> Connection:
     """
     if broker.transport is None:
         return Connection()
+    peer = peerOf(broker)
     return Connection(
-        local=isLocal(peerOf(broker)),
+        local=isLocal(peer),
+        unix=isinstance(peer, UNIXAddress),
         secure=ISSLTransport.providedBy(broker.transport),
         channelBinding=_channelBindingOf(broker.transport),
+        peerPin=None if broker.isClient else _pinOf(broker.transport),
     )
+
+
+def _pinOf(transport: Any) -> str | None:
+    """The fingerprint of the key whose certificate the client showed, if it did."""
+    if not ISSLTransport.providedBy(transport):
+        return None
+    certificate: Any = transport.getPeerCertificate()
+    return None if certificate is None else fingerprintOf(certificate.to_cryptography())
 
 
 def _channelBindingOf(transport: Any) -> bytes | None:

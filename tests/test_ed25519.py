@@ -31,21 +31,23 @@ from pbauth import (
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IClientExchange, IExchange
 from pbauth.mechanisms import decodeVerifier
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.ed25519 import (
-    AuthorizedKeys,
+    NAME,
     Ed25519Client,
     Ed25519Server,
     toBeSigned,
 )
-from pbauth.trust import fingerprintOf, makeCertificate
+from pbauth.mechanisms.fingerprints import fingerprintOf
+from pbauth.trust import makeCertificate
 from tests.test_trust import Relay, TLSTestCase
 from tests.wire import WireTestCase
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 PUBLIC = PublicKey(KEY.public_key().public_bytes_raw(), "laptop")
-AUTHORIZED = AuthorizedKeys((PUBLIC,))
+AUTHORIZED = AuthorizedKeys(NAME, (PUBLIC,))
 CHALLENGE = bytes(range(100, 132))
 
 
@@ -167,11 +169,11 @@ class KeyTests(SynchronousTestCase):
 
     def test_verifier(self) -> None:
         """What a store keeps comes back the same, with labels."""
-        keys = AuthorizedKeys((PUBLIC, PublicKey(bytes(32))))
+        keys = AuthorizedKeys(NAME, (PUBLIC, PublicKey(bytes(32))))
         again = decodeVerifier(keys.encode())
         self.assertEqual(again, keys)
         self.assertEqual([key.label for key in again.keys], ["laptop", ""])
-        self.assertEqual(decodeVerifier(AuthorizedKeys().encode()), AuthorizedKeys())
+        self.assertEqual(decodeVerifier(AuthorizedKeys(NAME).encode()), AuthorizedKeys(NAME))
 
     def write(self, key: Any, form: Any, encryption: Any) -> str:
         """Write a key to a file."""

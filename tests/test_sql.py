@@ -201,24 +201,24 @@ class TroubleTests(SQLTestCase):
             "a password that nobody should see"
         )
 
+    async def onOnlyConnection(self, authorizer: SQLAuthorizer, pragma: str) -> None:
+        """Leave the pool one connection, and set something on it."""
+        threads = authorizer._pool.threadpool
+        threads.adjustPoolsize(1, 1)
+        while threads.workers > 1:
+            await authorizer._pool.runQuery("SELECT 1")
+        await authorizer._pool.runQuery(pragma)
+
     async def test_full(self) -> None:
         """Where there is no space left, nothing is changed by half."""
         authorizer = self.open()
         await self.add(authorizer, "alice")
-        pool = authorizer._pool
-        await pool.runQuery("PRAGMA max_page_count = 1")
         identity = await authorizer.getIdentityRequest("alice")
         for number in range(2000):
             identity.addKeyByString("game", f"perspective {number}" + "x" * 200)
-
-        async def limited() -> None:
-            # Each of the pool's connections has its own limit.
-            for _ in range(8):
-                await pool.runQuery("PRAGMA max_page_count = 1")
-            await identity.save()
-
+        await self.onOnlyConnection(authorizer, "PRAGMA max_page_count = 1")
         with self.assertRaises(StoreError) as raised:
-            await limited()
+            await identity.save()
         self.assertIn("no space left", str(raised.exception))
         found = await authorizer.getIdentityRequest("alice")
         self.assertEqual(found.getAllKeys(), [("game", "alice")])
@@ -228,8 +228,7 @@ class TroubleTests(SQLTestCase):
         authorizer = self.open()
         identity = await self.add(authorizer, "alice")
         identity.addKeyByString("chat", "alice")
-        for _ in range(8):
-            await authorizer._pool.runQuery("PRAGMA query_only = ON")
+        await self.onOnlyConnection(authorizer, "PRAGMA query_only = ON")
         with self.assertRaises(StoreError) as raised:
             await identity.save()
         self.assertIn("read-only", str(raised.exception))

@@ -30,9 +30,10 @@ from pbauth import (
     getObjectAt,
 )
 from pbauth.echo import EchoService, EchoServiceFactory
+from pbauth.mechanisms.fingerprints import fingerprintOf
 from pbauth.tap import Options, findFactories
 from pbauth.testing import MemoryServer
-from pbauth.trust import fingerprintOf, makeCertificate
+from pbauth.trust import makeCertificate
 from tests.processes import PBAUTH, TWIST, TWISTD, Program, run
 
 ROOT = str(Path(__file__).parent.parent)

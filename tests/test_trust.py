@@ -23,8 +23,9 @@ from pbauth import (
     connect,
     getObjectAt,
 )
+from pbauth.mechanisms.fingerprints import checkPin, fingerprintOf
 from pbauth.testing import MemoryServer, RecordingService
-from pbauth.trust import checkPin, fingerprintOf, makeCertificate
+from pbauth.trust import makeCertificate
 
 PLUS = "SCRAM-SHA-256-PLUS"
 SCRAM = "SCRAM-SHA-256"

@@ -9,10 +9,13 @@ which verifiers there are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pbauth.interfaces import IMechanism
-from pbauth.mechanisms import ed25519, md5, scram
-from pbauth.mechanisms.ed25519 import AuthorizedKeys, Ed25519Mechanism
+from pbauth.mechanisms import ed25519, external, md5, scram
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
+from pbauth.mechanisms.ed25519 import Ed25519Mechanism, PublicKey
+from pbauth.mechanisms.external import CertificateKey, ExternalMechanism
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramMechanism, ScramVerifier
 
@@ -22,8 +25,16 @@ Verifier = ScramVerifier | MD5Verifier | AuthorizedKeys
 _DECODERS: dict[str, Callable[[str], Verifier]] = {
     scram.NAME: ScramVerifier.decode,
     md5.NAME: MD5Verifier.decode,
-    ed25519.NAME: AuthorizedKeys.decode,
+    ed25519.NAME: partial(
+        AuthorizedKeys.decode, mechanism=ed25519.NAME, readLine=PublicKey.fromLine
+    ),
+    external.NAME: partial(
+        AuthorizedKeys.decode, mechanism=external.NAME, readLine=CertificateKey.fromLine
+    ),
 }
+
+#: The mechanisms by which keys open an account, and no password does.
+KEY_MECHANISMS = (ed25519.NAME, external.NAME)
 
 
 def decodeVerifier(text: str) -> Verifier:
@@ -50,4 +61,5 @@ SERVER_MECHANISMS: tuple[IMechanism, ...] = (
     ScramMechanism(bound=True),
     ScramMechanism(),
     Ed25519Mechanism(),
+    ExternalMechanism(),
 )

@@ -6,39 +6,23 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from pbauth.errors import ExchangeRefused, ServerNotTrusted
-from pbauth.interfaces import IClientExchange, IExchange
+from pbauth.errors import ExchangeRefused
+from pbauth.interfaces import IExchange
+from pbauth.mechanisms.onemessage import OneMessageClient
 
 NAME = "ANONYMOUS"
 
 _LONGEST_TRACE = 255
 
 
-@implementer(IClientExchange)
-class AnonymousClient:
+def beginClient(trace: str = "") -> OneMessageClient:
     """
-    The client's half.
+    Begin the client's half.
 
     Args:
         trace: what the client likes to tell of itself, for the server's log.
     """
-
-    def __init__(self, trace: str = "") -> None:
-        self.initial = trace.encode("utf-8")
-
-    def respond(self, challenge: bytes) -> bytes:
-        """Answer the challenge, which is empty, by nothing."""
-        return b""
-
-    def checkOutcome(self, outcome: bytes) -> None:
-        """
-        Check the last message, which is empty.
-
-        Raises:
-            ServerNotTrusted: it is not.
-        """
-        if outcome:
-            raise ServerNotTrusted("The server's last message is not one of this mechanism.")
+    return OneMessageClient(trace.encode("utf-8"))
 
 
 @implementer(IExchange)

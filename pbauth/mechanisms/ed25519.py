@@ -14,6 +14,7 @@ import base64
 import hashlib
 import struct
 from collections.abc import Callable
+from typing import ClassVar
 
 from attrs import Attribute, field, frozen
 from cryptography.exceptions import InvalidSignature
@@ -22,8 +23,8 @@ from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, ServerNotTrusted
 from pbauth.interfaces import IClientExchange, IExchange, IMechanism
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
 from pbauth.mechanisms.connection import Connection
-from pbauth.names import checkName
 
 NAME = "ED25519"
 
@@ -58,11 +59,6 @@ def _checkRaw(instance: PublicKey, attribute: Attribute[bytes], value: bytes) ->
         raise ValueError(f"A public key of this type has {KEY_BYTES} bytes.")
 
 
-def _checkLabel(instance: PublicKey, attribute: Attribute[str], value: str) -> None:
-    if value != "":
-        checkName(value, "label of a key")
-
-
 @frozen
 class PublicKey:
     """
@@ -73,8 +69,10 @@ class PublicKey:
         label: what its owner calls it.
     """
 
+    mechanism: ClassVar[str] = NAME
+
     raw: bytes = field(validator=_checkRaw)
-    label: str = field(default="", eq=False, validator=_checkLabel)
+    label: str = field(default="", eq=False, validator=checkLabel)
 
     @classmethod
     def fromLine(cls, line: str) -> PublicKey:
@@ -116,39 +114,6 @@ class PublicKey:
 
     def _blob(self) -> bytes:
         return b"".join(struct.pack("!I", len(each)) + each for each in (_SSH_TYPE, self.raw))
-
-
-@frozen
-class AuthorizedKeys:
-    """
-    The public keys of an identity: what a server keeps for this mechanism.
-
-    Attributes:
-        keys: the keys.
-    """
-
-    keys: tuple[PublicKey, ...] = ()
-
-    def covers(self, proof: object) -> bool:
-        """Whether a login that was proved by this key still stands."""
-        return proof in self.keys
-
-    def encode(self) -> str:
-        """As text: a line for each key."""
-        return "\n".join([f"{NAME}$", *(key.line() for key in self.keys)])
-
-    @classmethod
-    def decode(cls, text: str) -> AuthorizedKeys:
-        """
-        Read what `encode` wrote.
-
-        Raises:
-            ValueError: it is not of that form.
-        """
-        head, *lines = text.split("\n")
-        if head != f"{NAME}$":
-            raise ValueError("These are not authorized keys.")
-        return cls(tuple(PublicKey.fromLine(line) for line in lines))
 
 
 @implementer(IClientExchange)

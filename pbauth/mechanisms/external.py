@@ -1,0 +1,120 @@
+"""
+EXTERNAL (RFC 4422, appendix A), without I/O: the TLS client certificate speaks.
+
+The TLS handshake proved that the client holds the private key of the certificate that it showed.
+Whose key that is, the account says: it lists keys by fingerprint, and who signed the certificate,
+for which name and for how long does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from attrs import field, frozen
+from zope.interface import implementer
+
+from pbauth.errors import ExchangeRefused
+from pbauth.interfaces import IExchange, IMechanism
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
+from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.fingerprints import checkPin
+
+NAME = "EXTERNAL"
+
+
+@frozen
+class CertificateKey:
+    """
+    The key of a TLS client certificate that opens an account.
+
+    Attributes:
+        pin: the fingerprint of the certificate's public key, ``SHA256:...``.
+        label: what its owner calls it.
+    """
+
+    mechanism: ClassVar[str] = NAME
+
+    pin: str = field(converter=checkPin)
+    label: str = field(default="", eq=False, validator=checkLabel)
+
+    @classmethod
+    def fromLine(cls, line: str) -> CertificateKey:
+        """
+        Read what `line` wrote.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        pin, _, label = line.strip().partition(" ")
+        return cls(pin, label.strip())
+
+    def line(self) -> str:
+        """The fingerprint, and the label behind it."""
+        return f"{self.pin} {self.label}".strip()
+
+    def fingerprint(self) -> str:
+        """The fingerprint: ``SHA256:...``."""
+        return self.pin
+
+
+@implementer(IExchange)
+class ExternalServer:
+    """
+    The server's half of one login.
+
+    Args:
+        authorized: the keys of the claimed identity; none, for one that does not exist.
+        pin: the fingerprint of the key that the client proved to hold, or `None`.
+    """
+
+    def __init__(self, authorized: AuthorizedKeys, pin: str | None) -> None:
+        self._authorized = authorized
+        self.proof = None if pin is None else CertificateKey(pin)
+
+    def challenge(self, initial: bytes) -> bytes:
+        """
+        Take the first message, which is empty: acting as somebody else is not supported.
+
+        Raises:
+            ExchangeRefused: it is not.
+        """
+        if initial != b"":
+            raise ExchangeRefused("the first message is not empty")
+        return b""
+
+    def outcome(self, response: bytes) -> bytes:
+        """
+        Take the response, which is empty, and look at the certificate.
+
+        Raises:
+            ExchangeRefused: there is none, or it is not one of the identity's.
+        """
+        if response != b"":
+            raise ExchangeRefused("a response where there is nothing to say")
+        if self.proof is None or not self._authorized.covers(self.proof):
+            raise ExchangeRefused("the certificate is not one of this identity")
+        return b""
+
+
+@implementer(IMechanism)
+@frozen
+class ExternalMechanism:
+    """`EXTERNAL` as a server offers it."""
+
+    name: str = NAME
+    verifierName: str = NAME
+
+    def offeredOn(self, connection: Connection) -> bool:
+        """Where the client showed a certificate."""
+        return connection.peerPin is not None
+
+    def begin(
+        self,
+        name: str,
+        verifier: AuthorizedKeys,
+        connection: Connection,
+        randomBytes: Callable[[int], bytes],
+    ) -> ExternalServer:
+        """Begin the server's half of one login."""
+        return ExternalServer(verifier, connection.peerPin)
