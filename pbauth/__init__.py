@@ -8,6 +8,7 @@ identity proves who it is stands in `pbauth.mechanisms`.
 """
 
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
+from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.client import authIdentity, connect, getObjectAt, logIn
@@ -70,6 +71,7 @@ __all__ = [
     "Broker",
     "CertificateKey",
     "ClientCertificate",
+    "CredAuthorizer",
     "DefaultAuthorizer",
     "Detached",
     "DuplicateIdentity",

@@ -11,9 +11,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
     load_ssh_private_key,
 )
@@ -31,6 +28,7 @@ from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.fingerprints import fingerprintOf
 from pbauth.mechanisms.onemessage import OneMessageClient
 from pbauth.mechanisms.scram import ScramClient, ScramKeys, preparePassword
+from pbauth.trust import privateCertificate
 
 
 def _check(credentials: ICredentials, mechanism: str) -> None:
@@ -337,11 +335,7 @@ class ClientCertificate:
             certificate = x509.load_pem_x509_certificate(data)
         except ValueError:
             raise ValueError(f"{path}: there is no certificate in PEM beside the key.") from None
-        if certificate.public_key() != key.public_key():
-            raise ValueError(f"{path}: the key is not the one of the certificate.")
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        pem += certificate.public_bytes(Encoding.PEM)
-        return cls(ssl.PrivateCertificate.loadPEM(pem))
+        return cls(privateCertificate(key, certificate))
 
     def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
         """

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted.spread.jelly import globalSecurity
 
 from pbauth.broker import Broker, dropConnection
+from pbauth.descriptions import readDescription
 from pbauth.errors import LoginTimeout, ServerNotTrusted
 from pbauth.peers import isLoopback
 from pbauth.trust import clientOptions
@@ -75,7 +76,7 @@ class Target:
             if not IStreamClientEndpoint.providedBy(self.host):
                 raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
             return self.host
-        kind, named, positional = _readDescription(self.host)
+        kind, named, positional = readDescription(self.host)
         host, port = [*positional, "", ""][:2]
         host, port = named.get("host", host), named.get("port", port)
         if kind in ("tls", "ssl") and not (self.trust is None and self.certificate is None):
@@ -168,14 +169,6 @@ def within(
         return result
 
     return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)
-
-
-def _readDescription(description: str) -> tuple[str, dict[str, str], list[str]]:
-    """The parts of an endpoint string: its kind, its named and its other arguments."""
-    kind, *fields = description.replace(r"\:", "\0").split(":")
-    fields = [field.replace("\0", ":") for field in fields]
-    named = dict(field.split("=", 1) for field in fields if "=" in field)
-    return kind, named, [field for field in fields if "=" not in field]
 
 
 def _explain(error: Exception) -> str:

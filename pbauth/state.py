@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from typing import Any
+
+from twisted.internet import ssl
 
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
+from pbauth.trust import makeCertificate
 
 #: Where it is, unless the user says otherwise.
 DEFAULT_FOLDER = "pbauth-state"
 
 _DATABASE = "accounts.sqlite"
+_CERTIFICATE = "server.pem"
 
 
 def openAuthorizer(folder: str, **options: Any) -> SQLAuthorizer:
@@ -29,13 +34,74 @@ def openAuthorizer(folder: str, **options: Any) -> SQLAuthorizer:
     Raises:
         StoreError: the folder can't be made, others can read it, or the database can't be used.
     """
+    _makeFolder(folder)
+    return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
+
+
+def openCertificate(folder: str) -> ssl.PrivateCertificate:
+    """
+    Open the server's own certificate, self-signed; it is made if there is none, and then kept,
+    since clients know the server by its key.
+
+    Args:
+        folder: the path of the state folder.
+
+    Returns:
+        The certificate with its private key.
+
+    Raises:
+        StoreError: it can't be made or read, or others can read it.
+    """
+    _makeFolder(folder)
+    path = os.path.join(folder, _CERTIFICATE)
+    try:
+        if not os.path.exists(path):
+            _writeOnce(path, makeCertificate())
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        with open(path, "rb") as file:
+            pem = file.read()
+    except OSError as error:
+        raise StoreError(f"Can't use {path}: {error.strerror}.") from None
+    if mode & 0o077:
+        raise StoreError(
+            f"Others can read the private key in {path} (mode {mode:04o}). Run: chmod 600 {path}"
+        )
+    try:
+        loaded = ssl.PrivateCertificate.loadPEM(pem)
+    except Exception:
+        # OpenSSL's errors, of which there are many kinds, may show what is in the file.
+        loaded = None
+    if loaded is None:
+        raise StoreError(
+            f"{path} is damaged. Restore it, or remove it: then a new one is made, and clients "
+            "that know the old key have to be told."
+        )
+    return loaded
+
+
+def _writeOnce(path: str, data: bytes) -> None:
+    """Write a private file that is either whole or not there; the first of several wins."""
+    descriptor, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".draft-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+    finally:
+        os.unlink(draft)
+
+
+def _makeFolder(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
         _checkPrivate(folder)
     except OSError as error:
         raise StoreError(f"Can't make the state folder {folder}: {error.strerror}.") from None
-    return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
 
 
 def _checkPrivate(folder: str) -> None:

@@ -96,7 +96,7 @@ def clientOptions(
         return PinnedKey(trust, host, certificate)
     root: Any = trust
     if isinstance(trust, (str, os.PathLike)):
-        root = ssl.trustRootFromCertificates(_read(trust))
+        root = ssl.trustRootFromCertificates(readCertificates(trust))
     return ssl.optionsForClientTLS(host, trustRoot=root, clientCertificate=certificate)
 
 
@@ -105,6 +105,7 @@ def serverOptions(
     *,
     askForCertificate: bool = False,
     chain: Sequence[ssl.Certificate] = (),
+    dhParameters: bytes | None = None,
 ) -> ssl.CertificateOptions:
     """
     How to take connections by TLS.
@@ -114,6 +115,7 @@ def serverOptions(
         askForCertificate: ask clients for a certificate, for the mechanism `EXTERNAL`. Whether
             they show one is up to them; who signed it does not matter, since accounts list keys.
         chain: the certificates between the server's and its authority's.
+        dhParameters: for Diffie-Hellman, in PEM; TLS 1.3 needs none.
 
     Returns:
         The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and its like.
@@ -123,6 +125,7 @@ def serverOptions(
         certificate=certificate.original,
         extraCertChain=[each.original for each in chain],
         raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
+        dhParameters=None if dhParameters is None else ssl.DiffieHellmanParameters(dhParameters),
     )
     if askForCertificate:
         options.getContext().set_verify(SSL.VERIFY_PEER, _takeAny)
@@ -133,7 +136,38 @@ def _takeAny(connection: Any, certificate: Any, code: int, depth: int, ok: int) 
     return True
 
 
-def _read(path: str | os.PathLike[str]) -> list[ssl.Certificate]:
+def privateCertificate(key: Any, certificate: x509.Certificate) -> ssl.PrivateCertificate:
+    """
+    Put a certificate and its private key together.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    if certificate.public_key() != key.public_key():
+        raise ValueError("The private key is not the one of the certificate.")
+    return ssl.PrivateCertificate.loadPEM(_dump(key, certificate))
+
+
+def _dump(key: Any, certificate: x509.Certificate) -> bytes:
+    dumped: bytes = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return dumped + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def readCertificates(path: str | os.PathLike[str]) -> list[ssl.Certificate]:
+    """
+    Args:
+        path: of a PEM file.
+
+    Returns:
+        The certificates in it.
+
+    Raises:
+        ValueError: it can't be read, or holds none.
+    """
     try:
         with open(path, "rb") as file:
             found = x509.load_pem_x509_certificates(file.read())
@@ -192,8 +226,4 @@ def makeCertificate(
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    return _dump(key, certificate)

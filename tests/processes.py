@@ -32,6 +32,7 @@ class Program(ProcessProtocol):
         stdin: what the program reads; then its standard input ends. `None`: it stays open,
             for `write`.
         directory: where it runs.
+        descriptors: more file descriptors for the program: its number, and ours.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Program(ProcessProtocol):
         *arguments: str,
         stdin: str | None = "",
         directory: str | None = None,
+        descriptors: dict[int, int] | None = None,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -56,6 +58,7 @@ class Program(ProcessProtocol):
             [sys.executable, *arguments],
             {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             directory,
+            childFDs={0: "w", 1: "r", 2: "r", **(descriptors or {})},
         )
 
     @property

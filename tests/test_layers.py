@@ -32,7 +32,7 @@ FLOORS = [
         "hashing",
     ],
     ["sessions", "identity", "perspective", "authorizer", "service"],
-    ["policy", "peers", "reactors", "trust"],
+    ["policy", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
         "broker",
@@ -44,7 +44,7 @@ FLOORS = [
         "client",
         "connector",
     ],
-    ["authorizers", "authorizers.sql", "testing"],
+    ["authorizers", "authorizers.sql", "authorizers.cred", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
     ["cli.running", "cli.passwords", "cli.users", "cli.keys", "cli.calls", "cli", "__main__"],
 ]

@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -24,16 +23,16 @@ from zope.interface.verify import verifyObject
 from pbauth import (
     Hashing,
     IPerspectiveServiceFactory,
+    PlainPassword,
+    Policy,
     SQLAuthorizer,
     Unauthorized,
     connect,
     getObjectAt,
 )
 from pbauth.echo import EchoService, EchoServiceFactory
-from pbauth.mechanisms.fingerprints import fingerprintOf
-from pbauth.tap import Options, findFactories
+from pbauth.tap import Options, findFactories, makeService
 from pbauth.testing import MemoryServer
-from pbauth.trust import makeCertificate
 from tests.processes import PBAUTH, TWIST, TWISTD, Program, run
 
 ROOT = str(Path(__file__).parent.parent)
@@ -53,6 +52,15 @@ class Factory:
         return EchoService(serviceName, authorizer=authorizer)
 
 dropped = Factory()
+"""
+
+
+#: Starts a program with a socket, as systemd does.
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="port")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
@@ -116,12 +124,8 @@ class ServerTests(TestCase):
 
     async def test_publicKeys(self) -> None:
         """A user logs in by a key, over TLS with a pinned server, as long as the key is let in."""
-        pem = os.path.abspath(self.mktemp())
-        Path(pem).write_bytes(makeCertificate())
-        pin = fingerprintOf(x509.load_pem_x509_certificate(Path(pem).read_bytes()))
-        server = await self.serve(
-            "--port", f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
-        )
+        server = await self.serve("--port", "ssl:0:interface=127.0.0.1")
+        pin = (await server.waitFor(r"with the key (SHA256:\S+)"))[1]
         key = Ed25519PrivateKey.generate()
         private, public = (os.path.abspath(self.mktemp()) for _ in "12")
         Path(private).write_bytes(
@@ -149,6 +153,53 @@ class ServerTests(TestCase):
         again = await run(*PBAUTH, "--state", self.state, "user", "rmkey", "alice", "laptop")
         self.assertEqual(again.exitCode, 1)
         self.assertIn("pbauth user keys alice", again.output)
+
+    async def test_auth(self) -> None:
+        """Passwords of a file that is not ours; keys of ours. The server keeps its certificate."""
+        passwords = os.path.abspath(self.mktemp())
+        Path(passwords).write_text("alice:swordfish\n")
+        pins = set()
+        for _ in "12":
+            server = await self.serve(
+                "--auth", f"file:{passwords}", "--port", "ssl:0:interface=127.0.0.1"
+            )
+            pins.add((await server.waitFor(r"with the key (SHA256:\S+)"))[1])
+            await server.stop()
+        server = await self.serve(
+            *("--auth", f"file:{passwords}", "--port", "ssl:0:interface=127.0.0.1")
+        )
+        await self.addAlice("echo")
+        (pin,) = pins
+        where = f"tls:127.0.0.1:{await self.portOf(server)}"
+        perspective = await connect(
+            where, None, "alice", PlainPassword("swordfish"), "echo", trust=pin
+        )
+        self.assertEqual(await perspective.callRemote("whoami"), ("alice", "alice"))
+        perspective.broker.transport.loseConnection()
+        await perspective.broker.whenClosed()
+        with self.assertRaises(Unauthorized):
+            await connect(where, None, "alice", PlainPassword("secret"), "echo", trust=pin)
+        self.assertNotIn("swordfish", server.output)
+
+    async def test_systemd(self) -> None:
+        """A socket that systemd opened."""
+        listening = socket.socket()
+        self.addCleanup(listening.close)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        server = Program(
+            *("-c", AS_SYSTEMD, str(listening.fileno())),
+            *(*TWISTD, "--state", self.state, "--port", "systemd:domain=INET:index=0"),
+            descriptors={listening.fileno(): listening.fileno()},
+            PYTHONPATH=ROOT,
+        )
+        self.addCleanup(server.stop)
+        await server.waitFor(f"Listening on 127.0.0.1:{port}")
+        await self.addAlice("echo")
+        perspective = await connect("127.0.0.1", port, "alice", "secret", "echo")
+        perspective.broker.transport.loseConnection()
+        await perspective.broker.whenClosed()
 
     async def test_changesCountAtTheNextLogin(self) -> None:
         """What the command changes, a running server knows at the next login."""
@@ -275,12 +326,50 @@ class PluginTests(SynchronousTestCase):
         self.assertEqual(factory, EchoServiceFactory())
 
     def test_defaults(self) -> None:
-        """Without options: the echo service, on loopback."""
+        """Without options: the echo service, by TLS on loopback, with the default policy."""
         options = Options()
         options.parseOptions([])
-        self.assertEqual(options["ports"], ["tcp:8787:interface=127.0.0.1"])
+        self.assertEqual(options["ports"], ["ssl:8787:interface=127.0.0.1"])
+        self.assertEqual(options.policy(), Policy(defaultService="echo"))
         self.assertEqual(list(options["services"]), ["echo"])
         self.assertEqual(options["state"], "pbauth-state")
+
+    def test_policy(self) -> None:
+        """What the options say of the policy."""
+        for arguments, policy in [
+            (
+                ["--mechanism", "EXTERNAL", "--mechanism", "ED25519"],
+                {"mechanisms": ["EXTERNAL", "ED25519"]},
+            ),
+            (["--auth", "memory:alice:secret"], {"mechanisms": ["PLAIN", "ED25519"]}),
+            (["--legacy-login", "--guest", "nobody"], {"legacyLogin": True, "guest": "nobody"}),
+        ]:
+            options = Options()
+            options.parseOptions(arguments)
+            self.assertEqual(options.policy(), Policy(defaultService="echo", **policy))
+        options = Options()
+        options.parseOptions(["--service", "echo", "--service", "e=pbauth.echo.EchoService"])
+        self.assertIsNone(options.policy().defaultService)
+
+    def test_mistakes(self) -> None:
+        """Options that make no sense are said to, in one line, and nothing is made."""
+        state = self.mktemp()
+        for arguments, said in [
+            (["--mechanism", "ROT13"], "There is no mechanism 'ROT13'"),
+            (["--auth", "nonsense:x"], "--auth nonsense"),
+            (["--auth", "anonymous"], "--auth anonymous"),
+            (["--default-service", "chess"], "there is no such --service"),
+            (["--guest", "a\nb"], "control characters"),
+            (["--port", "tcp:8787"], "--insecure"),
+            (["--port", "ssl:8787:/no/such/file"], "No such file"),
+        ]:
+            with self.assertRaises(SystemExit) as raised:
+                options = Options()
+                options.parseOptions(["--state", state, *arguments])
+                makeService(options)
+            self.assertIn(said, str(raised.exception))
+            self.assertNotIn("\n", str(raised.exception))
+        self.assertFalse(os.path.exists(state))
 
     def test_eachClientIsItself(self) -> None:
         """Two identities with a key to the same perspective are told apart by echo."""
