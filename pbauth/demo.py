@@ -104,7 +104,7 @@ class ServerProcess(ProcessProtocol):
         self._ended: Deferred[None] = Deferred()
         arguments = [
             *(sys.executable, "-m", "twisted", "--log-format=text", "pbauth"),
-            *("--state", state, "--port", "tcp:0:interface=127.0.0.1"),
+            *("--state", state, "--port", "ssl:0:interface=127.0.0.1"),
             *("--service", "demo=pbauth.demo.DemoService"),
         ]
         self._process = reactor.spawnProcess(self, sys.executable, arguments, os.environ)
@@ -178,9 +178,13 @@ async def runDemo(reactor: Any, tell: _Tell) -> None:
         await _addUsers(reactor, state, passwords, tell)
         server = ServerProcess(reactor, state)
         try:
-            port = int((await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+)"))[1])
-            tell(f"A server process listens on 127.0.0.1, port {port}.")
-            await _useServer(reactor, server, port, passwords, tell)
+            said = await server.waitFor(
+                r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)"
+            )
+            port, key = said.groups()
+            tell(f"A server process listens on 127.0.0.1, port {port}, by TLS.")
+            tell(f"Its clients know it by its key: {key}")
+            await _useServer(reactor, server, (f"tls:127.0.0.1:{port}", key), passwords, tell)
         finally:
             await server.stop()
     tell("The server is stopped, and its folder removed. That was all.")
@@ -199,15 +203,21 @@ async def _addUsers(reactor: Any, state: str, passwords: dict[str, str], tell: _
 
 
 async def _useServer(
-    reactor: Any, server: ServerProcess, port: int, passwords: dict[str, str], tell: _Tell
+    reactor: Any,
+    server: ServerProcess,
+    where: tuple[str, str],
+    passwords: dict[str, str],
+    tell: _Tell,
 ) -> None:
+    endpoint, key = where
     credentials = {name: Password(password) for name, password in passwords.items()}
 
     def logIn(
         name: str, credential: Password, perspective: str, client: Any = None
     ) -> Deferred[Any]:
         return connect(
-            *("127.0.0.1", port, name, credential, "demo", perspective, client, PATIENCE),
+            *(endpoint, None, name, credential, "demo", perspective, client, PATIENCE),
+            trust=key,
             reactor=reactor,
         )
 
@@ -224,9 +234,8 @@ async def _useServer(
             raise DemoFailed(f"{name} got the answer of somebody else: {answer}")
         tell(f"    it answers: {answer}")
 
-    await _expectRefusal(
-        logIn("alice", Password("a wrong guess"), "alice"), Unauthorized, "a wrong password"
-    )
+    wrong = logIn("alice", Password("a wrong guess"), "alice")
+    await _expectRefusal(wrong, Unauthorized, "a wrong password")
     tell("alice with a wrong password: refused.")
     await _expectRefusal(
         logIn("alice", credentials["alice"], "bob"), KeyNotFound, "a key that she does not hold"

@@ -190,23 +190,26 @@ class Exchanges:
 
     async def _byVerifier(self, name: str, mechanism: IMechanism, connection: Connection) -> Claim:
         identity = await self.findIdentity(name)
-        verifier = None
-        if identity is not None:
-            verifier = (await maybeDeferred(identity.getVerifiers)).get(mechanism.verifierName)
+        verifier, decoy = await self._getVerifiers(identity, name, mechanism.verifierName)
         if verifier is None:
-            identity = None
-            verifier = await maybeDeferred(
-                self._authorizer.getDecoyVerifier, name, mechanism.verifierName
-            )
+            identity, verifier = None, decoy
         exchange = mechanism.begin(name, verifier, connection, secrets.token_bytes)
         return Claim(name, mechanism.name, identity, exchange)
 
     async def _byMD5(self, name: str) -> Claim:
         identity = await self.findIdentity(name)
+        verifier, decoy = await self._getVerifiers(identity, name, md5.NAME)
         if identity is None:
-            challenge = secrets.token_bytes(md5.CHALLENGE_BYTES)
-            verifier = await maybeDeferred(self._authorizer.getDecoyVerifier, name, md5.NAME)
+            verifier, challenge = decoy, secrets.token_bytes(md5.CHALLENGE_BYTES)
         else:
             challenge = await maybeDeferred(identity.challenge)
-            verifier = (await maybeDeferred(identity.getVerifiers)).get(md5.NAME)
         return Claim(name, md5.NAME, identity, MD5Exchange(identity, verifier, challenge))
+
+    async def _getVerifiers(
+        self, identity: IIdentity | None, name: str, mechanism: str
+    ) -> tuple[Any, Any]:
+        # The decoy is made for known names as well, so that they cost the same work.
+        decoy = await maybeDeferred(self._authorizer.getDecoyVerifier, name, mechanism)
+        if identity is None:
+            return None, decoy
+        return (await maybeDeferred(identity.getVerifiers)).get(mechanism), decoy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from typing import Any
 
 from twisted.cred.credentials import Anonymous as StockAnonymous
@@ -120,19 +122,42 @@ class AuthServTests(WireTestCase):
         self.assertEqual(known[1], unknown[1])
 
     def test_unknownNameCostsTheSameWork(self) -> None:
-        """The store is asked as often for an unknown name as for a known one."""
-        asked: list[str] = []
-        find = self.memory.authorizer.getIdentityRequest
+        """
+        The store is asked as often, and as many hashes are made, for a name that does not exist,
+        for one that has no password, for a locked account, and for one with a wrong password.
+        """
+        self.memory.addUser("nopass", "secret").setPassword(None)
+        self.memory.addUser("locked", "secret").locked = True
+        work: list[str] = []
 
-        def count(name: str) -> Any:
-            asked.append(name)
-            return find(name)
+        def count(holder: Any, name: str) -> None:
+            original = getattr(holder, name)
 
-        self.memory.authorizer.getIdentityRequest = count
-        for name in ("alice", "mallory"):
+            def counted(*arguments: Any, **keywords: Any) -> Any:
+                work.append(name)
+                return original(*arguments, **keywords)
+
+            self.patch(holder, name, counted)
+
+        costs = []
+        for name in ("alice", "mallory", "nopass", "locked"):
             client, challenger = self.scram(self.root(), name, "wrong")
-            self.refusal(challenger, "respond", client.get_client_final().encode())
-        self.assertEqual(asked, ["alice", "mallory"])
+            # What the client of this test hashes does not count.
+            response = client.get_client_final().encode()
+            costs.append((name, response, challenger, client))
+        count(self.memory.authorizer, "getIdentityRequest")
+        for holder, name in ((hmac, "digest"), (hashlib, "sha256"), (hashlib, "pbkdf2_hmac")):
+            count(holder, name)
+        works = []
+        for name, response, challenger, _ in costs:
+            self.ask(self.root(), "username", name, SCRAM, f"n,,n={name},r=nonce".encode())
+            self.refusal(challenger, "respond", response)
+            works.append(sorted(work))
+            work.clear()
+        self.assertEqual(works[0].count("getIdentityRequest"), 1)
+        self.assertGreater(works[0].count("digest"), 2)
+        self.assertNotIn("pbkdf2_hmac", works[0])
+        self.assertEqual(works[1:], [works[0]] * 3)
 
 
 class AuthChallengerTests(WireTestCase):
