@@ -112,6 +112,8 @@ def describe(failure):
     kind = "unauthorized" if failure.check(UnauthorizedLogin) else "error"
     name = getattr(failure.value, "remoteType", failure.type)
     name = name.decode() if isinstance(name, bytes) else str(name)
+    # The way to tell errors apart whose classes are not known.
+    assert failure.check(name), name
     return f"{kind} {name}: {failure.getErrorMessage()}"
 
 

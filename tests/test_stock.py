@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -88,10 +88,8 @@ class Stock:
 class StockClientTests(ServingTestCase):
     """Against pbauth's own factory."""
 
-    policy: ClassVar = POLICY
-
-    def makeFactory(self, authorizer: Any, policy: Policy) -> Any:
-        return AuthServerFactory(authorizer, policy)
+    def makeFactory(self, authorizer: Any) -> Any:
+        return AuthServerFactory(authorizer, POLICY)
 
     def setUp(self) -> None:
         services = MultiService()
@@ -101,7 +99,7 @@ class StockClientTests(ServingTestCase):
         self.alice = self.addUser("alice", ("game", "alice"))
         self.addUser("guest", ("game", "guest"))
         self.addUser("keyless")
-        self.client = Stock(self, self.listen(self.makeFactory(authorizer, self.policy)))
+        self.client = Stock(self, self.listen(self.makeFactory(authorizer)))
 
     def addUser(self, name: str, *keys: tuple[str, str]) -> Any:
         identity = self.authorizer.createIdentity(name)
@@ -203,8 +201,8 @@ class StockClientTests(ServingTestCase):
 class StockServerTests(StockClientTests):
     """Against the factory of stock Twisted: stock PB at both ends."""
 
-    def makeFactory(self, authorizer: Any, policy: Policy) -> Any:
-        return pb.PBServerFactory(AuthRoot(authorizer, policy))
+    def makeFactory(self, authorizer: Any) -> Any:
+        return pb.PBServerFactory(AuthRoot(authorizer, POLICY))
 
 
 class NotLetInTests(ServingTestCase):
@@ -212,7 +210,7 @@ class NotLetInTests(ServingTestCase):
 
     async def test_off(self) -> None:
         """By default stock clients are refused in words that they understand."""
-        for policy, guest in [
+        for policy, refusal in [
             (Policy(), "error pbauth.errors.MechanismNotSupported: "),
             (Policy(legacyLogin=True), "error pbauth.errors.MechanismNotSupported: "),
             (
@@ -223,7 +221,7 @@ class NotLetInTests(ServingTestCase):
             authorizer = DefaultAuthorizer(hashing=Hashing.CHEAPEST)
             client = Stock(self, self.listen(AuthServerFactory(authorizer, policy)))
             for _ in "12":
-                self.assertIn(guest, await client.begin("anonymous"))
+                self.assertIn(refusal, await client.begin("anonymous"))
             self.assertRegex(
                 await client.begin("login", "alice", "secret"), "^(unauthorized|error) pbauth"
             )
