@@ -2,8 +2,9 @@
 The logins of Twisted 1.x and of stock Twisted, by PB-MD5; off unless the policy lets them in.
 
 The objects here stand in front of those of `pbauth.root` and of a session, and answer as those
-clients expect.  Such a client does not have pbauth: it drops the connection when it meets one of our
-errors as itself, and the call never ends.  So every error that goes to it is one that it can read.
+clients expect.  Such a client does not have pbauth: it drops the connection when it meets one of
+our errors as itself, and the call never ends.  So every error that goes to it is one that it can
+read.
 """
 
 from __future__ import annotations
