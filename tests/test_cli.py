@@ -11,11 +11,13 @@ from typing import Any
 
 from click.testing import CliRunner
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import DefaultAuthorizer, Hashing, SQLAuthorizer, Unauthorized
 from pbauth.admin import Administration, UnknownKey, UnknownUser
 from pbauth.cli import main
+from pbauth.mechanisms import md5, scram
 from tests.processes import PBAUTH, Program, run
 
 ROOT = str(Path(__file__).parent.parent)
@@ -100,6 +102,26 @@ class CommandTests(TestCase):
         program = await self.pbauth("user", "remove", "alice")
         self.assertEqual((program.output, program.exitCode), ("Removed alice.\n", 0))
 
+    async def test_legacy(self) -> None:
+        """The MD5 verifier is kept where it was asked for, and goes with the password."""
+        authorizer = None
+        for arguments, kept in [
+            (["add", "alice", "--legacy"], {scram.NAME, md5.NAME}),
+            (["passwd", "alice"], {scram.NAME}),
+            (["passwd", "--legacy", "alice"], {scram.NAME, md5.NAME}),
+            (["add", "bob"], {scram.NAME}),
+        ]:
+            program = await self.pbauth("user", *arguments, "--password-stdin", stdin="secret\n")
+            self.assertEqual(program.exitCode, 0, program.output)
+            authorizer = authorizer or self.authorizer()
+            name = "bob" if "bob" in arguments else "alice"
+            identity = await authorizer.getIdentityRequest(name)
+            verifiers = await identity.getVerifiers()
+            self.assertEqual(set(verifiers), kept)
+            if md5.NAME in kept:
+                challenge = identity.challenge()
+                await identity.verifyPassword(challenge, pb.respond(challenge, b"secret"))
+
     async def test_stateFolderIsPrivate(self) -> None:
         """The folder is made for its owner only, and so is the database."""
         await self.pbauth("user", "list")
@@ -148,6 +170,19 @@ class CommandTests(TestCase):
             self.assertEqual(connection.execute("PRAGMA foreign_key_check").fetchall(), [])
         finally:
             connection.close()
+
+
+class HelpTests(SynchronousTestCase):
+    """What the command says about itself."""
+
+    def test_priceOfLegacy(self) -> None:
+        """Whoever looks up --legacy is told what it costs."""
+        for verb in ("add", "passwd"):
+            ran = CliRunner().invoke(main, ["user", verb, "--help"])
+            self.assertEqual(ran.exit_code, 0)
+            words = " ".join(ran.output.split())
+            self.assertIn("--legacy Also keep the MD5 verifier", words)
+            self.assertIn("it is as good as the password.", words)
 
 
 class MistakeTests(SynchronousTestCase):

@@ -13,7 +13,7 @@ from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import Unauthorized, connect
-from tests.processes import Program, run
+from tests.processes import PBAUTH, Program, run
 
 LISTINGS = Path(__file__).parent.parent / "docs" / "listings"
 
@@ -128,6 +128,30 @@ class ListingTests(ListingTestCase):
         for name, password in (("alice", "bob's password"), ("mallory", "alice's password")):
             with self.assertRaises(Unauthorized):
                 await connect("127.0.0.1", int(port), name, password, "greetings")
+
+    async def test_stock(self) -> None:
+        """A server for clients of stock Twisted, and one of them; accounts by the command."""
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        for arguments in (
+            ["user", "add", "--legacy", "worker1", "--password-stdin"],
+            ["key", "grant", "worker1", "builds"],
+        ):
+            program = await run(*PBAUTH, *arguments, stdin="secret\n", directory=folder)
+            self.assertEqual(program.exitCode, 0, program.output)
+        server = self.start("stockserver.py", "0", directory=folder)
+        port = (await server.waitFor(r"listening on 127\.0\.0\.1:(\d+)"))[1]
+        refused = self.start("stockclient.py", port, stdin="wrong\n")
+        await refused.whenEnded()
+        self.assertRegex(refused.output, "^refused: Login refused: .*\n$")
+        self.assertEqual(refused.exitCode, 1)
+        client = self.start("stockclient.py", port, stdin="secret\n")
+        await client.whenEnded()
+        self.assertEqual((client.output, client.exitCode), ("welcome, worker1\n", 0))
+        await server.waitFor("worker1 detached")
+        self.assertEqual(
+            server.output.splitlines()[1:], ["worker1 attached, version 1.0", "worker1 detached"]
+        )
 
     async def test_readme(self) -> None:
         """The server and the client of the README, on any free port."""

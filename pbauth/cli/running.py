@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from pbauth.admin import Administration, UnknownKey, UnknownPublicKey, UnknownUser
 from pbauth.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
+from pbauth.hashing import Hashing
 from pbauth.state import openAuthorizer
 
 _Result = TypeVar("_Result")
@@ -72,6 +73,7 @@ def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
 def administer(
     context: click.Context,
     operation: Callable[[Administration], Coroutine[Any, Any, _Result]],
+    hashing: Hashing = Hashing(),  # noqa: B008 - immutable
 ) -> _Result:
     """
     Do something to the accounts.
@@ -79,13 +81,14 @@ def administer(
     Args:
         context: holds the state folder.
         operation: takes the administration.
+        hashing: how new passwords become verifiers.
 
     Returns:
         What that returns.
     """
 
     async def main(reactor: Any) -> _Result:
-        authorizer = openAuthorizer(context.obj, reactor=reactor)
+        authorizer = openAuthorizer(context.obj, hashing=hashing, reactor=reactor)
         try:
             return await operation(Administration(authorizer))
         finally:

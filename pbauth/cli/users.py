@@ -8,7 +8,15 @@ import click
 
 from pbauth.cli.passwords import passwordOption, readPassword
 from pbauth.cli.running import administer
+from pbauth.hashing import Hashing
 from pbauth.mechanisms.ed25519 import PublicKey
+
+legacyOption = click.option(
+    "--legacy",
+    is_flag=True,
+    help="Also keep the MD5 verifier that clients of stock Twisted and of Twisted 1.x need. "
+    "Whoever steals it can log in with it: it is as good as the password.",
+)
 
 
 @click.group()
@@ -19,11 +27,12 @@ def user() -> None:
 @user.command("add")
 @click.argument("name")
 @passwordOption
+@legacyOption
 @click.pass_context
-def addUser(context: click.Context, name: str, password_stdin: bool) -> None:
+def addUser(context: click.Context, name: str, password_stdin: bool, legacy: bool) -> None:
     """Add a user. Grant them keys after that: pbauth key grant NAME SERVICE"""
     password = readPassword(password_stdin, confirm=True)
-    administer(context, lambda admin: admin.addUser(name, password))
+    administer(context, lambda admin: admin.addUser(name, password), Hashing(md5=legacy))
     click.echo(f"Added {name}.")
 
 
@@ -39,11 +48,12 @@ def removeUser(context: click.Context, name: str) -> None:
 @user.command("passwd")
 @click.argument("name")
 @passwordOption
+@legacyOption
 @click.pass_context
-def setPassword(context: click.Context, name: str, password_stdin: bool) -> None:
-    """Give a user a new password."""
+def setPassword(context: click.Context, name: str, password_stdin: bool, legacy: bool) -> None:
+    """Give a user a new password. Without --legacy an MD5 verifier of the old one goes, too."""
     password = readPassword(password_stdin, confirm=True)
-    administer(context, lambda admin: admin.setPassword(name, password))
+    administer(context, lambda admin: admin.setPassword(name, password), Hashing(md5=legacy))
     click.echo(f"Changed the password of {name}.")
 
 
