@@ -13,6 +13,7 @@ from docutils.parsers.rst import Directive, directives
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.cli import main
+from pbauth.policy import MECHANISMS
 from pbauth.tap import Options
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +79,24 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(named, {page.stem for page in DOCS.glob("*.rst")} - {"index"})
 
 
+class MechanismsPageTests(SynchronousTestCase):
+    """The page that says who gains what."""
+
+    def test_tests(self) -> None:
+        """The tests that it names are there."""
+        sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+        there = set(re.findall(r"def (test_\w+)\(", sources))
+        named = set(re.findall(r"``(test_\w+)``", (DOCS / "mechanisms.rst").read_text()))
+        self.assertGreater(len(named), 20)
+        self.assertEqual(named - there, set())
+
+    def test_mechanisms(self) -> None:
+        """It has a section for each mechanism."""
+        text = (DOCS / "mechanisms.rst").read_text()
+        for name in MECHANISMS | {"PB-MD5"}:
+            self.assertIn(f"\n``{name}``\n---", text)
+
+
 class ReadmeTests(SynchronousTestCase):
     """What the README shows."""
 
@@ -105,7 +124,7 @@ class ReadmeTests(SynchronousTestCase):
         for option in Options().longOpt:
             name = option.rstrip("=")
             if name not in ("help", "version"):
-                self.assertIn(f"``--{name} ", self.text)
+                self.assertRegex(self.text, f"``--{name}[ `]")
         for name, command in main.commands.items():
             if hasattr(command, "commands"):
                 for verb in command.commands:

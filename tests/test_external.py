@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import ssl
 from twisted.internet.defer import maybeDeferred
+from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
@@ -44,7 +45,7 @@ from pbauth.mechanisms.external import NAME, ExternalMechanism, ExternalServer
 from pbauth.mechanisms.fingerprints import fingerprintOf
 from pbauth.testing import MemoryServer, RecordingService
 from pbauth.trust import makeCertificate, serverOptions
-from tests.test_trust import TLSTestCase
+from tests.test_trust import Relay, TLSTestCase
 
 PIN = "SHA256:" + "A" * 43 + "="
 OTHER = "SHA256:" + "B" * 42 + "A="
@@ -240,6 +241,22 @@ class LoginTests(TLSTestCase):
         with self.assertRaises(KeyError):
             alice.removePublicKey(mine.publicKey)
         await self.hangUp(perspective)
+
+    async def test_relayHasNoCertificate(self) -> None:
+        """Who stands in the middle can't show the client's certificate to the server."""
+        port = self.serveExternal()
+        mine = self.certificate()
+        await self.addAlice(mine)
+        root = await getObjectAt(f"tls:127.0.0.1:{port}", None, trust=self.pin)
+        relay = Relay(root)
+        pem = makeCertificate()
+        self.pin = pinOf(pem)
+        middle = self.listen(pb.PBServerFactory(relay), pem)
+        with self.assertRaises(MechanismNotSupported):
+            await self.logIn(middle, mine)
+        self.assertFalse(relay.won)
+        self.assertEqual(self.game.events, [])
+        await self.hangUp(root)
 
     async def test_withoutCertificate(self) -> None:
         """A client without one logs in by its password, and is not offered EXTERNAL."""
