@@ -8,7 +8,7 @@ from twisted.internet.defer import maybeDeferred
 
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import IIdentity
-from pbauth.mechanisms.ed25519 import PublicKey
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.names import checkName
 
 
@@ -57,9 +57,13 @@ class Administration:
     def __init__(self, authorizer: Any) -> None:
         self._authorizer = authorizer
 
-    async def addUser(self, name: str, password: str) -> None:
+    async def addUser(self, name: str, password: str | None) -> None:
         """
         Add an identity.
+
+        Args:
+            name: of the identity.
+            password: of the identity; `None`: it logs in in some other way.
 
         Raises:
             DuplicateIdentity: the name is taken.
@@ -151,7 +155,7 @@ class Administration:
         identity = await self._find(name)
         return identity.getAllKeys()
 
-    async def addPublicKeys(self, name: str, keys: list[PublicKey]) -> None:
+    async def addPublicKeys(self, name: str, keys: list[AuthorizedKey]) -> None:
         """
         Let public keys in.
 
@@ -163,7 +167,7 @@ class Administration:
             identity.addPublicKey(key)
         await maybeDeferred(identity.save)
 
-    async def listPublicKeys(self, name: str) -> list[PublicKey]:
+    async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:
         """
         Returns:
             The public keys of an identity.

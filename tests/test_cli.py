@@ -18,7 +18,9 @@ from pbauth import DefaultAuthorizer, Hashing, SQLAuthorizer, Unauthorized
 from pbauth.admin import Administration, UnknownKey, UnknownUser
 from pbauth.cli import main
 from pbauth.mechanisms import md5, scram
+from pbauth.trust import makeCertificate
 from tests.processes import PBAUTH, Program, run
+from tests.test_external import pinOf
 
 ROOT = str(Path(__file__).parent.parent)
 JUNK = b"this is no database" * 100
@@ -122,6 +124,23 @@ class CommandTests(TestCase):
                 challenge = identity.challenge()
                 await identity.verifyPassword(challenge, pb.respond(challenge, b"secret"))
 
+    async def test_certificates(self) -> None:
+        """Certificates open accounts as keys do; an account may do without a password."""
+        pem = self.mktemp()
+        Path(pem).write_bytes(makeCertificate())
+        pin = pinOf(Path(pem).read_bytes())
+        for arguments, said in [
+            (["add", "alice", "--no-password"], "Added alice.\n"),
+            (["addkey", "alice", pem], f"Added {pin} pbauth\n"),
+            (["keys", "alice"], f"{pin}\tpbauth\n"),
+            (["rmkey", "alice", pin], f"Removed {pin}.\n"),
+            (["keys", "alice"], ""),
+        ]:
+            program = await self.pbauth("user", *arguments)
+            self.assertEqual((program.output, program.exitCode), (said, 0))
+        identity = await self.authorizer().getIdentityRequest("alice")
+        self.assertEqual(await identity.getVerifiers(), {})
+
     async def test_stateFolderIsPrivate(self) -> None:
         """The folder is made for its owner only, and so is the database."""
         await self.pbauth("user", "list")
@@ -204,6 +223,19 @@ class MistakeTests(SynchronousTestCase):
     def test_noTerminal(self) -> None:
         """Without a terminal, the way around is named."""
         self.assertIn("--password-stdin", self.mistake("user", "add", "alice", stdin="x"))
+
+    def test_keyFiles(self) -> None:
+        """Files that hold no public key, or one of another type."""
+        for data, said in [
+            (b"", "no public key"),
+            (b"ssh-rsa AAAA laptop\n", "ssh-keygen -t ed25519"),
+            (b"\xff\xfe", "decode"),
+            (b"-----BEGIN CERTIFICATE-----\njunk\n", "PEM"),
+        ]:
+            path = self.mktemp()
+            Path(path).write_bytes(data)
+            self.assertIn(said, self.mistake("user", "addkey", "alice", path))
+        self.assertFalse(os.path.exists(self.state))
 
     def test_noPassword(self) -> None:
         """An empty standard input holds no password."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from cryptography import x509
 
 from pbauth.cli.passwords import passwordOption, readPassword
 from pbauth.cli.running import administer
 from pbauth.hashing import Hashing
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.ed25519 import PublicKey
+from pbauth.mechanisms.external import CertificateKey
+from pbauth.mechanisms.fingerprints import fingerprintOf
 
 legacyOption = click.option(
     "--legacy",
@@ -28,10 +32,15 @@ def user() -> None:
 @click.argument("name")
 @passwordOption
 @legacyOption
+@click.option("--no-password", is_flag=True, help="No password: they log in in some other way.")
 @click.pass_context
-def addUser(context: click.Context, name: str, password_stdin: bool, legacy: bool) -> None:
+def addUser(
+    context: click.Context, name: str, password_stdin: bool, legacy: bool, no_password: bool
+) -> None:
     """Add a user. Grant them keys after that: pbauth key grant NAME SERVICE"""
-    password = readPassword(password_stdin, confirm=True)
+    if no_password and (password_stdin or legacy):
+        raise click.UsageError("--no-password goes without --password-stdin and --legacy.")
+    password = None if no_password else readPassword(password_stdin, confirm=True)
     administer(context, lambda admin: admin.addUser(name, password), Hashing(md5=legacy))
     click.echo(f"Added {name}.")
 
@@ -80,20 +89,33 @@ def unlockUser(context: click.Context, name: str) -> None:
 @click.argument("file", type=click.File(), default="-")
 @click.pass_context
 def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
-    """Let public keys of a user in: lines as in OpenSSH's authorized_keys or .pub files.
+    """Let public keys of a user in: lines as in OpenSSH's authorized_keys or .pub files, or TLS
+    client certificates in PEM.
 
     They are read from FILE, or from standard input.
     """
-    lines = [line for line in file.read().splitlines() if line.strip() and line[0] != "#"]
     try:
-        keys = [PublicKey.fromLine(line) for line in lines]
+        keys = _readKeys(file.read())
     except ValueError as mistake:
-        raise click.ClickException(str(mistake)) from None
+        raise click.ClickException(f"{file.name}: {mistake}") from None
     if not keys:
         raise click.ClickException(f"There is no public key in {file.name}.")
     administer(context, lambda admin: admin.addPublicKeys(name, keys))
     for each in keys:
         click.echo(f"Added {each.fingerprint()} {each.label}".rstrip())
+
+
+def _readKeys(text: str) -> list[AuthorizedKey]:
+    if "-----BEGIN CERTIFICATE-----" in text:
+        certificates = x509.load_pem_x509_certificates(text.encode("utf-8"))
+        return [CertificateKey(fingerprintOf(each), _commonName(each)) for each in certificates]
+    lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
+    return [PublicKey.fromLine(line) for line in lines]
+
+
+def _commonName(certificate: x509.Certificate) -> str:
+    found = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
 
 
 @user.command("keys")
