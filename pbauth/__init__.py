@@ -10,6 +10,7 @@ identity proves who it is stands in `pbauth.mechanisms`.
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
+from pbauth.checker import IdentityChecker
 from pbauth.client import authIdentity, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
 from pbauth.credentials import Anonymous, Password, PrivateKey
@@ -74,6 +75,7 @@ __all__ = [
     "IPerspectiveServiceFactory",
     "IService",
     "Identity",
+    "IdentityChecker",
     "IdentityConnector",
     "IdentityWrapper",
     "InvalidName",

@@ -21,17 +21,18 @@ TWIST = ("-m", "twisted", "--log-format=text", "pbauth")
 
 class Program(ProcessProtocol):
     """
-    A Python program, with this Python.
+    A program: in Python, with this Python, unless it is said otherwise.
 
     Attributes:
         output: what it has written so far, to both its outputs.
         exitCode: `None` while it runs.
 
     Args:
-        arguments: of the interpreter.
+        arguments: of the interpreter, or of the executable.
         stdin: what the program reads; then its standard input ends. `None`: it stays open,
             for `write`.
         directory: where it runs.
+        executable: its name or path.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Program(ProcessProtocol):
         *arguments: str,
         stdin: str | None = "",
         directory: str | None = None,
+        executable: str = sys.executable,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -52,8 +54,8 @@ class Program(ProcessProtocol):
         self.signal: int | None = None
         self.process = self._reactor.spawnProcess(
             self,
-            sys.executable,
-            [sys.executable, *arguments],
+            executable,
+            [executable, *arguments],
             {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             directory,
         )

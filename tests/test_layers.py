@@ -38,7 +38,7 @@ FLOORS = [
         "client",
         "connector",
     ],
-    ["authorizers", "authorizers.sql", "testing"],
+    ["authorizers", "authorizers.sql", "checker", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
     ["cli.running", "cli.passwords", "cli.users", "cli.keys", "cli.calls", "cli", "__main__"],
 ]
