@@ -11,6 +11,7 @@ from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
+from pbauth.checker import IdentityChecker
 from pbauth.client import authIdentity, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
 from pbauth.credentials import (
@@ -85,6 +86,7 @@ __all__ = [
     "IPerspectiveServiceFactory",
     "IService",
     "Identity",
+    "IdentityChecker",
     "IdentityConnector",
     "IdentityWrapper",
     "InvalidName",

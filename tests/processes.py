@@ -21,18 +21,19 @@ TWIST = ("-m", "twisted", "--log-format=text", "pbauth")
 
 class Program(ProcessProtocol):
     """
-    A Python program, with this Python.
+    A program: in Python, with this Python, unless it is said otherwise.
 
     Attributes:
         output: what it has written so far, to both its outputs.
         exitCode: `None` while it runs.
 
     Args:
-        arguments: of the interpreter.
+        arguments: of the interpreter, or of the executable.
         stdin: what the program reads; then its standard input ends. `None`: it stays open,
             for `write`.
         directory: where it runs.
         descriptors: more file descriptors for the program: its number, and ours.
+        executable: its name or path.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Program(ProcessProtocol):
         stdin: str | None = "",
         directory: str | None = None,
         descriptors: dict[int, int] | None = None,
+        executable: str = sys.executable,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -54,8 +56,8 @@ class Program(ProcessProtocol):
         self.signal: int | None = None
         self.process = self._reactor.spawnProcess(
             self,
-            sys.executable,
-            [sys.executable, *arguments],
+            executable,
+            [executable, *arguments],
             {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             directory,
             childFDs={0: "w", 1: "r", 2: "r", **(descriptors or {})},

@@ -167,6 +167,21 @@ class KeyTests(SynchronousTestCase):
         with self.assertRaises(ValueError):
             PublicKey(b"short")
 
+    def test_ssh(self) -> None:
+        """Keys and signatures as SSH writes them, to the byte (RFC 8709, sections 4 and 6)."""
+        kind = b"\0\0\0\x0bssh-ed25519"
+        blob = kind + b"\0\0\0\x20" + PUBLIC.raw
+        signature = kind + b"\0\0\0\x40" + KEY.sign(b"text")
+        self.assertEqual(PublicKey.fromBlob(blob), PUBLIC)
+        self.assertTrue(PUBLIC.hasSigned(b"text", signature))
+        for bad in (b"", PUBLIC.raw, blob[:-1], blob + b"\0", blob[1:], signature, PUBLIC.line()):
+            with self.assertRaises(ValueError):
+                PublicKey.fromBlob(bad)  # type: ignore[arg-type]
+        for bad in (b"", signature[-64:], signature[:-1], signature + b"\0", blob, None):
+            self.assertFalse(PUBLIC.hasSigned(b"text", bad))  # type: ignore[arg-type]
+        self.assertFalse(PUBLIC.hasSigned(b"other text", signature))
+        self.assertFalse(PublicKey(bytes(32)).hasSigned(b"text", signature))
+
     def test_verifier(self) -> None:
         """What a store keeps comes back the same, with labels."""
         keys = AuthorizedKeys(NAME, (PUBLIC, PublicKey(bytes(32))))

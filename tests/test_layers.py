@@ -44,7 +44,7 @@ FLOORS = [
         "client",
         "connector",
     ],
-    ["authorizers", "authorizers.sql", "authorizers.cred", "testing"],
+    ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
     ["cli.running", "cli.passwords", "cli.users", "cli.keys", "cli.calls", "cli", "__main__"],
 ]

@@ -9,11 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import Unauthorized, connect
 from tests.processes import PBAUTH, Program, run
+from tests.test_checker import getPage, runByConch
 
 LISTINGS = Path(__file__).parent.parent / "docs" / "listings"
 
@@ -152,6 +155,26 @@ class ListingTests(ListingTestCase):
         self.assertEqual(
             server.output.splitlines()[1:], ["worker1 attached, version 1.0", "worker1 detached"]
         )
+
+    async def test_sshAndWeb(self) -> None:
+        """A user and a key of the state folder, for SSH and for the web."""
+        folder, private = os.path.abspath(self.mktemp()), Key(Ed25519PrivateKey.generate())
+        for command, stdin in [
+            (("add", "alice", "--password-stdin"), "secret\n"),
+            (("addkey", "alice"), private.public().toString("openssh").decode()),
+        ]:
+            program = await run(*PBAUTH, "--state", folder, "user", *command, stdin=stdin)
+            self.assertEqual(program.exitCode, 0, program.output)
+        server, _ = await self.serve("ssh_and_web.py", folder, "0", "0")
+        await server.waitFor(r"listening on .*\nlistening on .*\n")
+        ssh, web = re.findall(r"listening on 127\.0\.0\.1:(\d+)", server.output)
+        hostKey = Path(folder, "ssh_host_ed25519_key")
+        self.assertEqual(hostKey.stat().st_mode & 0o777, 0o600)
+        login = (int(ssh), Key.fromFile(str(hostKey)).public(), self.mktemp(), b"alice", b"")
+        for proof in ({"password": b"secret"}, {"keys": [private]}):
+            self.assertEqual(await runByConch(*login, **proof), b"hello, alice\r\n")
+        self.assertEqual(await getPage(int(web), "alice", "secret"), (200, b"hello, alice\n"))
+        self.assertEqual((await getPage(int(web), "alice", "wrong"))[0], 401)
 
     async def test_readme(self) -> None:
         """The server and the client of the README, on any free port."""

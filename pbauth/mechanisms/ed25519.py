@@ -31,8 +31,11 @@ NAME = "ED25519"
 #: Bytes in a public key, and in a challenge.
 KEY_BYTES = CHALLENGE_BYTES = 32
 
+#: What SSH calls keys of this type, and their signatures.
+SSH_TYPE = b"ssh-ed25519"
+
+_SIGNATURE_BYTES = 64
 _LABEL = b"pbauth login by ED25519, version 1"
-_SSH_TYPE = b"ssh-ed25519"
 
 
 def toBeSigned(
@@ -50,8 +53,20 @@ def toBeSigned(
     Returns:
         Label, name, key, challenge and binding, each behind its length in four bytes.
     """
-    parts = (_LABEL, name.encode("utf-8"), publicKey, challenge, channelBinding or b"")
+    return _behindLengths(_LABEL, name.encode("utf-8"), publicKey, challenge, channelBinding or b"")
+
+
+def _behindLengths(*parts: bytes) -> bytes:
     return b"".join(struct.pack("!I", len(part)) + part for part in parts)
+
+
+def _fromSSH(blob: object, size: int) -> bytes | None:
+    """
+    What SSH writes behind the name of the type: a key or a signature (RFC 8709, sections 4 and 6).
+    `None` if this is not of that form, to the byte.
+    """
+    raw = blob[-size:] if isinstance(blob, bytes) else b""
+    return raw if blob == _behindLengths(SSH_TYPE, raw) else None
 
 
 def _checkRaw(instance: PublicKey, attribute: Attribute[bytes], value: bytes) -> None:
@@ -89,19 +104,55 @@ class PublicKey:
             ValueError: it is no such line, or a key of another type.
         """
         kind, encoded, label = [*line.strip().split(None, 2), "", "", ""][:3]
-        if kind.encode() != _SSH_TYPE:
+        if kind.encode() != SSH_TYPE:
             raise ValueError(
                 "This is not a line 'ssh-ed25519 AAAA... label'. Make a key of that type: "
                 "ssh-keygen -t ed25519"
             )
         try:
-            blob = base64.b64decode(encoded, validate=True)
+            raw = cls.fromBlob(base64.b64decode(encoded, validate=True)).raw
         except ValueError:
-            blob = b""
-        head = struct.pack("!I", len(_SSH_TYPE)) + _SSH_TYPE + struct.pack("!I", KEY_BYTES)
-        if not blob.startswith(head) or len(blob) != len(head) + KEY_BYTES:
-            raise ValueError("The key in this line is damaged.")
-        return cls(blob[len(head) :], label)
+            raise ValueError("The key in this line is damaged.") from None
+        return cls(raw, label)
+
+    @classmethod
+    def fromBlob(cls, blob: bytes) -> PublicKey:
+        """
+        Read a key as it crosses a connection of SSH.
+
+        Args:
+            blob: the type and the key.
+
+        Returns:
+            The key, without a label.
+
+        Raises:
+            ValueError: it is no key, or one of another type.
+        """
+        raw = _fromSSH(blob, KEY_BYTES)
+        if raw is None:
+            raise ValueError("This is not a key of the type ssh-ed25519.")
+        return cls(raw)
+
+    def hasSigned(self, data: bytes, signature: bytes) -> bool:
+        """
+        Check a signature of SSH. (The mechanism of this module has its own, see `toBeSigned`.)
+
+        Args:
+            data: what was signed.
+            signature: the type and the signature, as it crosses a connection of SSH.
+
+        Returns:
+            Whether it is a signature of this key on this data; not so for anything malformed.
+        """
+        raw = _fromSSH(signature, _SIGNATURE_BYTES)
+        if raw is None or not isinstance(data, bytes):
+            return False
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(raw, data)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
 
     def line(self) -> str:
         """The key as a line of ``authorized_keys``."""
@@ -113,7 +164,7 @@ class PublicKey:
         return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
     def _blob(self) -> bytes:
-        return b"".join(struct.pack("!I", len(each)) + each for each in (_SSH_TYPE, self.raw))
+        return _behindLengths(SSH_TYPE, self.raw)
 
 
 @implementer(IClientExchange)
