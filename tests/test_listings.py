@@ -14,7 +14,7 @@ from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pbauth import Unauthorized, connect
+from pbauth import PlainPassword, Unauthorized, connect
 from tests.processes import PBAUTH, Program, run
 from tests.test_checker import getPage, runByConch
 
@@ -155,6 +155,25 @@ class ListingTests(ListingTestCase):
         self.assertEqual(
             server.output.splitlines()[1:], ["worker1 attached, version 1.0", "worker1 detached"]
         )
+
+    async def test_cred(self) -> None:
+        """Passwords of somebody else's file, by TLS."""
+        passwords = self.mktemp()
+        Path(passwords).write_text("alice:secret\nbob:secret\n")
+        server, port = await self.serve("credserver.py", passwords, "0")
+        pin = (await server.waitFor(r"the key is (\S+)"))[1]
+
+        def logIn(name: str, password: str) -> Any:
+            where = f"tls:127.0.0.1:{port}"
+            return connect(where, None, name, PlainPassword(password), "notes", trust=pin)
+
+        alice = await logIn("alice", "secret")
+        self.assertEqual(await alice.callRemote("greet"), "hello, alice")
+        alice.broker.transport.loseConnection()
+        await alice.broker.whenClosed()
+        for name, password in (("alice", "wrong"), ("bob", "secret"), ("carol", "secret")):
+            with self.assertRaises(Unauthorized):
+                await logIn(name, password)
 
     async def test_sshAndWeb(self) -> None:
         """A user and a key of the state folder, for SSH and for the web."""
