@@ -23,7 +23,7 @@ MESSAGES = st.one_of(
             *(b"", bytes(16), bytes(32), bytes(64), b"x" * 5000, "x" * 5000),
             *(b"n,,n=alice,r=nonce", b"y,,n=alice,r=nonce", b"n,a=bob,n=alice,r=nonce"),
             *(b"p=tls-exporter,,n=alice,r=nonce", b"p=tls-unique,,n=alice,r=nonce"),
-            *(b"c=biws,r=nonce,p=AAAA", b"c=,r=,p=", b"\0alice\0secret", b"\0\0", b"n,,n=\xff,r=n"),
+            *(b"c=biws,r=nonce,p=AAAA", b"c=,r=,p=", b"\0alice\0guess", b"\0\0", b"n,,n=\xff,r=n"),
         ]
     ),
     st.binary(max_size=60),
