@@ -10,7 +10,7 @@ identity proves who it is stands in `pbauth.mechanisms`.
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
-from pbauth.client import authIdentity, connect, getObjectAt, logIn
+from pbauth.client import authIdentity, changePassword, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
 from pbauth.credentials import Anonymous, Password, PrivateKey
 from pbauth.errors import (
@@ -96,6 +96,7 @@ __all__ = [
     "TooManyAttempts",
     "Unauthorized",
     "authIdentity",
+    "changePassword",
     "connect",
     "getObjectAt",
     "logIn",

@@ -33,6 +33,7 @@ FLOORS = [
         "broker",
         "legacy",
         "root",
+        "renewal",
         "credentials",
         "opening",
         "client",
