@@ -18,7 +18,7 @@ from twisted.spread.jelly import globalSecurity
 from pbauth.broker import Broker, dropConnection
 from pbauth.errors import LoginTimeout, ServerNotTrusted
 from pbauth.peers import isLoopback
-from pbauth.trust import clientOptions
+from pbauth.trust import clientOptions, explainSSL
 from pbauth.wireobject import connectionOf, peerOf
 
 _Result = TypeVar("_Result")
@@ -74,13 +74,14 @@ class Target:
                 raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
             return self.host
         kind, named, positional = _readDescription(self.host)
-        host, port = [*positional, "", ""][:2]
-        host, port = named.get("host", host), named.get("port", port)
-        if kind in ("tls", "ssl") and self.trust is not None:
-            if not port.isdigit():
-                raise ValueError(f"{self.host!r} names no port.")
+        host, port = _readAddress(named, positional)
+        # Twisted's own endpoints 'ssl:' look at a certificate only where both of these are named.
+        unchecked = kind == "ssl" and not {"hostname", "caCertsDir"} <= named.keys()
+        if unchecked or (kind in ("tls", "ssl") and self.trust is not None):
             options = clientOptions(host, self.trust)
-            return wrapClientTLS(options, HostnameEndpoint(reactor, host, int(port)))
+            return wrapClientTLS(
+                options, HostnameEndpoint(reactor, host, _readPort(self.host, port))
+            )
         if kind == "tcp":
             self._checkPlain(host)
         self._checkTrustIsUsed()
@@ -166,6 +167,38 @@ def within(
     return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)
 
 
+def tlsAddress(description: str) -> tuple[str, int] | None:
+    """
+    Where an endpoint string leads by TLS.
+
+    Args:
+        description: an endpoint string.
+
+    Returns:
+        Host and port; `None` where it is of another kind, or says by itself what to trust.
+
+    Raises:
+        ValueError: it names no port.
+    """
+    kind, named, positional = _readDescription(description)
+    plain = len(positional) <= 2 and named.keys() <= {"host", "port", "timeout", "bindAddress"}
+    if kind not in ("tls", "ssl") or not plain:
+        return None
+    host, port = _readAddress(named, positional)
+    return host, _readPort(description, port)
+
+
+def _readAddress(named: dict[str, str], positional: list[str]) -> tuple[str, str]:
+    host, port = [*positional, "", ""][:2]
+    return named.get("host", host), named.get("port", port)
+
+
+def _readPort(description: str, port: str) -> int:
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError(f"{description!r} names no port.")
+    return int(port)
+
+
 def _readDescription(description: str) -> tuple[str, dict[str, str], list[str]]:
     """The parts of an endpoint string: its kind, its named and its other arguments."""
     kind, *fields = description.replace(r"\:", "\0").split(":")
@@ -176,13 +209,7 @@ def _readDescription(description: str) -> tuple[str, dict[str, str], list[str]]:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, SSL.Error):
-        details = [str(part[-1]) for part in (error.args[0] if error.args else []) if part]
-        if any("verify failed" in detail for detail in details):
-            return (
-                "The server's certificate is not one that you trust. If it should be, name it: "
-                "trust= a file of certificates, or the fingerprint that the server says."
-            )
-        return f"The connection could not be protected: {'; '.join(details) or 'TLS failed'}."
+        return explainSSL(error)
     return "The server's certificate is for another name than the one you connect to."
 
 
