@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from pbauth.errors import MechanismNotSupported
 from pbauth.hashing import runDerivation
-from pbauth.interfaces import ICredentials, IRenewingExchange
+from pbauth.interfaces import ICredentials, IRenewingCredentials, IRenewingExchange
 from pbauth.mechanisms import anonymous, ed25519, scram
 from pbauth.mechanisms.anonymous import AnonymousClient
 from pbauth.mechanisms.connection import Connection
@@ -23,7 +23,7 @@ from pbauth.mechanisms.scram import ScramClient, ScramKeys, preparePassword
 from pbauth.renewal import askHashing
 
 
-@implementer(ICredentials)
+@implementer(IRenewingCredentials)
 class Password:
     """
     A password, for `connect` and its like.

@@ -300,6 +300,13 @@ class IClientExchange(Interface):
         """Check the server's last message; `ServerNotTrusted` if it proves nothing."""
 
 
+class IRenewingCredentials(ICredentials):
+    """Credentials whose verifier may be renewed in the background, after a login."""
+
+    def whenRenewed() -> Any:
+        """Give a Deferred that fires when nothing is being renewed (any more)."""
+
+
 class IRenewingExchange(IClientExchange):
     """The client's half of a login after which it may give the server a better verifier."""
 

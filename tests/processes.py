@@ -32,6 +32,7 @@ class Program(ProcessProtocol):
         stdin: what the program reads; then its standard input ends. `None`: it stays open,
             for `write`.
         directory: where it runs.
+        terminal: it runs on a terminal of its own, where `write` types.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Program(ProcessProtocol):
         *arguments: str,
         stdin: str | None = "",
         directory: str | None = None,
+        terminal: bool = False,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -56,6 +58,7 @@ class Program(ProcessProtocol):
             [sys.executable, *arguments],
             {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             directory,
+            usePTY=terminal,
         )
 
     @property

@@ -41,7 +41,18 @@ FLOORS = [
     ],
     ["authorizers", "authorizers.sql", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
-    ["cli.running", "cli.passwords", "cli.users", "cli.keys", "cli.calls", "cli", "__main__"],
+    [
+        "cli.running",
+        "cli.passwords",
+        "cli.knownservers",
+        "cli.connecting",
+        "cli.users",
+        "cli.keys",
+        "cli.calls",
+        "cli.passwd",
+        "cli",
+        "__main__",
+    ],
 ]
 
 ORDER = {module: place for place, module in enumerate(chain(*FLOORS))}

@@ -9,11 +9,12 @@ import click
 from pbauth.credentials import PassphraseNeeded, PrivateKey
 
 
-def readPassword(fromStdin: bool, confirm: bool) -> str:
+def readPassword(fromStdin: bool, confirm: bool, what: str = "Password") -> str:
     """
     Args:
         fromStdin: read one line of standard input; otherwise ask on the terminal.
         confirm: ask twice.
+        what: to ask for.
 
     Returns:
         The password.
@@ -21,14 +22,14 @@ def readPassword(fromStdin: bool, confirm: bool) -> str:
     if fromStdin:
         line = sys.stdin.readline()
         if not line:
-            raise click.ClickException("There is no password on standard input.")
+            raise click.ClickException(f"There is no {what.lower()} on standard input.")
         return line.rstrip("\r\n")
     if not sys.stdin.isatty():
         raise click.ClickException(
             "There is no terminal to ask for the password on. Say --password-stdin, and write "
             "the password to standard input."
         )
-    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=confirm)
+    password: str = click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True)
     return password
 
 
