@@ -10,6 +10,7 @@ from typing import Any
 import click
 from cryptography import x509
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import ServerNotTrusted
@@ -271,8 +272,10 @@ class CommandTests(CommandLineTestCase):
         program = Program(*PBAUTH, *self.call(), stdin=None, terminal=True)
         self.addCleanup(program.stop)
         await program.waitFor(r"\[y/N\]")
-        program.write("\x03")
-        await program.whenEnded()
+        # More than once: Python forgets a Ctrl-C between writing a prompt and reading.
+        typing = LoopingCall(program.write, "\x03")
+        typing.start(0.1)
+        await program.whenEnded().addBoth(lambda ended: typing.stop())
         self.assertEqual(program.exitCode, 1)
         self.assertNotIn("Traceback", program.output)
         self.assertFalse(os.path.exists(self.path))
