@@ -12,7 +12,7 @@ from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.checker import IdentityChecker
-from pbauth.client import authIdentity, connect, getObjectAt, logIn
+from pbauth.client import authIdentity, changePassword, connect, getObjectAt, logIn
 from pbauth.connector import IdentityConnector
 from pbauth.credentials import (
     Anonymous,
@@ -110,6 +110,7 @@ __all__ = [
     "TooManyAttempts",
     "Unauthorized",
     "authIdentity",
+    "changePassword",
     "connect",
     "getObjectAt",
     "logIn",

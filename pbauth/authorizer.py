@@ -8,14 +8,14 @@ import secrets
 from typing import Any
 
 from twisted.application.service import IServiceCollection
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
 from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.hashing import Hashing
 from pbauth.identity import Identity
 from pbauth.interfaces import IAuthorizer, IIdentity
-from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
@@ -123,6 +123,42 @@ class Authorizer:
         return ScramVerifier(
             salt, self.hashing.iterations, derive("stored key"), derive("server key")
         )
+
+    def renewVerifier(
+        self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Deferred[bool]:
+        """
+        Replace a verifier by a stronger one of the same password, and store that.
+
+        This one compares first and saves then. Override it for a store that others write to at
+        the same time, and do both in one step there: whoever changed the password must win.
+
+        Args:
+            identity: whose it is.
+            old: the verifier so far.
+            new: the stronger one.
+
+        Returns:
+            Fires with whether that was done: not if `old` was replaced in the meantime, or if
+            this authorizer does not store identities.
+        """
+
+        async def renew() -> bool:
+            verifiers = await maybeDeferred(identity.getVerifiers)
+            if verifiers.get(scram.NAME) != old:
+                return False
+            identity.setVerifiers({**verifiers, scram.NAME: new})
+            try:
+                await maybeDeferred(identity.save)
+            except NotImplementedError:
+                identity.setVerifiers(verifiers)
+                return False
+            except BaseException:
+                identity.setVerifiers(verifiers)
+                raise
+            return True
+
+        return Deferred.fromCoroutine(renew())
 
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that were given this object and are no longer allowed by it."""

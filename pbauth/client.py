@@ -10,6 +10,7 @@ Whatever fails, and wherever: what was opened here is closed before the Deferred
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -21,11 +22,14 @@ from pbauth.errors import (
     MechanismNotSupported,
     ProtocolViolation,
 )
-from pbauth.interfaces import IClientExchange, ICredentials
+from pbauth.hashing import Hashing, runDerivation
+from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
 from pbauth.mechanisms import scram
+from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
 from pbauth.opening import Target, closeConnection, openRoot, within
 from pbauth.reactors import chooseReactor
+from pbauth.renewal import askHashing, renewInBackground
 from pbauth.wireobject import connectionOf
 
 # What a server that is not pbauth says to our `username`: it has no such method, or one that
@@ -178,6 +182,36 @@ def authIdentity(authServRef: Any, username: str, password: str | ICredentials) 
     return Deferred.fromCoroutine(run())
 
 
+def changePassword(identityRef: Any, newPassword: str) -> Deferred[None]:
+    """
+    Change one's own password. The server gets a verifier of it, which is made here.
+
+    The other sessions of the account end; those of this connection stay.
+
+    Args:
+        identityRef: a reference to the `IdentityWrapper`, as `authIdentity` gives it.
+        newPassword: the new password.
+
+    Returns:
+        Fires when it counts. Fails with
+
+        - `TypeError` or `InvalidPassword`: that can't be a password (nothing was sent);
+        - `ProtocolViolation`: the server does not allow it on this connection: it must lead to
+          this machine, or the login must have been bound to it by TLS 1.3;
+        - `ServerNotTrusted`: the server wants the password hashed in a way that is not safe;
+        - `Unauthorized`: the login no longer stands.
+    """
+
+    async def run() -> None:
+        preparePassword(newPassword)
+        hashing = await askHashing(identityRef) or Hashing()
+        salt = secrets.token_bytes(hashing.saltBytes)
+        made = await runDerivation(hashing.iterations, hashing.makeVerifiers, newPassword, salt)
+        await identityRef.callRemote("changePassword", made[scram.NAME].encode())
+
+    return Deferred.fromCoroutine(run())
+
+
 class _Request:
     """Who wants to be attached to what; checked before anything is opened."""
 
@@ -230,6 +264,8 @@ async def prove(
     outcome, *references = _checked(answer, 3 if attach else 2)
     exchange.checkOutcome(outcome)
     identity = references[0]
+    if IRenewingExchange.providedBy(exchange):
+        renewInBackground(exchange, identity)
     return identity, references[1] if attach else None
 
 

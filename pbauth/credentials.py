@@ -20,7 +20,11 @@ from zope.interface import implementer
 
 from pbauth.errors import MechanismNotSupported, ServerNotTrusted
 from pbauth.hashing import runDerivation
-from pbauth.interfaces import IClientExchange, ICredentials
+from pbauth.interfaces import (
+    ICredentials,
+    IRenewingCredentials,
+    IRenewingExchange,
+)
 from pbauth.mechanisms import anonymous, ed25519, external, plain, scram
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.ed25519 import Ed25519Client, PublicKey
@@ -28,6 +32,7 @@ from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.fingerprints import fingerprintOf
 from pbauth.mechanisms.onemessage import OneMessageClient
 from pbauth.mechanisms.scram import ScramClient, ScramKeys, preparePassword
+from pbauth.renewal import askHashing
 from pbauth.trust import privateCertificate
 
 
@@ -36,7 +41,7 @@ def _check(credentials: ICredentials, mechanism: str) -> None:
         raise MechanismNotSupported([mechanism])
 
 
-@implementer(ICredentials)
+@implementer(IRenewingCredentials)
 class Password:
     """
     A password, for `connect` and its like.
@@ -44,8 +49,13 @@ class Password:
     It remembers the keys that were derived last, so that a client that keeps the object logs in
     again without the slow derivation. Neither its `repr` nor an error shows anything of it.
 
+    After a login that took the derivation it asks the server whether the verifier there has fewer
+    iterations than it should, and if so, replaces it in the background; see `pbauth.renewal`.
+
     Args:
         password: as it was typed.
+        renew: replace weak verifiers. Only where the server allows that: on its own machine, or
+            after a login that was bound to its TLS connection.
 
     Raises:
         TypeError: it is not a `str`.
@@ -55,9 +65,13 @@ class Password:
     mechanisms = (scram.NAME_PLUS, scram.NAME)
     clientCertificate = None
 
-    def __init__(self, password: str) -> None:
+    def __init__(self, password: str, renew: bool = True) -> None:
         self._prepared = preparePassword(password)
+        self._renew = renew
         self._remembered: tuple[bytes, int, ScramKeys] | None = None
+        # Renewals under way, and who waits for their end.
+        self._renewals = 0
+        self._waiting: list[Deferred[None]] = []
 
     def __repr__(self) -> str:
         return "<Password, not shown>"
@@ -86,7 +100,13 @@ class Password:
             binding=binding if mechanism == scram.NAME_PLUS else None,
             couldBind=binding is not None,
         )
-        return ScramPasswordExchange(self, client)
+        # On TLS that could have been bound and was not, somebody may stand in between.
+        safe = mechanism == scram.NAME_PLUS or (connection.local and binding is None)
+        return ScramPasswordExchange(self, client, self._renew and safe)
+
+    def remembers(self, salt: bytes, iterations: int) -> bool:
+        """Whether the keys for this are there already."""
+        return self._remembered is not None and self._remembered[:2] == (salt, iterations)
 
     def keysFor(self, salt: bytes, iterations: int) -> Deferred[ScramKeys]:
         """
@@ -106,12 +126,53 @@ class Password:
             self._remembered = (salt, iterations, keys)
             return keys
 
-        return runDerivation(
-            iterations, ScramKeys.derive, self._prepared, salt, iterations
-        ).addCallback(remember)
+        return self._derive(salt, iterations).addCallback(remember)
+
+    def _derive(self, salt: bytes, iterations: int) -> Deferred[ScramKeys]:
+        return runDerivation(iterations, ScramKeys.derive, self._prepared, salt, iterations)
+
+    async def renewVerifier(self, identity: Any, iterations: int) -> None:
+        """
+        Replace the verifier of an account by a better one, if the server wants that.
+
+        Args:
+            identity: a reference to the `IdentityWrapper`.
+            iterations: how many the verifier has.
+        """
+        self._renewals += 1
+        try:
+            hashing = await askHashing(identity)
+            if hashing is None or hashing.iterations <= iterations or identity.broker.disconnected:
+                return
+            salt = secrets.token_bytes(hashing.saltBytes)
+            keys = await self._derive(salt, hashing.iterations)
+            if identity.broker.disconnected:
+                return
+            verifier = keys.verifier(salt, hashing.iterations)
+            await identity.callRemote("renewVerifier", verifier.encode())
+            self._remembered = (salt, hashing.iterations, keys)
+        finally:
+            self._renewals -= 1
+            if not self._renewals:
+                waiting, self._waiting = self._waiting, []
+                for waiter in waiting:
+                    waiter.callback(None)
+
+    def whenRenewed(self) -> Deferred[None]:
+        """
+        Wait until no verifier is being renewed: before hanging up after a short visit.
+
+        Returns:
+            Fires then, at once if none is.
+        """
+        if not self._renewals:
+            return succeed(None)
+        waiter: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        return waiter
 
 
-@implementer(IClientExchange)
+@implementer(IRenewingExchange)
 class ScramPasswordExchange:
     """
     One login by a password and SCRAM.
@@ -119,11 +180,14 @@ class ScramPasswordExchange:
     Args:
         password: derives the keys.
         client: the client's half of SCRAM.
+        mayRenew: the verifier may be renewed on this connection.
     """
 
-    def __init__(self, password: Password, client: ScramClient) -> None:
+    def __init__(self, password: Password, client: ScramClient, mayRenew: bool = False) -> None:
         self._password = password
         self._client = client
+        self._mayRenew = mayRenew
+        self._derivedWith: int | None = None
 
     @property
     def initial(self) -> bytes:
@@ -137,9 +201,10 @@ class ScramPasswordExchange:
         Raises:
             ServerNotTrusted: see `ScramClient.readChallenge`.
         """
-        return self._client.respond(
-            await self._password.keysFor(*self._client.readChallenge(challenge))
-        )
+        salt, iterations = self._client.readChallenge(challenge)
+        if not self._password.remembers(salt, iterations):
+            self._derivedWith = iterations
+        return self._client.respond(await self._password.keysFor(salt, iterations))
 
     def checkOutcome(self, outcome: bytes) -> None:
         """
@@ -149,6 +214,16 @@ class ScramPasswordExchange:
             ServerNotTrusted: it does not prove that the server knows the verifier.
         """
         self._client.checkOutcome(outcome)
+
+    async def renew(self, identity: Any) -> None:
+        """
+        Renew the verifier, if this login took a derivation, and if that is allowed.
+
+        Args:
+            identity: a reference to the `IdentityWrapper`.
+        """
+        if self._mayRenew and self._derivedWith is not None:
+            await self._password.renewVerifier(identity, self._derivedWith)
 
 
 @implementer(ICredentials)

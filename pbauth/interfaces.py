@@ -66,6 +66,15 @@ class IAuthorizer(Interface):
         the same each time, also after a restart.
         """
 
+    def renewVerifier(identity: Any, old: Any, new: Any) -> Any:
+        """
+        Replace the SCRAM verifier `old` of an identity by `new`, a stronger one of the same
+        password, unless it was replaced in the meantime.  Its other verifiers stay.
+
+        Give a Deferred that fires with whether that was done; `False`, too, where nothing can be
+        stored.
+        """
+
     def identityChanged(identity: Any) -> None:
         """
         An identity tells that its password, its keyring or its lock was changed in memory.
@@ -297,6 +306,27 @@ class IClientExchange(Interface):
 
     def checkOutcome(outcome: bytes) -> None:
         """Check the server's last message; `ServerNotTrusted` if it proves nothing."""
+
+
+class IRenewingCredentials(ICredentials):
+    """Credentials whose verifier may be renewed in the background, after a login."""
+
+    def whenRenewed() -> Any:
+        """Give a Deferred that fires when nothing is being renewed (any more)."""
+
+
+class IRenewingExchange(IClientExchange):
+    """The client's half of a login after which it may give the server a better verifier."""
+
+    def renew(identity: Any) -> Any:
+        """
+        Renew the verifier, if there is a reason to.
+
+        Called once the login's outcome was checked; nobody waits for the Deferred that it gives.
+
+        Args:
+            identity: a reference to the `IdentityWrapper` on the server.
+        """
 
 
 class IPerspectiveServiceFactory(IPlugin):

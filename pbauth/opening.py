@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from twisted.spread.jelly import globalSecurity
 
 from pbauth.broker import Broker, dropConnection
-from pbauth.descriptions import readDescription
+from pbauth.descriptions import readAddress, readDescription
 from pbauth.errors import LoginTimeout, ServerNotTrusted
 from pbauth.peers import isLoopback
-from pbauth.trust import clientOptions
+from pbauth.trust import clientOptions, explainSSL
 from pbauth.wireobject import connectionOf, peerOf
 
 _Result = TypeVar("_Result")
@@ -77,15 +77,15 @@ class Target:
                 raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
             return self.host
         kind, named, positional = readDescription(self.host)
-        host, port = [*positional, "", ""][:2]
-        host, port = named.get("host", host), named.get("port", port)
-        if kind in ("tls", "ssl") and not (self.trust is None and self.certificate is None):
-            if not port.isdigit():
-                raise ValueError(f"{self.host!r} names no port.")
+        # Twisted's own endpoints 'ssl:' look at a certificate only where both of these are named.
+        unchecked = kind == "ssl" and not {"hostname", "caCertsDir"} <= named.keys()
+        told = not (self.trust is None and self.certificate is None)
+        if unchecked or (kind in ("tls", "ssl") and told):
+            host, port = readAddress(self.host)
             options = clientOptions(host, self.trust, self.certificate)
-            return wrapClientTLS(options, HostnameEndpoint(reactor, host, int(port)))
+            return wrapClientTLS(options, HostnameEndpoint(reactor, host, port))
         if kind == "tcp":
-            self._checkPlain(host)
+            self._checkPlain(named.get("host", [*positional, ""][0]))
         self._checkTrustIsUsed()
         return clientFromString(reactor, self.host)
 
@@ -173,13 +173,7 @@ def within(
 
 def _explain(error: Exception) -> str:
     if isinstance(error, SSL.Error):
-        details = [str(part[-1]) for part in (error.args[0] if error.args else []) if part]
-        if any("verify failed" in detail for detail in details):
-            return (
-                "The server's certificate is not one that you trust. If it should be, name it: "
-                "trust= a file of certificates, or the fingerprint that the server says."
-            )
-        return f"The connection could not be protected: {'; '.join(details) or 'TLS failed'}."
+        return explainSSL(error)
     return "The server's certificate is for another name than the one you connect to."
 
 

@@ -432,6 +432,11 @@ class IdentityWrapper(WireObject):
         identity = await self._currentIdentity()
         return [tuple(key) for key in identity.getAllKeys()]  # type: ignore[misc]
 
+    def remote_hashing(self) -> tuple[int, int]:
+        """Tell how new passwords are to be hashed: iterations, and bytes of salt."""
+        hashing = self._authorizer.hashing
+        return hashing.iterations, hashing.saltBytes
+
     async def remote_changePassword(self, verifier: Any) -> None:
         """
         Replace the password by a verifier that the client made; the server never sees it.
@@ -440,18 +445,7 @@ class IdentityWrapper(WireObject):
         Args:
             verifier: text, as `ScramVerifier.encode` writes it.
         """
-        if self._authorizer.passwordsElsewhere:
-            raise ProtocolViolation("The passwords of this server are kept elsewhere.")
-        bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
-        if not (connectionOf(self._broker).local or bound):
-            raise ProtocolViolation(
-                "The password can be changed on the server's own machine, or after a login "
-                f"by {scram.NAME_PLUS} or {ed25519.NAME}."
-            )
-        try:
-            made = ScramVerifier.decode(asName(verifier))
-        except ValueError as mistake:
-            raise ProtocolViolation(str(mistake)) from None
+        made = self._newVerifier(verifier)
         identity = await self._currentIdentity()
         # What this login opened stays open: it is the same person.
         old = self._proof
@@ -465,12 +459,51 @@ class IdentityWrapper(WireObject):
             raise
         _log.info("{identityName!r} changed the password", identityName=self._name)
 
+    async def remote_renewVerifier(self, verifier: Any) -> None:
+        """
+        Replace the verifier that this login was proved by, which has fewer iterations than it
+        should, by one of the same password that has enough. All sessions stay, and so do MD5
+        verifier and public keys.
+
+        Args:
+            verifier: text, as `ScramVerifier.encode` writes it.
+        """
+        made = self._newVerifier(verifier)
+        identity = await self._currentIdentity()
+        old = self._proof
+        wanted = self._authorizer.hashing.iterations
+        if not isinstance(old, ScramVerifier) or not old.iterations < wanted <= made.iterations:
+            raise ProtocolViolation("This verifier is not a better one than that of this login.")
+        with self._authorizer.sessions.renewing(self._name, old, made):
+            if not await maybeDeferred(self._authorizer.renewVerifier, identity, old, made):
+                raise ProtocolViolation("The password was changed, or verifiers can't be stored.")
+        self._proof = made
+        _log.info("The verifier of {identityName!r} was renewed", identityName=self._name)
+
+    def _newVerifier(self, verifier: Any) -> ScramVerifier:
+        if self._mechanism == anonymous.NAME:
+            raise ProtocolViolation("A guest has no password to change.")
+        if self._authorizer.passwordsElsewhere:
+            raise ProtocolViolation("The passwords of this server are kept elsewhere.")
+        bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
+        if not (connectionOf(self._broker).local or bound):
+            raise ProtocolViolation(
+                "The password can be changed on the server's own machine, or after a login "
+                f"by {scram.NAME_PLUS} or {ed25519.NAME}."
+            )
+        try:
+            return ScramVerifier.decode(asName(verifier))
+        except ValueError as mistake:
+            raise ProtocolViolation(str(mistake)) from None
+
     async def _currentIdentity(self) -> IIdentity:
         # Asked for anew, since the account may have been changed, or closed, since the login.
         identity: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, self._name)
-        if not identity.isProvedBy(self._proof):
-            raise Unauthorized()
-        return identity
+        for proof in self._authorizer.sessions.asGoodAs(self._name, self._proof):
+            if identity.isProvedBy(proof):
+                self._proof = proof
+                return identity
+        raise Unauthorized()
 
     def _replaceProof(self, old: object, new: object) -> None:
         for session in self._authorizer.sessions.ofIdentity(self._name):

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -40,6 +41,9 @@ from pbauth.errors import Detached
 from pbauth.interfaces import IIdentity, IPerspective
 
 _log = Logger()
+
+#: Of this many accounts it is remembered at most that their verifier was renewed.
+MOST_RENEWED = 10_000
 
 
 class EndReason(enum.Enum):
@@ -280,6 +284,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self._byName: dict[str, dict[Session, None]] = {}
+        # By name: verifiers of one and the same password, oldest first.
+        self._renewed: dict[str, tuple[object, ...]] = {}
 
     def __iter__(self) -> Iterator[Session]:
         """Over all sessions, those included that are just being attached."""
@@ -311,8 +317,48 @@ class Sessions:
         """
         return session.end(reason)
 
+    def asGoodAs(self, name: str, proof: object) -> tuple[object, ...]:
+        """
+        Tell what a login may stand on that was proved some time ago.
+
+        Args:
+            name: of the identity.
+            proof: what the login was proved by.
+
+        Returns:
+            That proof; and where it is a verifier that was renewed, the others of that password.
+        """
+        same = self._renewed.get(name, ())
+        return (proof, *(other for other in same if other != proof)) if proof in same else (proof,)
+
+    @contextmanager
+    def renewing(self, name: str, old: object, new: object) -> Iterator[None]:
+        """
+        A verifier is being replaced by another one of the same password: what the old one proved
+        stands by the new one, on all connections, also logins that are still under way. If the
+        body of the ``with`` fails, only the old one counts.
+
+        Args:
+            name: of the identity.
+            old: the verifier so far.
+            new: the other one.
+        """
+        self._renewed[name] = (*self.asGoodAs(name, old), new)
+        if len(self._renewed) > MOST_RENEWED:
+            del self._renewed[next(iter(self._renewed))]
+        try:
+            yield
+        except BaseException:
+            same = self._renewed.pop(name, ())
+            self._renewed[name] = tuple(proof for proof in same if proof != new)
+            raise
+        for session in self.ofIdentity(name):
+            if session.proof == old:
+                session.proof = new
+
     def endAll(self, name: str) -> None:
         """End all sessions of an identity that is no more."""
+        self._renewed.pop(name, None)
         for session in self.ofIdentity(name):
             session.end(EndReason.REMOVED)
 
@@ -327,7 +373,7 @@ class Sessions:
         """
         for session in self.ofIdentity(identity.name):
             if (ofAllCopies or session.identity is identity) and not (
-                identity.isProvedBy(session.proof)
+                any(map(identity.isProvedBy, self.asGoodAs(identity.name, session.proof)))
                 and identity.holdsKey(session.serviceName, session.perspectiveName)
             ):
                 session.end(EndReason.REVOKED)

@@ -18,10 +18,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
 from twisted.internet import ssl
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pbauth.errors import LoginTimeout, ServerNotTrusted
 from pbauth.mechanisms.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
 
 _YEARS = 20
@@ -45,17 +51,14 @@ class PinnedKey:
         self, pin: str, host: str = "", certificate: ssl.PrivateCertificate | None = None
     ) -> None:
         self._pin = checkPin(pin)
-        self._host = "" if _isAddress(host) else host
+        self._host = host
         shown: dict[str, Any] = {}
         if certificate is not None:
             shown = {
                 "privateKey": certificate.privateKey.original,
                 "certificate": certificate.original,
             }
-        self._context = ssl.CertificateOptions(
-            raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **shown
-        ).getContext()
-        self._context.set_verify(SSL.VERIFY_PEER, self._verify)
+        self._context = _contextFor(self._verify, **shown)
 
     def _verify(self, connection: Any, certificate: Any, code: int, depth: int, ok: int) -> bool:
         if depth:
@@ -64,11 +67,38 @@ class PinnedKey:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
         """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
-        connection = SSL.Connection(self._context, None)
-        connection.set_connect_state()
-        if self._host:
-            connection.set_tlsext_host_name(self._host.encode("idna"))
-        return connection
+        return _connectionTo(self._host, self._context)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _AnyKey:
+    """
+    Makes client connections that accept whatever the server shows: good for looking at it only.
+
+    Args:
+        host: the name to ask the server for; addresses are not sent.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
+        return _connectionTo(self._host, _contextFor(lambda *shown: True))
+
+
+def _contextFor(verify: Any, **options: Any) -> Any:
+    context = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **options).getContext()
+    context.set_verify(SSL.VERIFY_PEER, verify)
+    return context
+
+
+def _connectionTo(host: str, context: Any) -> Any:
+    connection = SSL.Connection(context, None)
+    connection.set_connect_state()
+    if host and not _isAddress(host):
+        connection.set_tlsext_host_name(host.encode("idna"))
+    return connection
 
 
 def clientOptions(
@@ -186,6 +216,113 @@ def _isAddress(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """Sees the certificate that a server shows, and sends nothing."""
+
+    def __init__(self) -> None:
+        self.certificate: Deferred[x509.Certificate] = Deferred()
+        self.closed: Deferred[None] = Deferred()
+
+    def handshakeCompleted(self) -> None:
+        """The TLS connection stands."""
+        transport: Any = self.transport
+        if not self.certificate.called:
+            self.certificate.callback(transport.getPeerCertificate().to_cryptography())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is closed, or was never protected."""
+        if not self.certificate.called:
+            self.certificate.errback(reason)
+        self.closed.callback(None)
+
+
+async def _lookAt(reactor: Any, host: str, port: int, options: Any) -> x509.Certificate:
+    endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, host, port))
+    handshake: Any = await endpoint.connect(Factory.forProtocol(_Handshake))
+    try:
+        return await handshake.certificate  # type: ignore[no-any-return]
+    finally:
+        handshake.transport.abortConnection()
+        await handshake.closed
+
+
+def explainSSL(error: SSL.Error) -> str:
+    """
+    Args:
+        error: why a connection by TLS did not come to be, or broke.
+
+    Returns:
+        That in words.
+    """
+    details = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else []) if part)
+    if "verify failed" in details:
+        return (
+            "The server's certificate is not one that you trust. If it should be, name it: "
+            "trust= a file of certificates, or the fingerprint that the server says."
+        )
+    return f"The connection could not be protected: {details or 'TLS failed'}."
+
+
+def _late(result: Any, seconds: float) -> Any:
+    if isinstance(result, Failure) and result.check(CancelledError):
+        raise LoginTimeout(seconds)
+    return result
+
+
+def fetchFingerprint(reactor: Any, host: str, port: int, timeout: float = 30) -> Deferred[str]:
+    """
+    Look at the key that a server shows, whoever it is: by a TLS handshake after which nothing is
+    sent, over a connection that is closed again.
+
+    Args:
+        reactor: provides `IReactorTime` and what the connection needs.
+        host: the name or address of the server.
+        port: its port.
+        timeout: seconds that it may take.
+
+    Returns:
+        Fires with the fingerprint, once the connection is closed. Fails with
+
+        - `ServerNotTrusted`: it speaks no TLS that is safe;
+        - `LoginTimeout`: it took longer;
+        - `twisted.internet.error.ConnectError` and its kind: nobody listens there.
+    """
+
+    async def fetch() -> str:
+        try:
+            return fingerprintOf(await _lookAt(reactor, host, port, _AnyKey(host)))
+        except SSL.Error as error:
+            raise ServerNotTrusted(explainSSL(error)) from None
+
+    return Deferred.fromCoroutine(fetch()).addTimeout(timeout, reactor, _late)
+
+
+def isVouchedFor(reactor: Any, host: str, port: int, timeout: float = 30) -> Deferred[bool]:
+    """
+    Ask whether the system's certificate authorities vouch for a server, in the same way.
+
+    Args:
+        reactor: as for `fetchFingerprint`, and so are the others.
+        host: the name or address that the certificate must be for.
+        port: its port.
+        timeout: seconds that it may take.
+
+    Returns:
+        Fires with the answer; fails as `fetchFingerprint` does, but says only "no" where there
+        is no TLS.
+    """
+
+    async def ask() -> bool:
+        try:
+            await _lookAt(reactor, host, port, clientOptions(host, None))
+        except (SSL.Error, VerificationError, CertificateError):
+            return False
+        return True
+
+    return Deferred.fromCoroutine(ask()).addTimeout(timeout, reactor, _late)
 
 
 def makeCertificate(

@@ -34,6 +34,7 @@ class Program(ProcessProtocol):
         directory: where it runs.
         descriptors: more file descriptors for the program: its number, and ours.
         executable: its name or path.
+        terminal: it runs on a terminal of its own, where `write` types.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Program(ProcessProtocol):
         directory: str | None = None,
         descriptors: dict[int, int] | None = None,
         executable: str = sys.executable,
+        terminal: bool = False,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -60,7 +62,8 @@ class Program(ProcessProtocol):
             [executable, *arguments],
             {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             directory,
-            childFDs={0: "w", 1: "r", 2: "r", **(descriptors or {})},
+            childFDs=None if terminal else {0: "w", 1: "r", 2: "r", **(descriptors or {})},
+            usePTY=terminal,
         )
 
     @property

@@ -264,7 +264,7 @@ class InteractiveMistakeTests(TestCase):
             (["key", "revoke", "alice", "game"], "holds no key"),
             (
                 ["call", "nonsense", "alice", "echo", "say", "--password-stdin"],
-                "endpoint is: tcp:",
+                "endpoint is: tls:",
             ),
             (["call", "tcp:192.0.2.1:8787", "a", "e", "say", "--password-stdin"], "TLS"),
             (["call", "tcp:127.0.0.1:1", "a", "e", "say", "--password-stdin"], "No connection"),

@@ -174,7 +174,7 @@ class ConnectTests(WireTestCase):
             return send(prefix, perspective, objectID, message, *rest)
 
         root.broker._sendMessage = count
-        login = logIn(root, None, "game", "alice", "secret")
+        login = logIn(root, None, "game", "alice", Password("secret", renew=False))
         self.memory.flush()
         self.successResultOf(login)
         self.assertEqual(sent, [b"username", b"respond"])

@@ -39,6 +39,7 @@ FLOORS = [
         "legacy",
         "exchanges",
         "root",
+        "renewal",
         "credentials",
         "opening",
         "client",
@@ -46,7 +47,18 @@ FLOORS = [
     ],
     ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
-    ["cli.running", "cli.passwords", "cli.users", "cli.keys", "cli.calls", "cli", "__main__"],
+    [
+        "cli.running",
+        "cli.passwords",
+        "cli.knownservers",
+        "cli.connecting",
+        "cli.users",
+        "cli.keys",
+        "cli.calls",
+        "cli.passwd",
+        "cli",
+        "__main__",
+    ],
 ]
 
 ORDER = {module: place for place, module in enumerate(chain(*FLOORS))}

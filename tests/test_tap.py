@@ -33,6 +33,7 @@ from pbauth import (
 from pbauth.echo import EchoService, EchoServiceFactory
 from pbauth.tap import Options, findFactories, makeService
 from pbauth.testing import MemoryServer
+from pbauth.trust import makeCertificate
 from tests.processes import PBAUTH, TWIST, TWISTD, Program, run
 
 ROOT = str(Path(__file__).parent.parent)
@@ -171,6 +172,9 @@ class ServerTests(TestCase):
         await self.addAlice("echo")
         (pin,) = pins
         where = f"tls:127.0.0.1:{await self.portOf(server)}"
+        call = [*PBAUTH, "call", where, "alice", "echo", "whoami", "--trust", pin]
+        called = await run(*call, "--plain", "--password-stdin", stdin="swordfish\n")
+        self.assertEqual((called.output, called.exitCode), ('["alice", "alice"]\n', 0))
         perspective = await connect(
             where, None, "alice", PlainPassword("swordfish"), "echo", trust=pin
         )
@@ -180,6 +184,21 @@ class ServerTests(TestCase):
         with self.assertRaises(Unauthorized):
             await connect(where, None, "alice", PlainPassword("secret"), "echo", trust=pin)
         self.assertNotIn("swordfish", server.output)
+
+    async def test_certificate(self) -> None:
+        """A user logs in by a TLS client certificate."""
+        server = await self.serve(
+            *("--mechanism", "EXTERNAL", "--port", "ssl:0:interface=127.0.0.1")
+        )
+        pin = (await server.waitFor(r"with the key (SHA256:\S+)"))[1]
+        pem = os.path.abspath(self.mktemp())
+        Path(pem).write_bytes(makeCertificate(("alice",)))
+        await self.addAlice("echo")
+        await self.pbauth("user", "addkey", "alice", pem)
+        where = f"tls:127.0.0.1:{await self.portOf(server)}"
+        call = [*PBAUTH, "call", where, "alice", "echo", "whoami", "--trust", pin]
+        called = await run(*call, "--certificate", pem)
+        self.assertEqual((called.output, called.exitCode), ('["alice", "alice"]\n', 0))
 
     async def test_systemd(self) -> None:
         """A socket that systemd opened."""

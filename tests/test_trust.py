@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from cryptography import x509
-from twisted.internet import ssl
-from twisted.internet.defer import Deferred
+from twisted.internet import protocol, ssl
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionClosed, ConnectionRefusedError
 from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -16,6 +17,7 @@ from pbauth import (
     AuthServerFactory,
     DefaultAuthorizer,
     Hashing,
+    LoginTimeout,
     MechanismNotSupported,
     Policy,
     ServerNotTrusted,
@@ -23,9 +25,10 @@ from pbauth import (
     connect,
     getObjectAt,
 )
+from pbauth.descriptions import tlsAddress
 from pbauth.mechanisms.fingerprints import checkPin, fingerprintOf
 from pbauth.testing import MemoryServer, RecordingService
-from pbauth.trust import makeCertificate
+from pbauth.trust import fetchFingerprint, isVouchedFor, makeCertificate
 
 PLUS = "SCRAM-SHA-256-PLUS"
 SCRAM = "SCRAM-SHA-256"
@@ -152,6 +155,38 @@ class TrustTests(TLSTestCase):
             await self.attempt(elsewhere, trust=ssl.Certificate.loadPEM(wrongName))
         self.assertEqual(self.game.events, [])
 
+    async def test_sslEndpoints(self) -> None:
+        """Twisted's endpoints `ssl:`, which would take any certificate, are no way around."""
+        port = self.serve()
+        for more in ("", ":timeout=5", ":hostname=localhost", f":caCertsDir={self.mktemp()}"):
+            with self.assertRaises(ServerNotTrusted):
+                await connect(f"ssl:localhost:{port}{more}", None, "alice", "secret", "game")
+        where = f"ssl:host=localhost:port={port}"
+        perspective = await connect(where, None, "alice", "secret", "game", trust=self.pin)
+        self.assertEqual(await self.works(perspective), PLUS)
+
+    def test_addresses(self) -> None:
+        """Which endpoint strings lead by TLS to a host and a port."""
+        for description, address in [
+            ("tls:example.com:87", ("example.com", 87)),
+            ("ssl:host=example.com:port=87:timeout=5", ("example.com", 87)),
+            (r"tls:\:\:1:87", ("::1", 87)),
+            ("tls:example.com:87:trustRoots=/etc/mine", None),
+            ("tcp:example.com:87", None),
+            ("unix:/run/pbauth", None),
+            ("nonsense", None),
+        ]:
+            self.assertEqual(tlsAddress(description), address)
+        for bad in (
+            "tls:example.com",
+            "tls:example.com:",
+            "tls:example.com:x",
+            "tls:a:0",
+            "tls:a:65536",
+        ):
+            with self.assertRaises(ValueError):
+                tlsAddress(bad)
+
     async def test_mistakes(self) -> None:
         """What `trust` can't be, and where it can't be used."""
         junk = self.mktemp()
@@ -167,6 +202,137 @@ class TrustTests(TLSTestCase):
             with self.assertRaises(ValueError):
                 await connect(where, None, "alice", "secret", "game", trust=trust)
         self.assertTrue(os.path.exists(junk))
+
+
+class Recorder(protocol.Protocol):
+    """A server that keeps what it is sent, and knows when it is alone again."""
+
+    def connectionMade(self) -> None:
+        self.factory.made += 1
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.received += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.factory.lost += 1
+
+
+class FetchTests(TLSTestCase):
+    """Looking at a server's key, before it is trusted."""
+
+    def record(self, pem: bytes | None = None, **options: Any) -> int:
+        """Run a server that keeps what it is sent; without TLS if there is no certificate."""
+        from twisted.internet import reactor
+
+        self.factory: Any = protocol.ServerFactory.forProtocol(Recorder)
+        self.factory.made = self.factory.lost = 0
+        self.factory.received = b""
+        if pem is not None:
+            return self.listen(self.factory, pem, **options)
+        port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    async def closed(self) -> None:
+        """Wait until the server has no connection."""
+        while self.factory.lost < self.factory.made:
+            await self.turn()
+
+    def fetch(self, host: str, port: int, timeout: float = 5) -> Any:
+        """Look."""
+        from twisted.internet import reactor
+
+        return fetchFingerprint(reactor, host, port, timeout)
+
+    async def test_fetched(self) -> None:
+        """Whoever signed the certificate, for whom: the fingerprint; and nothing was sent."""
+        for pem in (makeCertificate(), makeCertificate(("example.com",), days=0.5)):
+            pin = fingerprintOf(x509.load_pem_x509_certificate(pem))
+            for options in ({}, {"minimum": ssl.TLSVersion.TLSv1_2}):
+                port = self.record(pem, **options)
+                for host in ("localhost", "127.0.0.1"):
+                    self.assertEqual(await self.fetch(host, port), pin)
+                await self.closed()
+                self.assertEqual((self.factory.made, self.factory.received), (2, b""))
+
+    async def test_vouched(self) -> None:
+        """Who is vouched for by the system's authorities, and who is not."""
+        from twisted.internet import reactor
+
+        pem = makeCertificate(("localhost",))
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(pem)
+        port = self.record(pem)
+        self.assertFalse(await isVouchedFor(reactor, "localhost", port))
+        os.environ["SSL_CERT_FILE"] = os.path.abspath(path)
+        self.addCleanup(os.environ.pop, "SSL_CERT_FILE")
+        self.assertTrue(await isVouchedFor(reactor, "localhost", port))
+        # The certificate is for the name only.
+        self.assertFalse(await isVouchedFor(reactor, "127.0.0.1", port))
+        await self.closed()
+        self.assertEqual(self.factory.received, b"")
+
+    async def test_noTLS(self) -> None:
+        """What speaks no TLS is not trusted."""
+        from twisted.internet import reactor
+
+        class Chatty(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        port = self.record()
+        self.factory.protocol = Chatty
+        with self.assertRaises(ServerNotTrusted) as raised:
+            await self.fetch("127.0.0.1", port)
+        self.assertIn("could not be protected", str(raised.exception))
+        self.assertFalse(await isVouchedFor(reactor, "127.0.0.1", port))
+        await self.closed()
+
+    async def test_hungUp(self) -> None:
+        """A server that hangs up during the handshake."""
+
+        class Rude(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.loseConnection()
+
+        port = self.record()
+        self.factory.protocol = Rude
+        with self.assertRaises(ConnectionClosed):
+            await self.fetch("127.0.0.1", port)
+        await self.closed()
+
+    async def test_silence(self) -> None:
+        """A server that says nothing is left after the timeout."""
+        port = self.record()
+        with self.assertRaises(LoginTimeout):
+            await self.fetch("127.0.0.1", port, timeout=0.1)
+        await self.closed()
+        self.assertEqual(self.factory.made, 1)
+
+    async def test_cancelled(self) -> None:
+        """Who changes one's mind leaves nothing open."""
+        port = self.record()
+        fetching = self.fetch("127.0.0.1", port)
+        while not self.factory.made:
+            await self.turn()
+        fetching.cancel()
+        with self.assertRaises(CancelledError):
+            await fetching
+        await self.closed()
+
+    async def test_nobody(self) -> None:
+        """Where nobody listens, that is said."""
+        from twisted.internet import reactor
+
+        port = reactor.listenTCP(0, protocol.ServerFactory(), interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        with self.assertRaises(ConnectionRefusedError):
+            await self.fetch("127.0.0.1", number)
+        with self.assertRaises(ConnectionRefusedError):
+            await isVouchedFor(reactor, "127.0.0.1", number)
 
 
 class BindingTests(TLSTestCase):

@@ -29,7 +29,8 @@ from pbauth.authorizer import Authorizer
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
 from pbauth.hashing import Hashing
 from pbauth.interfaces import IIdentity
-from pbauth.mechanisms import decodeVerifier
+from pbauth.mechanisms import decodeVerifier, scram
+from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.reactors import chooseReactor
 
 _log = Logger()
@@ -174,6 +175,28 @@ class SQLAuthorizer(Authorizer):
             self.sessions.endForbidden(identity)
 
         return Deferred.fromCoroutine(updateAndEnd())
+
+    def renewVerifier(
+        self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Deferred[bool]:
+        """
+        Replace a verifier by a stronger one of the same password, unless somebody, in whatever
+        process, replaced it in the meantime.
+
+        Returns:
+            Fires with whether that was done; fails with `StoreError`.
+        """
+
+        def renew(cursor: sqlite3.Cursor) -> bool:
+            cursor.execute("BEGIN IMMEDIATE")
+            cursor.execute(
+                "UPDATE verifiers SET verifier = ?"
+                " WHERE identity = ? AND mechanism = ? AND verifier = ?",
+                (new.encode(), identity.name, scram.NAME, old.encode()),
+            )
+            return bool(cursor.rowcount)
+
+        return Deferred.fromCoroutine(self._run(renew))
 
     def removeIdentity(self, name: str) -> Deferred[None]:
         """
@@ -345,12 +368,15 @@ def _readState(cursor: sqlite3.Cursor, name: str) -> _State:
 def _writeChanges(cursor: sqlite3.Cursor, name: str, before: _State, after: _State) -> None:
     if before.locked != after.locked:
         cursor.execute("UPDATE identities SET locked = ? WHERE name = ?", (int(after.locked), name))
-    if before.verifiers != after.verifiers:
-        cursor.execute("DELETE FROM verifiers WHERE identity = ?", (name,))
-        cursor.executemany(
-            "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
-            [(name, *verifier) for verifier in sorted(after.verifiers)],
-        )
+    changed = before.verifiers ^ after.verifiers
+    cursor.executemany(
+        "DELETE FROM verifiers WHERE identity = ? AND mechanism = ?",
+        sorted({(name, mechanism) for mechanism, _ in changed}),
+    )
+    cursor.executemany(
+        "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
+        [(name, *verifier) for verifier in sorted(after.verifiers & changed)],
+    )
     cursor.executemany(
         "DELETE FROM keys WHERE identity = ? AND service = ? AND perspective = ?",
         [(name, *key) for key in sorted(before.keys - after.keys)],

@@ -7,6 +7,7 @@ import click
 from pbauth import __version__
 from pbauth.cli.calls import call
 from pbauth.cli.keys import key
+from pbauth.cli.passwd import passwd
 from pbauth.cli.running import run
 from pbauth.cli.users import user
 from pbauth.demo import runDemo
@@ -40,3 +41,4 @@ def demo() -> None:
 main.add_command(user)
 main.add_command(key)
 main.add_command(call)
+main.add_command(passwd)

@@ -7,14 +7,11 @@ from typing import Any
 
 import click
 from twisted.internet.defer import TimeoutError as DeferTimeout
-from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.spread import pb
 
-from pbauth.cli.passwords import passwordOption, readKey, readPassword
+from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import run as runCommand
 from pbauth.client import connect
-from pbauth.credentials import Password
-from pbauth.interfaces import ICredentials
 
 
 @click.command()
@@ -24,13 +21,7 @@ from pbauth.interfaces import ICredentials
 @click.argument("method")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
 @click.option("--perspective", help="The perspective to attach to; by default the user's own.")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds for login and call.")
-@click.option("--insecure", is_flag=True, help="Connect without TLS to another machine.")
-@click.option("--key", "keyFile", metavar="FILE", help="Log in by the private key in this file.")
-@click.option(
-    "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
-)
-@passwordOption
+@connectingOptions
 def call(
     endpoint: str,
     name: str,
@@ -38,23 +29,16 @@ def call(
     method: str,
     arguments: tuple[str, ...],
     perspective: str | None,
-    timeout: float,
-    insecure: bool,
-    keyFile: str | None,
-    trust: str | None,
-    password_stdin: bool,
+    connecting: Connecting,
 ) -> None:
     """Log in to a server, call a method, and print the answer as JSON.
 
-    For instance: pbauth call tcp:127.0.0.1:8787 alice echo say hello
+    For instance: pbauth call tls:127.0.0.1:8787 alice echo say hello
     """
-    credentials: ICredentials = (
-        Password(readPassword(password_stdin, confirm=False))
-        if keyFile is None
-        else readKey(keyFile, password_stdin)
-    )
 
     async def run(reactor: Any) -> Any:
+        trust = await connecting.settleTrust(reactor, endpoint)
+        credentials = connecting.credentials()
         remote = await connect(
             endpoint,
             None,
@@ -62,34 +46,30 @@ def call(
             credentials,
             service,
             perspective,
-            timeout=timeout,
-            insecure=insecure,
+            timeout=connecting.timeout,
+            insecure=connecting.insecure,
             trust=trust,
             reactor=reactor,
         )
         try:
-            return await remote.callRemote(method, *arguments).addTimeout(timeout, reactor)
+            answer = remote.callRemote(method, *arguments)
+            return await answer.addTimeout(connecting.timeout, reactor)
         finally:
-            closed = remote.broker.whenClosed()
-            remote.broker.transport.loseConnection()
-            await closed
+            await connecting.hangUp(reactor, remote.broker, credentials)
 
-    try:
-        answer = runCommand(run)
-    except DeferTimeout:
-        raise click.ClickException(f"{method} did not answer within {timeout:g} seconds.") from None
-    except pb.RemoteError as error:
-        kind = error.remoteType
-        kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
-        raise click.ClickException(f"The method failed on the server: {kind}: {error}") from None
-    except (ConnectError, ConnectionClosed, pb.PBConnectionLost) as error:
-        raise click.ClickException(
-            f"No connection to {endpoint}: {error} Is the server running there?"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise click.ClickException(
-            f"Can't connect to {endpoint!r}: {error} An endpoint is: tcp:127.0.0.1:8787"
-        ) from None
+    with explained(endpoint):
+        try:
+            answer = runCommand(run)
+        except DeferTimeout:
+            raise click.ClickException(
+                f"{method} did not answer within {connecting.timeout:g} seconds."
+            ) from None
+        except pb.RemoteError as error:
+            kind = error.remoteType
+            kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
+            raise click.ClickException(
+                f"The method failed on the server: {kind}: {error}"
+            ) from None
     click.echo(json.dumps(_plain(answer), ensure_ascii=False))
 
 

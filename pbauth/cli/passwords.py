@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
-from pbauth.credentials import PassphraseNeeded, PrivateKey
+from pbauth.credentials import PassphraseNeeded
+
+_Credentials = TypeVar("_Credentials")
 
 
-def readPassword(fromStdin: bool, confirm: bool) -> str:
+def readPassword(fromStdin: bool, confirm: bool, what: str = "Password") -> str:
     """
     Args:
         fromStdin: read one line of standard input; otherwise ask on the terminal.
         confirm: ask twice.
+        what: to ask for.
 
     Returns:
         The password.
@@ -21,31 +26,32 @@ def readPassword(fromStdin: bool, confirm: bool) -> str:
     if fromStdin:
         line = sys.stdin.readline()
         if not line:
-            raise click.ClickException("There is no password on standard input.")
+            raise click.ClickException(f"There is no {what.lower()} on standard input.")
         return line.rstrip("\r\n")
     if not sys.stdin.isatty():
         raise click.ClickException(
             "There is no terminal to ask for the password on. Say --password-stdin, and write "
             "the password to standard input."
         )
-    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=confirm)
+    password: str = click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True)
     return password
 
 
-def readKey(path: str, fromStdin: bool) -> PrivateKey:
+def readSecretFile(read: Callable[..., _Credentials], path: str, fromStdin: bool) -> _Credentials:
     """
     Args:
-        path: of a file with a private key.
-        fromStdin: where its passphrase comes from, if it has one, as for `readPassword`.
+        read: takes the path of a file, and the passphrase that it is encrypted with, if it is.
+        path: that of the file.
+        fromStdin: where the passphrase comes from, as for `readPassword`.
 
     Returns:
-        The key.
+        What the file holds.
     """
     try:
         try:
-            return PrivateKey.fromFile(path)
+            return read(path)
         except PassphraseNeeded:
-            return PrivateKey.fromFile(path, readPassword(fromStdin, confirm=False))
+            return read(path, readPassword(fromStdin, confirm=False, what="Passphrase"))
     except (ValueError, TypeError) as mistake:
         raise click.ClickException(str(mistake)) from None
 

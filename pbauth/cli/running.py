@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -68,6 +70,23 @@ def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
         return runOnce(main)
     except _EXPLAINED as error:
         raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """
+    While the program waits for its user, and the reactor for the program: let Ctrl-C and a polite
+    kill end it, as they do where no reactor runs.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def administer(

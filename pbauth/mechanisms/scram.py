@@ -163,6 +163,16 @@ class ScramKeys:
         """The hash of the client key, which a server keeps in its place."""
         return hashlib.sha256(self.clientKey).digest()
 
+    def verifier(self, salt: bytes, iterations: int) -> ScramVerifier:
+        """
+        Make what a server keeps.
+
+        Args:
+            salt: that these keys were derived with.
+            iterations: that these keys were derived with.
+        """
+        return ScramVerifier(salt, iterations, self.storedKey, self.serverKey)
+
 
 @frozen
 class ScramVerifier:
@@ -198,8 +208,9 @@ class ScramVerifier:
             TypeError: the password is not a `str`.
             InvalidPassword: it can't be a password.
         """
-        keys = ScramKeys.derive(preparePassword(password), salt, iterations)
-        return cls(salt, iterations, keys.storedKey, keys.serverKey)
+        return ScramKeys.derive(preparePassword(password), salt, iterations).verifier(
+            salt, iterations
+        )
 
     def covers(self, proof: object) -> bool:
         """Whether a login that was proved by this verifier still stands."""

@@ -144,6 +144,23 @@ class AuthorizerSuite:
         with self.assertRaises(KeyError):
             await maybeDeferred(self.makeAuthorizer().removeIdentity, "mallory")
 
+    async def test_renewVerifier(self) -> None:
+        """A verifier is replaced if it is still the stored one; everything else stays."""
+        authorizer = self.makeAuthorizer(hashing=MD5)
+        identity = await self.make(authorizer, "alice", ("game", "black"))
+        before = dict(await maybeDeferred(identity.getVerifiers))
+        old = before[SCRAM]
+        better, other = (
+            ScramVerifier.fromPassword("secret", salt, 5000) for salt in (b"s" * 16, b"t" * 16)
+        )
+        for new, done in ((better, True), (other, False)):
+            found = await self.find(authorizer)
+            self.assertIs(await maybeDeferred(authorizer.renewVerifier, found, old, new), done)
+            found = await self.find(authorizer)
+            verifiers = await maybeDeferred(found.getVerifiers)
+            self.assertEqual(verifiers, {**before, SCRAM: better})
+            self.assertEqual(found.getAllKeys(), [("game", "black")])
+
     async def test_save(self) -> None:
         """`save` adds what is new, updates what is known, and changes nothing by itself."""
         authorizer = self.makeAuthorizer()

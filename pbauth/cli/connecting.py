@@ -1,0 +1,262 @@
+"""What subcommands that log in to a server have in common: whom they trust, and by what they do."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from attrs import frozen
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.spread import pb
+
+from pbauth.cli.knownservers import KnownServer, KnownServers, addressOf
+from pbauth.cli.passwords import passwordOption, readPassword, readSecretFile
+from pbauth.cli.running import interruptible
+from pbauth.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
+from pbauth.descriptions import tlsAddress
+from pbauth.interfaces import ICredentials, IRenewingCredentials
+from pbauth.opening import Target
+from pbauth.trust import fetchFingerprint, isVouchedFor
+
+
+@frozen
+class Connecting:
+    """
+    How the user wants to connect.
+
+    Attributes:
+        timeout: seconds for each step.
+        insecure: connect without TLS to another machine.
+        trust: what to trust; `None`: the known servers, and the system's certificate authorities.
+        knownServers: the file of known servers.
+        acceptNew: trust a server that is not known without asking.
+        passwordStdin: read passwords from standard input.
+        keyFile: of a private key to log in by; `None`: by a password.
+        certificateFile: of a TLS client certificate with its key, to log in by.
+        plain: let the server see the password.
+    """
+
+    timeout: float
+    insecure: bool
+    trust: str | None
+    knownServers: KnownServers
+    acceptNew: bool
+    passwordStdin: bool
+    keyFile: str | None = None
+    certificateFile: str | None = None
+    plain: bool = False
+
+    async def settleTrust(self, reactor: Any, endpoint: str) -> str | None:
+        """
+        Make sure that the server may be trusted, before anybody is asked for a password.
+
+        Args:
+            reactor: makes the connections that look at the server's key.
+            endpoint: where it is.
+
+        Returns:
+            What to trust, for `connect`.
+
+        Raises:
+            click.ClickException: it is not to be trusted.
+            ServerNotTrusted: the connection would not be protected.
+        """
+        trust = self.trust
+        address = tlsAddress(endpoint)
+        if trust is None and address is not None:
+            trust = await self._settle(reactor, *address)
+        Target(endpoint, None, self.insecure, trust).endpoint(reactor)
+        return trust
+
+    async def _settle(self, reactor: Any, host: str, port: int) -> str | None:
+        address = addressOf(host, port)
+        known = self.knownServers.find(address)
+        if not known and await isVouchedFor(reactor, host, port, self.timeout):
+            return None
+        pin = await fetchFingerprint(reactor, host, port, self.timeout)
+        if not known:
+            self._agree(address, pin)
+            with interruptible():
+                known = self.knownServers.add(address, pin)
+        if known and pin not in {each.pin for each in known}:
+            raise click.ClickException(_alarm(self.knownServers.path, address, pin, known))
+        return pin
+
+    def _agree(self, address: str, pin: str) -> None:
+        shown = f"The server {address} shows the key {pin}."
+        if self.acceptNew:
+            click.echo(
+                f"{shown} It is trusted from now on (see {self.knownServers.path}).", err=True
+            )
+        elif self.passwordStdin or not sys.stdin.isatty():
+            raise click.ClickException(
+                f"{shown} It is not one that you trust, and there is no terminal to ask on. If it "
+                f"is the right one, say --accept-new once, or --trust {pin}"
+            )
+        else:
+            with interruptible():
+                agreed = click.confirm(
+                    f"{shown} It is not known. Trust it from now on?", default=False, err=True
+                )
+            if not agreed:
+                raise click.ClickException("The server is not trusted, and nothing was sent to it.")
+
+    def credentials(self, *, renew: bool = True) -> ICredentials:
+        """
+        Ask for what to log in by.
+
+        Args:
+            renew: as for `Password`.
+
+        Returns:
+            A password, a key or a certificate.
+        """
+        with interruptible():
+            if self.keyFile is not None:
+                return readSecretFile(PrivateKey.fromFile, self.keyFile, self.passwordStdin)
+            if self.certificateFile is not None:
+                return readSecretFile(
+                    ClientCertificate.fromFile, self.certificateFile, self.passwordStdin
+                )
+            password = readPassword(self.passwordStdin, confirm=False)
+            return PlainPassword(password) if self.plain else Password(password, renew)
+
+    def newPassword(self) -> str:
+        """Ask for a new password, twice."""
+        with interruptible():
+            return readPassword(self.passwordStdin, confirm=True, what="New password")
+
+    async def hangUp(self, reactor: Any, broker: Any, credentials: ICredentials) -> None:
+        """
+        Close a connection, once a verifier that is being renewed is renewed.
+
+        Args:
+            reactor: provides `IReactorTime`.
+            broker: of the connection.
+            credentials: of the login.
+        """
+        if IRenewingCredentials.providedBy(credentials):
+            renewed = credentials.whenRenewed()  # type: ignore[attr-defined]
+            await renewed.addTimeout(self.timeout, reactor, lambda late, seconds: None)
+        closed = broker.whenClosed()
+        broker.transport.loseConnection()
+        await closed
+
+
+def _alarm(path: str, address: str, pin: str, known: list[KnownServer]) -> str:
+    numbers = " and ".join(str(each.line) for each in known)
+    lines = "line" if len(known) == 1 else "lines"
+    return "\n".join(
+        [
+            f"THE SERVER {address} SHOWS ANOTHER KEY THAN BEFORE.",
+            "Either it was given a new one, or somebody stands between you and the server.",
+            "It is not trusted: you were not asked for a password, and none was sent.",
+            *(f"  known: {each.pin} (line {each.line} of {path})" for each in known),
+            f"  shown: {pin}",
+            "Ask its administrator which one is right. If the key was to be expected, remove",
+            f"{lines} {numbers} of {path} and try again.",
+        ]
+    )
+
+
+def _defaultKnownServers() -> str:
+    return os.path.join(click.get_app_dir("pbauth"), "known_servers")
+
+
+_OPTIONS = (
+    click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step."),
+    click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
+    click.option(
+        "--key", "keyFile", metavar="FILE", help="Log in by the private key in this file."
+    ),
+    click.option(
+        "--certificate",
+        "certificateFile",
+        metavar="FILE",
+        help="Log in by the TLS client certificate, with its key, in this PEM file.",
+    ),
+    click.option(
+        "--plain",
+        is_flag=True,
+        help="Let the server see the password, for one that has it checked elsewhere (--auth).",
+    ),
+    click.option(
+        "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
+    ),
+    click.option(
+        "--known-servers",
+        "knownServers",
+        metavar="FILE",
+        default=_defaultKnownServers,
+        show_default="known_servers in the user's folder for pbauth",
+        help="The keys of servers that were trusted before.",
+    ),
+    click.option(
+        "--accept-new",
+        "acceptNew",
+        is_flag=True,
+        help="Trust a server that is not known yet without asking, from now on.",
+    ),
+    passwordOption,
+)
+
+
+def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Connecting`, and an argument `connecting` made of them."""
+
+    @functools.wraps(command)
+    def gather(
+        timeout: float,
+        insecure: bool,
+        keyFile: str | None,
+        certificateFile: str | None,
+        plain: bool,
+        trust: str | None,
+        knownServers: str,
+        acceptNew: bool,
+        password_stdin: bool,
+        **others: Any,
+    ) -> None:
+        if (keyFile is not None) + (certificateFile is not None) + plain > 1:
+            raise click.UsageError("Only one of --key, --certificate and --plain may be given.")
+        connecting = Connecting(
+            timeout,
+            insecure,
+            trust,
+            KnownServers(knownServers),
+            acceptNew,
+            password_stdin,
+            keyFile,
+            certificateFile,
+            plain,
+        )
+        command(connecting=connecting, **others)
+
+    for option in reversed(_OPTIONS):
+        gather = option(gather)
+    return gather
+
+
+@contextmanager
+def explained(endpoint: str) -> Iterator[None]:
+    """
+    Put into one line why there is no connection.
+
+    Args:
+        endpoint: to which there is none.
+    """
+    try:
+        yield
+    except (ConnectError, ConnectionClosed, DNSLookupError, pb.PBConnectionLost) as error:
+        raise click.ClickException(
+            f"No connection to {endpoint}: {error} Is the server running there?"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise click.ClickException(
+            f"Can't connect to {endpoint!r}: {error} An endpoint is: tls:127.0.0.1:8787"
+        ) from None

@@ -1,0 +1,66 @@
+"""``pbauth passwd``: change one's own password, on a server that runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from twisted.spread import pb
+
+from pbauth.cli.connecting import Connecting, connectingOptions, explained
+from pbauth.cli.running import run
+from pbauth.client import authIdentity, changePassword, getObjectAt
+from pbauth.errors import ProtocolViolation
+from pbauth.mechanisms.scram import preparePassword
+from pbauth.opening import closeConnection, within
+
+
+@click.command()
+@click.argument("endpoint")
+@click.argument("name")
+@connectingOptions
+def passwd(endpoint: str, name: str, connecting: Connecting) -> None:
+    """Change your own password on a server.
+
+    You log in by the old password, or by a key, and your other sessions end. The server learns
+    neither password. With --password-stdin the old one is read from the first line of standard
+    input (with --key: the passphrase of the key, if it has one), and the new one from the next.
+
+    For instance: pbauth passwd tls:example.com:8787 alice
+    """
+
+    async def main(reactor: Any) -> None:
+        trust = await connecting.settleTrust(reactor, endpoint)
+        credentials = connecting.credentials(renew=False)
+        new = connecting.newPassword()
+        preparePassword(new)
+        root = await getObjectAt(
+            endpoint,
+            None,
+            connecting.timeout,
+            connecting.insecure,
+            trust=trust,
+            reactor=reactor,
+        )
+
+        async def change() -> None:
+            identity = await authIdentity(root, name, credentials)
+            try:
+                await changePassword(identity, new)
+            except ProtocolViolation:
+                raise click.ClickException(
+                    "The server does not let the password be changed over this connection. Change "
+                    "it on the server's own machine, or over TLS 1.3: tls:HOST:PORT"
+                ) from None
+
+        try:
+            await within(connecting.timeout, reactor, change())
+        finally:
+            await closeConnection(root.broker)
+
+    with explained(endpoint):
+        try:
+            run(main)
+        except pb.RemoteError:
+            raise click.ClickException("The server failed. Ask its administrator.") from None
+    click.echo(f"Changed the password of {name}.")
