@@ -12,10 +12,20 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 
+from pbauth.banana import (
+    PLAIN_TYPES,
+    WORDS,
+    Encoded,
+    NotPlain,
+    Reader,
+    encodeExpression,
+    encodePlain,
+)
 from pbauth.errors import ProtocolViolation
 
 _log = Logger()
@@ -71,13 +81,78 @@ class Broker(pb.Broker):
         self._violation: ProtocolViolation | None = None
         # Twisted's own annotation says that this is always None.
         self.waitingForAnswers: Any = {}
+        self._reader = Reader(self.callExpressionReceived, self._receivePlain)
+        self._words: dict[bytes, bytes] = {}
+        self._plain = _allowsPlain(security)
+        self._writesAtOnce = False
+        self._outgoing: list[bytes] | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        """The connection is made."""
+        # By TLS the transport itself puts small writes together.
+        self._writesAtOnce = isinstance(transport, Connection) and not transport.TLS
+        super().makeConnection(transport)
+
+    def setPrefixLimit(self, limit: int) -> None:
+        """Set how long numbers may be (see `twisted.spread.banana.Banana`)."""
+        super().setPrefixLimit(limit)
+        self._reader.limit = limit
+
+    def _selectDialect(self, dialect: bytes) -> None:
+        if dialect == b"pb":
+            self._words = WORDS
+            self._reader.words = self.incomingVocabulary
+            self._reader.readsPlain = self._plain
+        super()._selectDialect(dialect)
+
+    def sendEncoded(self, obj: Any) -> None:
+        """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
+        pieces: list[bytes] = []
+        encodeExpression(obj, pieces.append, self._reader.limit, self._words)
+        if self._outgoing is not None:
+            self._outgoing += pieces
+        else:
+            transport: Any = self.transport
+            transport.write(b"".join(pieces))
 
     def dataReceived(self, chunk: bytes) -> None:
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
         if self._violation is not None:
             return
+        if not self._writesAtOnce or self._outgoing is not None:
+            self._read(chunk)
+            return
+        # All that is answered to one chunk goes out in one piece.
+        self._outgoing = []
         try:
-            super().dataReceived(chunk)
+            self._read(chunk)
+        finally:
+            outgoing, self._outgoing = self._outgoing, None
+            if outgoing:
+                self._writeAtOnce(b"".join(outgoing))
+
+    def _writeAtOnce(self, data: bytes) -> None:
+        """
+        Write to the socket now, if nothing waits to be written; Twisted's own `write` waits until
+        the reactor has asked whether it may.
+        """
+        transport: Any = self.transport
+        if not (
+            transport.dataBuffer
+            or transport._tempDataBuffer
+            or transport.disconnecting
+            or transport.producer is not None
+        ):
+            sent = transport.writeSomeData(data)
+            # An error is found again, and dealt with, by the reactor.
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            transport.write(data)
+
+    def _read(self, chunk: bytes) -> None:
+        try:
+            self._reader.feed(chunk)
         except _PEERS_FAULT as fault:
             self._violation = ProtocolViolation(
                 "The peer does not speak Perspective Broker, or breaks its rules."
@@ -88,6 +163,26 @@ class Broker(pb.Broker):
                 fault=type(fault).__name__,
             )
             dropConnection(self)
+
+    def _receivePlain(self, items: list[Any]) -> bool:
+        """A message whose values were read. Others are read as Twisted does."""
+        command = items[0]
+        if (
+            command == b"message"
+            and len(items) == 7
+            and type(items[2]) in (int, bytes)
+            and type(items[3]) is bytes
+            and type(items[5]) is tuple
+            and type(items[6]) is dict
+        ):
+            self._recvMessage(self.localObjectForID, *items[1:])
+        elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
+            self.waitingForAnswers.pop(items[1]).callback(items[2])
+        elif command == b"decref" and len(items) == 2 and type(items[1]) is int:
+            self.proto_decref(items[1])
+        else:
+            return False
+        return True
 
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """An answer; one that can't be read fails the call, not the connection."""
@@ -121,6 +216,7 @@ class Broker(pb.Broker):
         if self._violation is not None:
             reason = Failure(self._violation)
         self._closedBy = reason
+        self._reader.closed = True
         super().connectionLost(reason)
         for waiter in _takeAll(self._waitingForGreeting):
             waiter.errback(reason)
@@ -156,7 +252,29 @@ class Broker(pb.Broker):
         return transport.getPeer()
 
     def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
-        """Jelly an object; a coroutine is waited for, as a Deferred is."""
+        """
+        Jelly an object; a coroutine is waited for, as a Deferred is. What this gives is for
+        sending, and nothing else.
+        """
+        if self._plain:
+            try:
+                return Encoded(encodePlain(object, self._reader.limit))
+            except (NotPlain, UnicodeEncodeError, RecursionError):
+                pass
         if hasattr(object, "__await__") and not isinstance(object, Deferred):
             object = ensureDeferred(object)
         return super().serialize(object, *args, **kw)
+
+    def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
+        """Unjelly an expression; values that were read already are taken as they are."""
+        if type(sexp) is tuple or type(sexp) is dict:
+            return sexp
+        return super().unserialize(sexp, perspective)
+
+
+def _allowsPlain(security: Any) -> bool:
+    """Whether all plain values may cross, so that nothing has to be asked for each."""
+    return isinstance(security, jelly.SecurityOptions) and (
+        type(security).isTypeAllowed is jelly.SecurityOptions.isTypeAllowed
+        and all(security.isTypeAllowed(name) for name in PLAIN_TYPES)
+    )

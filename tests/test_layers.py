@@ -35,6 +35,7 @@ FLOORS = [
     ["policy", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
+        "banana",
         "broker",
         "legacy",
         "exchanges",

@@ -1,0 +1,526 @@
+"""
+Banana and the plain values of jelly, in one pass each way, without I/O.
+
+Twisted's `twisted.spread.banana` reads tokens into nested lists and cuts the buffer at each one;
+`twisted.spread.jelly` then makes values of the lists, and lists of values.  Most of what crosses a
+connection is plain: ``None``, ``bool``, ``int``, ``float``, ``bytes``, ``str``, ``tuple``,
+``list``, ``dict``, ``set``, ``frozenset``, each held in one place only.  Such values are written
+straight to the bytes that Twisted would send, and read straight from them.  Whatever is anything
+else is left to Twisted: `NotPlain` says so.
+
+The rules of the reader.  A *message* is an expression at the top.  It is read as a plain one first:
+``message`` and ``answer`` of Perspective Broker, whose arguments are made into values as their
+lists end.  What turns out to be anything else is read once more, into lists as Twisted has them.
+State is kept between chunks, so each byte is looked at once, or twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.python.reflect import fullyQualifiedName
+from twisted.spread import banana
+from twisted.spread.banana import BananaError
+
+LIST, INT, STRING, NEG, FLOAT, LONGINT, LONGNEG, VOCAB = range(0x80, 0x88)
+
+
+class NotPlain(Exception):
+    """The value is not plain, or the expression is not that of plain values."""
+
+
+class Encoded:
+    """
+    What a value comes to on the wire.
+
+    Attributes:
+        data: the bytes.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+# Writing.
+
+#: The words that have a number in the dialect ``pb``, and their tokens.
+WORDS = {word: bytes((number, VOCAB)) for word, number in banana.Banana.outgoingVocabulary.items()}
+_SHORT_INTS = [bytes((number, INT)) for number in range(128)]
+_SHORT_STRINGS = [bytes((number, STRING)) for number in range(128)]
+_SHORT_LISTS = [bytes((number, LIST)) for number in range(128)]
+_LARGEST_INT = 2**31 - 1
+_SMALLEST_INT = -(2**31)
+
+
+def _prefix(number: int) -> bytes:
+    digits = bytearray()
+    while number:
+        digits.append(number & 0x7F)
+        number >>= 7
+    return bytes(digits) or b"\0"
+
+
+def _head(length: int, token: int) -> bytes:
+    if length > banana.SIZE_LIMIT:
+        raise NotPlain
+    if length < 16384:
+        return bytes((length & 0x7F, length >> 7, token))
+    return _prefix(length) + bytes((token,))
+
+
+def encodeInt(number: int, limit: int) -> bytes:
+    """
+    Args:
+        number: any `int`.
+        limit: the most bytes that a prefix may have.
+
+    Returns:
+        Its token.
+
+    Raises:
+        NotPlain: it is too large to send.
+    """
+    if 0 <= number < 128:
+        return _SHORT_INTS[number]
+    digits = _prefix(abs(number))
+    if len(digits) > limit:
+        raise NotPlain
+    if number >= 0:
+        return digits + (b"\x81" if number <= _LARGEST_INT else b"\x85")
+    return digits + (b"\x83" if number >= _SMALLEST_INT else b"\x86")
+
+
+def encodeBytes(data: bytes) -> bytes:
+    """
+    Args:
+        data: any `bytes`.
+
+    Returns:
+        Its token in the dialect ``pb``.
+
+    Raises:
+        NotPlain: it is too long to send.
+    """
+    word = WORDS.get(data)
+    if word is not None:
+        return word
+    length = len(data)
+    return (_SHORT_STRINGS[length] if length < 128 else _head(length, STRING)) + data
+
+
+_NONE = b"\x01\x80" + WORDS[b"None"]
+_UNICODE = b"\x02\x80\x07\x82unicode"
+_TRUE = b"\x02\x80\x07\x82boolean\x04\x82true"
+_FALSE = b"\x02\x80\x07\x82boolean\x05\x82false"
+_PAIR = b"\x02\x80"
+_CONTAINERS: dict[type, bytes] = {
+    tuple: WORDS[b"tuple"],
+    list: WORDS[b"list"],
+    set: b"\x03\x82set",
+    frozenset: b"\x09\x82frozenset",
+}
+_DICTIONARY = WORDS[b"dictionary"]
+
+
+def encodePlain(value: object, limit: int) -> bytes:
+    """
+    Write a value as ``jelly`` and banana would, in the dialect ``pb``.
+
+    Args:
+        value: any value.
+        limit: the most bytes that a prefix may have.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        NotPlain: it is, or holds, something that is not plain or is held in two places, or that
+            is too large to send.
+        UnicodeEncodeError: it holds half a surrogate pair.
+        RecursionError: it is too deep.
+    """
+    out: list[bytes] = []
+    _write(value, out.append, set(), limit)
+    return out[0] if len(out) == 1 else b"".join(out)
+
+
+def _write(value: Any, write: Callable[[bytes], None], seen: set[int], limit: int) -> None:
+    kind = type(value)
+    if kind is str:
+        data = value.encode("utf-8")
+        length = len(data)
+        if data in WORDS:
+            write(_UNICODE + WORDS[data])
+        elif length < 128:
+            write(_UNICODE + _SHORT_STRINGS[length] + data)
+        else:
+            write(_UNICODE + _head(length, STRING) + data)
+    elif kind is int:
+        if 0 <= value < 128:
+            write(_SHORT_INTS[value])
+        else:
+            write(encodeInt(value, limit))
+    elif kind in _CONTAINERS:
+        if id(value) in seen:
+            raise NotPlain
+        seen.add(id(value))
+        length = len(value) + 1
+        write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
+        write(_CONTAINERS[kind])
+        for item in value:
+            _write(item, write, seen, limit)
+    elif kind is dict:
+        if id(value) in seen:
+            raise NotPlain
+        seen.add(id(value))
+        length = len(value) + 1
+        write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
+        write(_DICTIONARY)
+        for key, item in value.items():
+            write(_PAIR)
+            _write(key, write, seen, limit)
+            _write(item, write, seen, limit)
+    elif kind is bytes:
+        write(encodeBytes(value))
+    elif value is None:
+        write(_NONE)
+    elif kind is bool:
+        write(_TRUE if value else _FALSE)
+    elif kind is float:
+        write(b"\x84" + struct.pack("!d", value))
+    else:
+        raise NotPlain
+
+
+def encodeExpression(
+    expression: Any, write: Callable[[bytes], None], limit: int, words: dict[bytes, bytes]
+) -> None:
+    """
+    Write an expression, as banana does; what is `Encoded` already is taken as it is.
+
+    Args:
+        expression: lists, tuples, numbers, `bytes`, `Encoded`.
+        write: takes the bytes.
+        limit: the most bytes that a prefix may have.
+        words: those that have a number in the dialect that is spoken, with their tokens.
+
+    Raises:
+        BananaError: it holds something else, or something that is too large to send.
+    """
+    kind = type(expression)
+    if kind is Encoded:
+        write(expression.data)
+    elif isinstance(expression, int):
+        try:
+            write(encodeInt(expression, limit))
+        except NotPlain:
+            raise BananaError(f"int is too large to send ({expression})") from None
+    elif isinstance(expression, bytes):
+        word = words.get(expression)
+        if word is not None:
+            write(word)
+            return
+        length = len(expression)
+        if length > banana.SIZE_LIMIT:
+            raise BananaError(f"byte string is too long to send ({length})")
+        write(_SHORT_STRINGS[length] if length < 128 else _head(length, STRING))
+        write(expression)
+    elif isinstance(expression, (list, tuple)):
+        length = len(expression)
+        if length > banana.SIZE_LIMIT:
+            raise BananaError(f"list/tuple is too long to send ({length})")
+        write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
+        for item in expression:
+            encodeExpression(item, write, limit, words)
+    elif isinstance(expression, float):
+        write(b"\x84" + struct.pack("!d", expression))
+    else:
+        raise BananaError(f"Banana cannot send {fullyQualifiedName(kind)} objects: {expression!r}")
+
+
+# Reading.
+
+
+class _Marker:
+    """What a list that is being read will become, where that is no type."""
+
+
+_HEAD = _Marker()  # not known yet: its first item says it
+_GENERIC = _Marker()  # a list as banana has it
+_MESSAGE = _Marker()  # the list at the top
+_PAIR_OF = _Marker()  # key and value of a dictionary
+
+_MAKERS: dict[bytes, Any] = {
+    b"tuple": tuple,
+    b"list": list,
+    b"dictionary": dict,
+    b"set": set,
+    b"frozenset": frozenset,
+    b"unicode": str,
+    b"boolean": bool,
+    b"None": None,
+}
+#: The names of all of them, as `twisted.spread.jelly.SecurityOptions` has them.
+PLAIN_TYPES = tuple(_MAKERS)
+_NONE_HEAD = _NONE[2:]
+
+
+def _readPrefix(buffer: bytes, start: int, limit: int) -> tuple[int, int, int] | None:
+    """A token's number, its type and where it ends; `None`: it is to be continued."""
+    number = shift = 0
+    for place in range(start, min(len(buffer), start + limit + 1)):
+        byte = buffer[place]
+        if byte >= 0x80:
+            return number, byte, place + 1
+        number |= byte << shift
+        shift += 7
+    if len(buffer) - start > limit:
+        raise BananaError(f"Security precaution: longer than {limit} bytes worth of prefix")
+    return None
+
+
+class Reader:
+    """
+    Reads banana, however it is cut into chunks.
+
+    Attributes:
+        limit: the most bytes that a prefix may have.
+        words: the words that have a number in the dialect that is spoken.
+        readsPlain: read messages of plain values as such.
+        closed: nobody wants to receive any more.
+
+    Args:
+        receive: takes each expression, as banana has it.
+        receivePlain: takes the items of each message whose values were read; says `False` if it
+            wants it as banana has it.
+    """
+
+    __slots__ = (
+        "_frame",
+        "_generic",
+        "_parts",
+        "_receive",
+        "_receivePlain",
+        "closed",
+        "limit",
+        "readsPlain",
+        "rest",
+        "words",
+    )
+
+    def __init__(
+        self, receive: Callable[[Any], None], receivePlain: Callable[[list[Any]], bool]
+    ) -> None:
+        self._receive = receive
+        self._receivePlain = receivePlain
+        self.limit = 0
+        self.words: dict[int, bytes] | None = None
+        self.readsPlain = False
+        self.closed = False
+        #: Bytes of a token that is not whole yet.
+        self.rest = b""
+        # Of the message that is being read: the lists that are open, outermost first; the bytes
+        # that were read of it; whether it is to be read as banana has it.
+        self._frame: tuple[list[Any], Any, int, Any] = ([], None, 0, None)
+        self._parts: list[bytes] = []
+        self._generic = False
+
+    def feed(self, chunk: bytes) -> None:
+        """
+        Read some bytes.
+
+        Args:
+            chunk: what came.
+
+        Raises:
+            BananaError: something is too large.
+            NotImplementedError: they are not banana.
+            Exception: whatever who receives raises; what follows in the chunk is lost.
+        """
+        buffer = self.rest + chunk if self.rest else chunk
+        while True:
+            try:
+                self._read(buffer)
+                return
+            except NotPlain:
+                # Once more from the beginning of the message, which `_read` has put there.
+                buffer, self.rest = self.rest, b""
+                self._generic = True
+
+    def _again(self, buffer: bytes, start: int) -> NotPlain:
+        self.rest = b"".join(self._parts) + buffer[start:]
+        self._parts.clear()
+        self._frame = ([], None, 0, None)
+        return NotPlain()
+
+    def _read(self, buffer: bytes) -> None:
+        # One long function without calls for the usual tokens: most of the time goes here.
+        end = len(buffer)
+        limit = self.limit
+        longest = banana.SIZE_LIMIT
+        stack, items, need, make = self._frame
+        position = start = 0
+        while position < end:
+            # The number in front of the token, and its type.
+            byte = buffer[position]
+            at = position + 1
+            number = 0
+            if byte < 0x80:
+                number = byte
+                if at == end:
+                    break
+                byte = buffer[at]
+                at += 1
+                if byte < 0x80:
+                    if at == end:
+                        break
+                    number |= byte << 7
+                    byte = buffer[at]
+                    at += 1
+                    if byte < 0x80:
+                        found = _readPrefix(buffer, position, limit)
+                        if found is None:
+                            break
+                        number, byte, at = found
+            # The token.
+            item: Any
+            if byte == STRING:
+                if number > longest:
+                    raise BananaError("Security precaution: String too long.")
+                stop = at + number
+                if stop > end:
+                    break
+                item = buffer[at:stop]
+                position = stop
+            elif byte == INT or byte == LONGINT:
+                item = number
+                position = at
+            elif byte == VOCAB:
+                if self.words is None:
+                    raise NotImplementedError("Invalid item for pb protocol")
+                item = self.words[number]
+                position = at
+            elif byte == LIST:
+                if number > longest:
+                    raise BananaError("Security precaution: List too long.")
+                if items is None:
+                    start = position
+                    position = at
+                    make = _GENERIC if self._generic or not self.readsPlain else _MESSAGE
+                    if number:
+                        items, need = [], number
+                        continue
+                    item = []
+                elif make is _GENERIC:
+                    position = at
+                    if number:
+                        stack.append((items, need, make))
+                        items, need = [], number
+                        continue
+                    item = []
+                elif make is dict:
+                    if number != 2:
+                        raise self._again(buffer, start)
+                    position = at
+                    stack.append((items, need, make))
+                    items, need, make = [], 2, _PAIR_OF
+                    continue
+                elif number == 1 and buffer.startswith(_NONE_HEAD, at):
+                    item = None
+                    position = at + 2
+                elif not number:
+                    raise self._again(buffer, start)
+                else:
+                    position = at
+                    stack.append((items, need, make))
+                    items, need, make = [], number, _HEAD
+                    continue
+            elif byte == NEG or byte == LONGNEG:
+                item = -number
+                position = at
+            elif byte == FLOAT:
+                stop = at + 8
+                if stop > end:
+                    break
+                (item,) = struct.unpack_from("!d", buffer, at)
+                position = stop
+            else:
+                raise NotImplementedError(f"Invalid Type Byte {bytes((byte,))!r}")
+            # Put the item into the list that is open, and close the lists that are full.
+            while items is not None:
+                if make is _HEAD:
+                    make = _MAKERS.get(item) if type(item) is bytes else None
+                    if make is None:
+                        raise self._again(buffer, start)
+                    if make is dict:
+                        items = {}
+                    need -= 1
+                elif make is dict:
+                    raise self._again(buffer, start)
+                else:
+                    items.append(item)
+                    need -= 1
+                if need:
+                    break
+                item = items
+                if make is _PAIR_OF:
+                    items, need, make = stack.pop()
+                    try:
+                        items[item[0]] = item[1]
+                    except TypeError:
+                        raise self._again(buffer, start) from None
+                    need -= 1
+                    if need:
+                        break
+                    item = items
+                elif make is _MESSAGE:
+                    items = None
+                    break
+                elif make is tuple:
+                    item = tuple(items)
+                elif make is str:
+                    if len(items) != 1 or type(items[0]) is not bytes:
+                        raise self._again(buffer, start)
+                    try:
+                        item = items[0].decode("utf-8")
+                    except UnicodeDecodeError:
+                        raise self._again(buffer, start) from None
+                elif make is bool:
+                    if items == [b"true"]:
+                        item = True
+                    elif items == [b"false"]:
+                        item = False
+                    else:
+                        raise self._again(buffer, start)
+                elif make is set or make is frozenset:
+                    try:
+                        item = make(items)
+                    except TypeError:
+                        raise self._again(buffer, start) from None
+                if stack:
+                    items, need, make = stack.pop()
+                else:
+                    items = None
+            if items is None:
+                # At the top.
+                self._frame = (stack, None, 0, None)
+                self.rest = b""
+                self._generic = False
+                if make is _MESSAGE:
+                    make = None
+                    if not self._receivePlain(item):
+                        raise self._again(buffer, start)
+                else:
+                    self._receive(item)
+                if self.closed:
+                    return
+                self._parts.clear()
+                start = position
+        self._frame = (stack, items, need, make)
+        self.rest = buffer[position:] if position < end else b""
+        if items is not None and make is not _GENERIC:
+            self._parts.append(buffer[start:position])
