@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
+from zope.interface import implementer
 
 from pbauth.banana import (
     PLAIN_TYPES,
@@ -27,6 +29,7 @@ from pbauth.banana import (
     encodePlain,
 )
 from pbauth.errors import ProtocolViolation
+from pbauth.milestones import Milestone
 
 _log = Logger()
 
@@ -52,18 +55,7 @@ def dropConnection(broker: pb.Broker) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
-def _newWaiter(waiting: list[Deferred[None]]) -> Deferred[None]:
-    waiter: Deferred[None] = Deferred(lambda cancelled: waiting.remove(cancelled))
-    waiting.append(waiter)
-    return waiter
-
-
-def _takeAll(waiting: list[Deferred[None]]) -> list[Deferred[None]]:
-    taken = list(waiting)
-    waiting.clear()
-    return taken
-
-
+@implementer(IHandshakeListener)
 class Broker(pb.Broker):
     """
     A `twisted.spread.pb.Broker`.
@@ -75,9 +67,10 @@ class Broker(pb.Broker):
 
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
-        self._waitingForGreeting: list[Deferred[None]] = []
-        self._waitingForClose: list[Deferred[None]] = []
-        self._closedBy: Failure | None = None
+        self._greeted = Milestone()
+        self._secured = Milestone()
+        self._closed = Milestone()
+        self._awaitsGreeting = False
         self._violation: ProtocolViolation | None = None
         # Twisted's own annotation says that this is always None.
         self.waitingForAnswers: Any = {}
@@ -93,6 +86,32 @@ class Broker(pb.Broker):
         self._writesAtOnce = isinstance(transport, Connection) and not transport.TLS
         super().makeConnection(transport)
 
+    def speakFirst(self) -> None:
+        """
+        As a client, do not wait for the server's greeting, but speak at once, and check the
+        greeting when it comes: that saves a round trip, with every server.
+        """
+        if self.currentDialect is None:
+            self._awaitsGreeting = True
+            # The one dialect that every server has.
+            self.sendEncoded(b"pb")
+            self._selectDialect(b"pb")
+
+    def handshakeCompleted(self) -> None:
+        """The TLS handshake is over, and the server is one to trust (see `IHandshakeListener`)."""
+        self._secured.reach()
+
+    def callExpressionReceived(self, obj: Any) -> None:
+        """Take what was read: first of all, the greeting."""
+        if not self._awaitsGreeting:
+            super().callExpressionReceived(obj)
+        elif isinstance(obj, list) and b"pb" in obj:
+            self._awaitsGreeting = False
+            self._readPlain()
+            self._greeted.reach()
+        else:
+            raise banana.BananaError("The server does not speak the dialect pb.")
+
     def setPrefixLimit(self, limit: int) -> None:
         """Set how long numbers may be (see `twisted.spread.banana.Banana`)."""
         super().setPrefixLimit(limit)
@@ -101,9 +120,13 @@ class Broker(pb.Broker):
     def _selectDialect(self, dialect: bytes) -> None:
         if dialect == b"pb":
             self._words = WORDS
-            self._reader.words = self.incomingVocabulary
-            self._reader.readsPlain = self._plain
+            if not self._awaitsGreeting:
+                self._readPlain()
         super()._selectDialect(dialect)
+
+    def _readPlain(self) -> None:
+        self._reader.words = self.incomingVocabulary
+        self._reader.readsPlain = self._plain
 
     def sendEncoded(self, obj: Any) -> None:
         """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
@@ -206,22 +229,25 @@ class Broker(pb.Broker):
         waiting.errback(error)
 
     def connectionReady(self) -> None:
-        """Both ends agreed on the protocol."""
+        """The protocol is agreed on; by one who speaks first, supposed."""
         super().connectionReady()
-        for waiter in _takeAll(self._waitingForGreeting):
-            waiter.callback(None)
+        if not self._awaitsGreeting:
+            self._greeted.reach()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is closed: tell whatever waits for it."""
         if self._violation is not None:
             reason = Failure(self._violation)
-        self._closedBy = reason
         self._reader.closed = True
         super().connectionLost(reason)
-        for waiter in _takeAll(self._waitingForGreeting):
-            waiter.errback(reason)
-        for waiter in _takeAll(self._waitingForClose):
-            waiter.callback(None)
+        self._secured.miss(reason)
+        self._greeted.miss(reason)
+        self._closed.reach()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether both ends agreed to speak Perspective Broker."""
+        return self._greeted.reached
 
     def whenGreeted(self) -> Deferred[None]:
         """
@@ -230,11 +256,19 @@ class Broker(pb.Broker):
         Returns:
             Fires then; fails with the reason if the connection is closed before.
         """
-        if self._closedBy is not None:
-            return fail(self._closedBy)
-        if self.currentDialect is not None:
-            return succeed(None)
-        return _newWaiter(self._waitingForGreeting)
+        return self._greeted.wait()
+
+    def whenSecured(self) -> Deferred[None]:
+        """
+        Wait until the TLS handshake is over; on a connection without TLS there is nothing to
+        wait for.
+
+        Returns:
+            Fires then; fails with the reason if the connection is closed before.
+        """
+        if not ISSLTransport.providedBy(self.transport):
+            self._secured.reach()
+        return self._secured.wait()
 
     def whenClosed(self) -> Deferred[None]:
         """
@@ -243,9 +277,7 @@ class Broker(pb.Broker):
         Returns:
             Fires then.
         """
-        if self._closedBy is not None:
-            return succeed(None)
-        return _newWaiter(self._waitingForClose)
+        return self._closed.wait()
 
     def _peer(self) -> Any:
         transport: Any = self.transport

@@ -27,7 +27,7 @@ from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
-from pbauth.opening import Target, closeConnection, openRoot, within
+from pbauth.opening import Target, openRoot, using, within
 from pbauth.reactors import chooseReactor
 from pbauth.renewal import askHashing, renewInBackground
 from pbauth.wireobject import connectionOf
@@ -95,11 +95,7 @@ def connect(
         request = _Request(username, password, serviceName, perspectiveName, client)
         target = Target(host, port, insecure, trust, request.credentials.clientCertificate)
         root = await openRoot(theReactor, target)
-        try:
-            return await request.attach(root)
-        except BaseException:
-            await closeConnection(root.broker)
-            raise
+        return await using(root, request.attach(root))
 
     return within(timeout, theReactor, run())
 
@@ -128,7 +124,13 @@ def getObjectAt(
         Fires with a reference to the root object; fails as `connect` does.
     """
     theReactor = chooseReactor(reactor)
-    return within(timeout, theReactor, openRoot(theReactor, Target(host, port, insecure, trust)))
+
+    async def run() -> Any:
+        root = await openRoot(theReactor, Target(host, port, insecure, trust))
+        await using(root, root.broker.whenGreeted())
+        return root
+
+    return within(timeout, theReactor, run())
 
 
 def logIn(

@@ -12,7 +12,7 @@ from twisted.spread import pb
 from pbauth.client import asCredentials, prove
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
-from pbauth.opening import Target, closeConnection, openRoot, within
+from pbauth.opening import Target, openRoot, using, within
 from pbauth.reactors import chooseReactor
 
 
@@ -116,11 +116,8 @@ class IdentityConnector:
     async def _logIn(self) -> Any:
         checkName(self._identityName, "name of an identity")
         root = await openRoot(self._reactor, self._target)
-        try:
-            identity, _ = await prove(root, self._identityName, self._credentials, ())
-        except BaseException:
-            await closeConnection(root.broker)
-            raise
+        proving = prove(root, self._identityName, self._credentials, ())
+        identity, _ = await using(root, proving)
         root.broker.notifyOnDisconnect(self._connectionLost)
         return identity
 

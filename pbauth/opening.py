@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from attrs import frozen
@@ -13,6 +13,7 @@ from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapC
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
+from twisted.spread import pb
 from twisted.spread.jelly import globalSecurity
 
 from pbauth.broker import Broker, dropConnection
@@ -114,7 +115,8 @@ class Target:
 
 async def openRoot(reactor: Any, target: Target) -> Any:
     """
-    Open a connection to a server.
+    Open a connection to a server, and speak at once: that the server speaks Perspective Broker
+    turns out with its first answer.
 
     Args:
         reactor: makes the endpoint.
@@ -126,12 +128,12 @@ async def openRoot(reactor: Any, target: Target) -> Any:
     Raises:
         ServerNotTrusted: the connection would not be protected, and nothing was sent; or the
             server's certificate is not one to trust.
-        ProtocolViolation: what answers is not Perspective Broker.
     """
     broker: Any = await target.endpoint(reactor).connect(_ClientFactory())
     try:
         target.checkPeer(broker)
-        await broker.whenGreeted()
+        broker.speakFirst()
+        await broker.whenSecured()
     except (SSL.Error, VerificationError, CertificateError) as error:
         await closeConnection(broker)
         raise ServerNotTrusted(_explain(error)) from None
@@ -139,6 +141,33 @@ async def openRoot(reactor: Any, target: Target) -> Any:
         await closeConnection(broker)
         raise
     return broker.remoteForName("root")
+
+
+async def using(root: Any, use: Awaitable[_Result]) -> _Result:
+    """
+    Use a connection that was opened; where that fails, close it.
+
+    Args:
+        root: a reference to the server's root object.
+        use: what is done with it.
+
+    Returns:
+        What that returns.
+
+    Raises:
+        ProtocolViolation: what answers is not Perspective Broker.
+        Exception: whatever it raised; for a connection that was closed before the server greeted,
+            the reason.
+    """
+    broker = root.broker
+    try:
+        return await use
+    except BaseException as error:
+        await closeConnection(broker)
+        if isinstance(error, pb.PBConnectionLost):
+            # Whoever waited for an answer was told only that there will be none.
+            await broker.whenGreeted()
+        raise
 
 
 async def closeConnection(broker: Any) -> None:

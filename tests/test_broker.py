@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.cred.credentials import UsernamePassword
 from twisted.internet import error as netError
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import AuthServerFactory, Broker, ProtocolViolation
+from pbauth import (
+    AuthRoot,
+    AuthServerFactory,
+    Broker,
+    DefaultAuthorizer,
+    Hashing,
+    Policy,
+    ProtocolViolation,
+)
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from tests.wire import WireTestCase
 
@@ -169,8 +179,6 @@ class TestKitTests(SynchronousTestCase):
 
     def test_stockFactory(self) -> None:
         """A server factory of stock Twisted may stand in."""
-        from pbauth import AuthRoot, DefaultAuthorizer, Hashing
-
         memory = MemoryServer()
         authorizer = DefaultAuthorizer(memory.services, Hashing.CHEAPEST)
         factory = pb.PBServerFactory(AuthRoot(authorizer, reactor=memory.clock))
@@ -182,3 +190,82 @@ class TestKitTests(SynchronousTestCase):
         answer = perspective.callRemote("whoami")
         memory.flush()
         self.assertEqual(self.successResultOf(answer), "alice")
+
+
+class RoundTripTests(SynchronousTestCase):
+    """How often a login crosses a wire that holds messages back."""
+
+    def crossings(self, memory: MemoryServer, begin: Any) -> int:
+        """
+        Log in. At each step what both ends have written arrives at the other; give the number of
+        steps until the login is done: two for each round trip.
+        """
+        memory.flush = lambda: None  # type: ignore[method-assign]
+        done: list[Any] = []
+        login = begin().addBoth(done.append)
+        (pump,) = memory.pumps
+        steps = 0
+        while not done:
+            steps += 1
+            self.assertLess(steps, 20)
+            self.assertTrue(pump.pump(advanceClock=False))
+        self.assertNotIsInstance(done[0], Failure)
+        self.successResultOf(login)
+        return steps
+
+    def server(self, stock: bool = False, policy: Policy | None = None) -> MemoryServer:
+        """A server with alice."""
+        memory = MemoryServer(DefaultAuthorizer(hashing=Hashing(iterations=4096, md5=True)))
+        if stock:
+            root = AuthRoot(memory.authorizer, policy, memory.clock)
+            memory = MemoryServer(memory.authorizer, factory=pb.PBServerFactory(root))
+        elif policy:
+            memory = MemoryServer(memory.authorizer, policy)
+        memory.authorizer.setServiceCollection(memory.services)
+        RecordingService("game", memory.services, memory.authorizer)
+        memory.addUser("alice", "secret", ("game", "alice"))
+        return memory
+
+    def test_twoRoundTrips(self) -> None:
+        """Login and attach take two, at pbauth's server and at a stock one."""
+        for stock in (False, True):
+            memory = self.server(stock)
+            begin = partial(memory.logIn, "alice", "secret", "game")
+            self.assertEqual(self.crossings(memory, begin), 4)
+
+    def test_stockClient(self) -> None:
+        """A stock client waits for the greeting first, and so is late."""
+        memory = self.server(policy=Policy(legacyLogin=True, defaultService="game"))
+
+        def begin() -> Any:
+            factory = pb.PBClientFactory()
+            self.successResultOf(memory.connect(factory))
+            return factory.login(UsernamePassword(b"alice", b"secret"))
+
+        self.assertGreater(self.crossings(memory, begin), 4)
+
+    def test_greetingIsChecked(self) -> None:
+        """A server that greets in some other dialect is found out."""
+        broker = Broker()
+        broker.factory = pb.PBClientFactory()
+        transport = StringTransport()
+        broker.makeConnection(transport)
+        broker.speakFirst()
+        self.assertEqual(transport.value()[:4], banana.encode(b"pb"))
+        greeted = broker.whenGreeted()
+        broker.dataReceived(banana.encode([b"none", b"jam"]))
+        self.assertTrue(transport.disconnecting or transport.aborting)
+        broker.connectionLost(Failure(netError.ConnectionDone()))
+        self.failureResultOf(greeted, ProtocolViolation)
+
+    def test_greetedAlready(self) -> None:
+        """Where the greeting was there before, nothing is said twice."""
+        broker = Broker()
+        broker.factory = pb.PBClientFactory()
+        transport = StringTransport()
+        broker.makeConnection(transport)
+        broker.dataReceived(banana.encode([b"pb", b"none"]))
+        said = transport.value()
+        broker.speakFirst()
+        self.assertEqual(transport.value(), said)
+        self.assertTrue(broker.greeted)

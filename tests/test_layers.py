@@ -36,6 +36,7 @@ FLOORS = [
     [
         "wireobject",
         "banana",
+        "milestones",
         "broker",
         "legacy",
         "exchanges",
