@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -164,6 +164,9 @@ class Identity:
         Returns:
             Fires with the verifiers by the name of the mechanism, once they are all made.
         """
+
+        if self._derivation is None:
+            return succeed(dict(self._verifiers))
 
         async def get() -> dict[str, Verifier]:
             return dict(await self._derived())
@@ -342,16 +345,13 @@ class Identity:
             exist.
         """
 
-        async def request() -> Any:
-            if not self.holdsKey(serviceName, perspectiveName):
-                raise KeyNotFound(serviceName, perspectiveName)
-            try:
-                service = self.authorizer.getServiceNamed(serviceName)
-            except KeyError:
-                raise KeyNotFound(serviceName, perspectiveName) from None
-            return await maybeDeferred(service.getPerspectiveForIdentity, perspectiveName, self)
-
-        return Deferred.fromCoroutine(request())
+        if not self.holdsKey(serviceName, perspectiveName):
+            return fail(KeyNotFound(serviceName, perspectiveName))
+        try:
+            service = self.authorizer.getServiceNamed(serviceName)
+        except KeyError:
+            return fail(KeyNotFound(serviceName, perspectiveName))
+        return maybeDeferred(service.getPerspectiveForIdentity, perspectiveName, self)
 
     def requestPerspectiveForService(self, serviceName: str) -> Deferred[Any]:
         """

@@ -8,8 +8,15 @@ from typing import Any, TypeVar
 from attrs import frozen
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    clientFromString,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -71,7 +78,7 @@ class Target:
             if not isinstance(self.host, str):
                 raise TypeError("host must be a str where a port is given.")
             self._checkPlain(self.host)
-            return HostnameEndpoint(reactor, self.host, self.port)
+            return _tcpEndpoint(reactor, self.host, self.port)
         if not isinstance(self.host, str):
             self._checkTrustIsUsed()
             if not IStreamClientEndpoint.providedBy(self.host):
@@ -84,7 +91,7 @@ class Target:
         if unchecked or (kind in ("tls", "ssl") and told):
             host, port = readAddress(self.host)
             options = clientOptions(host, self.trust, self.certificate)
-            return wrapClientTLS(options, HostnameEndpoint(reactor, host, port))
+            return wrapClientTLS(options, _tcpEndpoint(reactor, host, port))
         if kind == "tcp":
             self._checkPlain(named.get("host", [*positional, ""][0]))
         self._checkTrustIsUsed()
@@ -111,6 +118,15 @@ class Target:
             raise ValueError("trust is for endpoints of the form 'tls:HOST:PORT'.")
         if self.certificate is not None and isinstance(self.host, str):
             raise ValueError("A certificate needs an endpoint of the form 'tls:HOST:PORT'.")
+
+
+def _tcpEndpoint(reactor: Any, host: str, port: int) -> Any:
+    if isIPAddress(host):
+        # Nothing to look up, and no several addresses to try.
+        return TCP4ClientEndpoint(reactor, host, port)
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, port)
+    return HostnameEndpoint(reactor, host, port)
 
 
 async def openRoot(reactor: Any, target: Target) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 
 
+@lru_cache(maxsize=1024)
 def isLoopback(host: str) -> bool:
     """
     Args:

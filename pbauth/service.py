@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 
 from twisted.application import service
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pbauth.errors import KeyNotFound
@@ -120,13 +121,14 @@ class Service(service.Service):
         Returns:
             Fires with the perspective; fails with `KeyNotFound` if there is none.
         """
-        return Deferred.fromCoroutine(self._getPerspective(name))
+        named = maybeDeferred(self.getPerspectiveNamed, name)
+        return named.addErrback(self._load, name)
 
-    async def _getPerspective(self, name: str) -> Any:
-        try:
-            return await maybeDeferred(self.getPerspectiveNamed, name)
-        except KeyError:
-            pass
+    def _load(self, failure: Failure, name: str) -> Deferred[Any]:
+        failure.trap(KeyError)
+        return Deferred.fromCoroutine(self._loadOnce(name))
+
+    async def _loadOnce(self, name: str) -> Any:
         loaded = self._loaded.get(name)
         if loaded is not None:
             return loaded

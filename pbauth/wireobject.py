@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
@@ -34,13 +35,18 @@ class WireObject(pb.Referenceable):
                 key.decode("utf-8") if isinstance(key, bytes) else key: value
                 for key, value in broker.unserialize(kw).items()
             }
-            inspect.signature(method).bind(*arguments, **keywords)
+            _signatureOf(method.__func__).bind(self, *arguments, **keywords)
         except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
             raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
         result = method(*arguments, **keywords)
         if inspect.iscoroutine(result):
             result = ensureDeferred(result)
         return broker.serialize(result)
+
+
+@lru_cache(maxsize=256)
+def _signatureOf(function: Any) -> inspect.Signature:
+    return inspect.signature(function)
 
 
 def peerOf(broker: Any) -> Any:

@@ -38,6 +38,9 @@ def saslprep(text: str) -> str:
         ValueError: the text holds a prohibited character, or mixes writing directions in a way
             that RFC 3454, section 6 forbids.
     """
+    if text.isascii() and text.isprintable():
+        # Nothing to map, normalise or prohibit.
+        return text
     mapped = "".join(
         " " if stringprep.in_table_c12(character) else character
         for character in text
