@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from typing import Any
@@ -112,17 +111,17 @@ class Authorizer:
         return self._decoy(self._decoySecret, name, mechanism)
 
     def _decoy(self, secret: bytes, name: str, mechanism: str) -> Verifier:
-        def derive(what: str) -> bytes:
-            return hmac.digest(secret, f"{what}\0{mechanism}\0{name}".encode(), "sha256")
-
         if mechanism in KEY_MECHANISMS:
             return AuthorizedKeys(mechanism)
+
+        def derive(what: str) -> bytes:
+            return hmac.digest(secret, f"{what}\0{mechanism}\0{name}".encode(), "sha512")
+
         if mechanism == md5.NAME:
             return MD5Verifier(derive("digest")[:16])
-        salt = hashlib.shake_256(derive("salt")).digest(self.hashing.saltBytes)
-        return ScramVerifier(
-            salt, self.hashing.iterations, derive("stored key"), derive("server key")
-        )
+        keys = derive("keys")
+        salt = derive("salt")[: self.hashing.saltBytes]
+        return ScramVerifier(salt, self.hashing.iterations, keys[:32], keys[32:])
 
     def renewVerifier(
         self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier

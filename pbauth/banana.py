@@ -123,16 +123,19 @@ _CONTAINERS: dict[type, bytes] = {
     set: b"\x03\x82set",
     frozenset: b"\x09\x82frozenset",
 }
+_REMOTE = b"\x02\x80" + WORDS[b"remote"]
+_ANSWER = b"\x03\x80" + WORDS[b"answer"]
 _DICTIONARY = WORDS[b"dictionary"]
 
 
-def encodePlain(value: object, limit: int) -> bytes:
+def encodePlain(value: object, limit: int, encodeOther: Callable[[Any], bytes]) -> bytes:
     """
     Write a value as ``jelly`` and banana would, in the dialect ``pb``.
 
     Args:
         value: any value.
         limit: the most bytes that a prefix may have.
+        encodeOther: writes a value that is not plain; or raises `NotPlain`.
 
     Returns:
         The bytes.
@@ -144,11 +147,17 @@ def encodePlain(value: object, limit: int) -> bytes:
         RecursionError: it is too deep.
     """
     out: list[bytes] = []
-    _write(value, out.append, set(), limit)
+    _write(value, out.append, set(), limit, encodeOther)
     return out[0] if len(out) == 1 else b"".join(out)
 
 
-def _write(value: Any, write: Callable[[bytes], None], seen: set[int], limit: int) -> None:
+def _write(
+    value: Any,
+    write: Callable[[bytes], None],
+    seen: set[int],
+    limit: int,
+    encodeOther: Callable[[Any], bytes],
+) -> None:
     kind = type(value)
     if kind is str:
         data = value.encode("utf-8")
@@ -172,7 +181,7 @@ def _write(value: Any, write: Callable[[bytes], None], seen: set[int], limit: in
         write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
         write(_CONTAINERS[kind])
         for item in value:
-            _write(item, write, seen, limit)
+            _write(item, write, seen, limit, encodeOther)
     elif kind is dict:
         if id(value) in seen:
             raise NotPlain
@@ -182,8 +191,8 @@ def _write(value: Any, write: Callable[[bytes], None], seen: set[int], limit: in
         write(_DICTIONARY)
         for key, item in value.items():
             write(_PAIR)
-            _write(key, write, seen, limit)
-            _write(item, write, seen, limit)
+            _write(key, write, seen, limit, encodeOther)
+            _write(item, write, seen, limit, encodeOther)
     elif kind is bytes:
         write(encodeBytes(value))
     elif value is None:
@@ -193,7 +202,32 @@ def _write(value: Any, write: Callable[[bytes], None], seen: set[int], limit: in
     elif kind is float:
         write(b"\x84" + struct.pack("!d", value))
     else:
-        raise NotPlain
+        write(encodeOther(value))
+
+
+def encodeRemote(luid: int, limit: int) -> bytes:
+    """
+    Args:
+        luid: the number of an object that the peer gets a reference to.
+        limit: the most bytes that a prefix may have.
+
+    Returns:
+        The reference, as ``jelly`` has it.
+    """
+    return _REMOTE + encodeInt(luid, limit)
+
+
+def encodeAnswer(requestID: int, result: Encoded, limit: int) -> bytes:
+    """
+    Args:
+        requestID: what is answered.
+        result: the answer.
+        limit: the most bytes that a prefix may have.
+
+    Returns:
+        The message ``answer`` of Perspective Broker.
+    """
+    return _ANSWER + encodeInt(requestID, limit) + result.data
 
 
 def encodeExpression(

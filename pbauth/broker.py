@@ -8,6 +8,7 @@ do not exist) ends the connection here with one line; and whatever waits for the
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -25,8 +26,10 @@ from pbauth.banana import (
     Encoded,
     NotPlain,
     Reader,
+    encodeAnswer,
     encodeExpression,
     encodePlain,
+    encodeRemote,
 )
 from pbauth.errors import ProtocolViolation
 from pbauth.milestones import Milestone
@@ -47,6 +50,9 @@ _PEERS_FAULT = (
     AssertionError,
     OverflowError,
 )
+
+
+_SCALARS = frozenset({bytes, int, float})
 
 
 def dropConnection(broker: pb.Broker) -> None:
@@ -132,11 +138,14 @@ class Broker(pb.Broker):
         """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
         pieces: list[bytes] = []
         encodeExpression(obj, pieces.append, self._reader.limit, self._words)
+        self._send(b"".join(pieces))
+
+    def _send(self, data: bytes) -> None:
         if self._outgoing is not None:
-            self._outgoing += pieces
+            self._outgoing.append(data)
         else:
             transport: Any = self.transport
-            transport.write(b"".join(pieces))
+            transport.write(data)
 
     def dataReceived(self, chunk: bytes) -> None:
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
@@ -201,11 +210,19 @@ class Broker(pb.Broker):
             self._recvMessage(self.localObjectForID, *items[1:])
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
             self.waitingForAnswers.pop(items[1]).callback(items[2])
-        elif command == b"decref" and len(items) == 2 and type(items[1]) is int:
-            self.proto_decref(items[1])
+        elif all(type(item) in _SCALARS for item in items):
+            # There was nothing to be read otherwise.
+            self.callExpressionReceived(items)
         else:
             return False
         return True
+
+    def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
+        """Send an answer; nearly always one that was encoded already."""
+        if type(netResult) is Encoded and type(requestID) is int:
+            self._send(encodeAnswer(requestID, netResult, self._reader.limit))
+        else:
+            super()._sendAnswer(netResult, requestID)
 
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """An answer; one that can't be read fails the call, not the connection."""
@@ -289,13 +306,31 @@ class Broker(pb.Broker):
         sending, and nothing else.
         """
         if self._plain:
+            given: list[tuple[int, pb.Referenceable]] = []
             try:
-                return Encoded(encodePlain(object, self._reader.limit))
+                return Encoded(
+                    encodePlain(object, self._reader.limit, partial(self._encodeReference, given))
+                )
             except (NotPlain, UnicodeEncodeError, RecursionError):
-                pass
+                for luid, reference in reversed(given):
+                    self._takeBack(luid, reference)
         if hasattr(object, "__await__") and not isinstance(object, Deferred):
             object = ensureDeferred(object)
         return super().serialize(object, *args, **kw)
+
+    def _encodeReference(self, given: list[tuple[int, pb.Referenceable]], value: Any) -> bytes:
+        """Write a reference to an object of ours; other objects are written by jelly."""
+        if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:
+            raise NotPlain
+        luid = self.registerReference(value)
+        given.append((luid, value))
+        return encodeRemote(luid, self._reader.limit)
+
+    def _takeBack(self, luid: int, reference: pb.Referenceable) -> None:
+        """A reference was not given after all; jelly will, and give it the same number."""
+        if not self.localObjects[luid].decref():
+            del self.localObjects[luid], self.luids[reference.processUniqueID()]
+            self.currentLocalID -= 1
 
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
         """Unjelly an expression; values that were read already are taken as they are."""
@@ -304,8 +339,12 @@ class Broker(pb.Broker):
         return super().unserialize(sexp, perspective)
 
 
+@lru_cache(maxsize=16)
 def _allowsPlain(security: Any) -> bool:
-    """Whether all plain values may cross, so that nothing has to be asked for each."""
+    """
+    Whether all plain values may cross, so that nothing has to be asked for each. It is asked once
+    for all connections.
+    """
     return isinstance(security, jelly.SecurityOptions) and (
         type(security).isTypeAllowed is jelly.SecurityOptions.isTypeAllowed
         and all(security.isTypeAllowed(name) for name in PLAIN_TYPES)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
+from pbauth.coroutines import settled
 from pbauth.credentials import Password
 from pbauth.errors import (
     MechanismNotSupported,
@@ -261,7 +262,7 @@ async def prove(
         A reference to the `IdentityWrapper`, and the perspective or `None`.
     """
     exchange, challenge, challenger = await _claim(root, username, credentials)
-    response = await maybeDeferred(exchange.respond, challenge)
+    response = await settled(exchange.respond(challenge))
     answer = await challenger.callRemote("respond", response, *attach)
     outcome, *references = _checked(answer, 3 if attach else 2)
     exchange.checkOutcome(outcome)

@@ -11,9 +11,9 @@ import secrets
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import maybeDeferred
 from zope.interface import implementer
 
+from pbauth.coroutines import settled
 from pbauth.errors import ExchangeRefused, MechanismNotSupported, Unauthorized
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.mechanisms import SERVER_MECHANISMS, anonymous, md5, plain, scram
@@ -42,7 +42,7 @@ class MD5Exchange:
             self._verifier.accepts(self._challenge, response)
             raise ExchangeRefused("no such identity")
         try:
-            await maybeDeferred(self._identity.verifyPassword, self._challenge, response)
+            await settled(self._identity.verifyPassword(self._challenge, response))
         except Unauthorized:
             raise ExchangeRefused("wrong password, or none for this mechanism") from None
         return b""
@@ -88,7 +88,7 @@ class PlainExchange:
         if self._identity is None:
             raise ExchangeRefused("no such identity")
         try:
-            await maybeDeferred(self._identity.verifyPlainPassword, password)
+            await settled(self._identity.verifyPlainPassword(password))
         except Unauthorized:
             raise ExchangeRefused("wrong password") from None
         return b""
@@ -183,7 +183,7 @@ class Exchanges:
         """
         try:
             checkName(name)
-            found: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, name)
+            found: IIdentity = await settled(self._authorizer.getIdentityRequest(name))
         except (Unauthorized, ValueError):
             return None
         return found
@@ -202,14 +202,14 @@ class Exchanges:
         if identity is None:
             verifier, challenge = decoy, secrets.token_bytes(md5.CHALLENGE_BYTES)
         else:
-            challenge = await maybeDeferred(identity.challenge)
+            challenge = await settled(identity.challenge())
         return Claim(name, md5.NAME, identity, MD5Exchange(identity, verifier, challenge))
 
     async def _getVerifiers(
         self, identity: IIdentity | None, name: str, mechanism: str
     ) -> tuple[Any, Any]:
         # The decoy is made for known names as well, so that they cost the same work.
-        decoy = await maybeDeferred(self._authorizer.getDecoyVerifier, name, mechanism)
+        decoy = await settled(self._authorizer.getDecoyVerifier(name, mechanism))
         if identity is None:
             return None, decoy
-        return (await maybeDeferred(identity.getVerifiers)).get(mechanism), decoy
+        return (await settled(identity.getVerifiers())).get(mechanism), decoy

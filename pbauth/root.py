@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
 from pbauth.broker import Broker, dropConnection
+from pbauth.coroutines import settled
 from pbauth.errors import (
     Detached,
     ExchangeRefused,
@@ -335,7 +335,7 @@ class AuthChallenger(WireObject):
             raise self._serv.refuse(name, mechanism, "a second response")
         self._serv.challengerDone()
         try:
-            outcome = await maybeDeferred(exchange.outcome, response)
+            outcome = await settled(exchange.outcome(response))
             if identity is None:
                 raise ExchangeRefused("no such identity")
             if identity.locked:
@@ -404,10 +404,10 @@ class IdentityWrapper(WireObject):
         )
         try:
             if perspectiveName is None:
-                requested = maybeDeferred(identity.requestPerspectiveForService, serviceName)
+                requested = identity.requestPerspectiveForService(serviceName)
             else:
-                requested = maybeDeferred(identity.requestPerspectiveForKey, serviceName, key)
-            await session.attach(await requested)
+                requested = identity.requestPerspectiveForKey(serviceName, key)
+            await session.attach(await settled(requested))
         except BaseException:
             session.end(EndReason.DETACHED)
             raise
@@ -449,11 +449,11 @@ class IdentityWrapper(WireObject):
         identity = await self._currentIdentity()
         # What this login opened stays open: it is the same person.
         old = self._proof
-        if old in (await maybeDeferred(identity.getVerifiers)).values():
+        if old in (await settled(identity.getVerifiers())).values():
             self._replaceProof(old, made)
         try:
             identity.setVerifiers({scram.NAME: made})
-            await maybeDeferred(identity.save)
+            await settled(identity.save())
         except BaseException:
             self._replaceProof(made, old)
             raise
@@ -475,7 +475,7 @@ class IdentityWrapper(WireObject):
         if not isinstance(old, ScramVerifier) or not old.iterations < wanted <= made.iterations:
             raise ProtocolViolation("This verifier is not a better one than that of this login.")
         with self._authorizer.sessions.renewing(self._name, old, made):
-            if not await maybeDeferred(self._authorizer.renewVerifier, identity, old, made):
+            if not await settled(self._authorizer.renewVerifier(identity, old, made)):
                 raise ProtocolViolation("The password was changed, or verifiers can't be stored.")
         self._proof = made
         _log.info("The verifier of {identityName!r} was renewed", identityName=self._name)
@@ -498,7 +498,7 @@ class IdentityWrapper(WireObject):
 
     async def _currentIdentity(self) -> IIdentity:
         # Asked for anew, since the account may have been changed, or closed, since the login.
-        identity: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, self._name)
+        identity: IIdentity = await settled(self._authorizer.getIdentityRequest(self._name))
         for proof in self._authorizer.sessions.asGoodAs(self._name, self._proof):
             if identity.isProvedBy(proof):
                 self._proof = proof

@@ -32,11 +32,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
+from pbauth.coroutines import run, settled
 from pbauth.errors import Detached
 from pbauth.interfaces import IIdentity, IPerspective
 
@@ -195,8 +196,8 @@ class Session:
         if service is not None:
             service.cachePerspective(perspective)
         try:
-            given = await maybeDeferred(
-                perspective.brokerAttached, self.clientref, self.identity, self.broker
+            given = await settled(
+                perspective.brokerAttached(self.clientref, self.identity, self.broker)
             )
         except BaseException:
             self._finish()
@@ -230,7 +231,7 @@ class Session:
         self._waiting.append(ended)
         self.endReason = self.endReason or reason
         if self._state is _State.LIVE:
-            Deferred.fromCoroutine(self._detach())
+            run(self._detach())
         elif self._state is _State.ATTACHING:
             self._state = _State.ENDING
         elif self._state is _State.REQUESTED:
@@ -253,8 +254,8 @@ class Session:
         self.reference.cutOff()
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
         try:
-            await maybeDeferred(
-                self.perspective.brokerDetached, self.clientref, self.identity, self.broker
+            await settled(
+                self.perspective.brokerDetached(self.clientref, self.identity, self.broker)
             )
         except Exception:
             _log.failure("detached() failed for {session!r}", session=self)

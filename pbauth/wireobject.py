@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import ISSLTransport
 from twisted.spread import pb
 from twisted.spread.jelly import InsecureJelly
 
+from pbauth.coroutines import run
 from pbauth.errors import ProtocolViolation
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.fingerprints import fingerprintOf
@@ -35,18 +36,35 @@ class WireObject(pb.Referenceable):
                 key.decode("utf-8") if isinstance(key, bytes) else key: value
                 for key, value in broker.unserialize(kw).items()
             }
-            _signatureOf(method.__func__).bind(self, *arguments, **keywords)
+            if keywords:
+                inspect.signature(method).bind(*arguments, **keywords)
+            else:
+                _checkCount(method.__func__, len(arguments))
         except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
             raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
         result = method(*arguments, **keywords)
         if inspect.iscoroutine(result):
-            result = ensureDeferred(result)
+            result = run(result)
         return broker.serialize(result)
 
 
 @lru_cache(maxsize=256)
-def _signatureOf(function: Any) -> inspect.Signature:
-    return inspect.signature(function)
+def _arity(function: Any) -> tuple[int, int]:
+    """The least and the most arguments by place, without ``self``."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    open_ = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    needed = [
+        each
+        for each in parameters
+        if each.kind is not each.VAR_POSITIONAL and each.default is each.empty
+    ]
+    return len(needed), sys.maxsize if open_ else len(parameters)
+
+
+def _checkCount(function: Any, count: int) -> None:
+    least, most = _arity(function)
+    if not least <= count <= most:
+        raise TypeError("There are too many arguments, or too few.")
 
 
 def peerOf(broker: Any) -> Any:

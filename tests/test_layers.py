@@ -15,7 +15,7 @@ PACKAGE = Path(pbauth.__file__).parent
 
 #: Ground floor first. Within a floor a module may import those that stand before it.
 FLOORS = [
-    ["errors", "names", "interfaces"],
+    ["errors", "names", "interfaces", "coroutines"],
     [
         "mechanisms.connection",
         "mechanisms.saslprep",
