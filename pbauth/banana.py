@@ -284,6 +284,7 @@ class _Marker:
 
 
 _HEAD = _Marker()  # not known yet: its first item says it
+_REFERENCE = _Marker()  # a reference to an object of the peer's
 _GENERIC = _Marker()  # a list as banana has it
 _MESSAGE = _Marker()  # the list at the top
 _PAIR_OF = _Marker()  # key and value of a dictionary
@@ -297,6 +298,7 @@ _MAKERS: dict[bytes, Any] = {
     b"unicode": str,
     b"boolean": bool,
     b"None": None,
+    b"remote": _REFERENCE,
 }
 #: The names of all of them, as `twisted.spread.jelly.SecurityOptions` has them.
 PLAIN_TYPES = tuple(_MAKERS)
@@ -331,11 +333,15 @@ class Reader:
         receive: takes each expression, as banana has it.
         receivePlain: takes the items of each message whose values were read; says `False` if it
             wants it as banana has it.
+        makeReference: makes a reference to an object of the peer's, of its number.
+        dropReferences: the references that were made for this message are not wanted after all.
     """
 
     __slots__ = (
+        "_dropReferences",
         "_frame",
         "_generic",
+        "_makeReference",
         "_parts",
         "_receive",
         "_receivePlain",
@@ -347,10 +353,16 @@ class Reader:
     )
 
     def __init__(
-        self, receive: Callable[[Any], None], receivePlain: Callable[[list[Any]], bool]
+        self,
+        receive: Callable[[Any], None],
+        receivePlain: Callable[[list[Any]], bool],
+        makeReference: Callable[[int], Any],
+        dropReferences: Callable[[], None],
     ) -> None:
         self._receive = receive
         self._receivePlain = receivePlain
+        self._makeReference = makeReference
+        self._dropReferences = dropReferences
         self.limit = 0
         self.words: dict[int, bytes] | None = None
         self.readsPlain = False
@@ -389,6 +401,7 @@ class Reader:
         self.rest = b"".join(self._parts) + buffer[start:]
         self._parts.clear()
         self._frame = ([], None, 0, None)
+        self._dropReferences()
         return NotPlain()
 
     def _read(self, buffer: bytes) -> None:
@@ -530,6 +543,10 @@ class Reader:
                         item = False
                     else:
                         raise self._again(buffer, start)
+                elif make is _REFERENCE:
+                    if len(items) != 1 or type(items[0]) is not int:
+                        raise self._again(buffer, start)
+                    item = self._makeReference(items[0])
                 elif make is set or make is frozenset:
                     try:
                         item = make(items)

@@ -8,7 +8,9 @@ do not exist) ends the connection here with one line; and whatever waits for the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache, partial
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -80,7 +82,14 @@ class Broker(pb.Broker):
         self._violation: ProtocolViolation | None = None
         # Twisted's own annotation says that this is always None.
         self.waitingForAnswers: Any = {}
-        self._reader = Reader(self.callExpressionReceived, self._receivePlain)
+        self._reader = Reader(
+            self.callExpressionReceived,
+            self._receivePlain,
+            self._makeReference,
+            self._dropReferences,
+        )
+        # The references that were made for the message that is being received.
+        self._references: list[pb.RemoteReference] = []
         self._words: dict[bytes, bytes] = {}
         self._plain = _allowsPlain(security)
         self._writesAtOnce = False
@@ -90,6 +99,9 @@ class Broker(pb.Broker):
         """The connection is made."""
         # By TLS the transport itself puts small writes together.
         self._writesAtOnce = isinstance(transport, Connection) and not transport.TLS
+        if getattr(transport, "addressFamily", None) in (AF_INET, AF_INET6):
+            # Messages go out whole, so there is nothing to gain by waiting for more.
+            transport.setTcpNoDelay(True)
         super().makeConnection(transport)
 
     def speakFirst(self) -> None:
@@ -151,13 +163,16 @@ class Broker(pb.Broker):
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
         if self._violation is not None:
             return
-        if not self._writesAtOnce or self._outgoing is not None:
+        if self._writesAtOnce and self._outgoing is None:
+            self._inOnePiece(self._read, chunk)
+        else:
             self._read(chunk)
-            return
-        # All that is answered to one chunk goes out in one piece.
+
+    def _inOnePiece(self, act: Callable[[Any], None], argument: Any) -> None:
+        """All that is sent meanwhile goes out in one piece, at once."""
         self._outgoing = []
         try:
-            self._read(chunk)
+            act(argument)
         finally:
             outgoing, self._outgoing = self._outgoing, None
             if outgoing:
@@ -196,6 +211,17 @@ class Broker(pb.Broker):
             )
             dropConnection(self)
 
+    def _makeReference(self, luid: int) -> pb.RemoteReference:
+        reference = pb.RemoteReference(None, self, luid, 1)
+        self._references.append(reference)
+        return reference
+
+    def _dropReferences(self) -> None:
+        for reference in self._references:
+            # The peer has not counted this one: another one will be made for it.
+            reference.doRefCount = 0
+        self._references.clear()
+
     def _receivePlain(self, items: list[Any]) -> bool:
         """A message whose values were read. Others are read as Twisted does."""
         command = items[0]
@@ -208,7 +234,9 @@ class Broker(pb.Broker):
             and type(items[6]) is dict
         ):
             self._recvMessage(self.localObjectForID, *items[1:])
+            self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
+            self._references.clear()
             self.waitingForAnswers.pop(items[1]).callback(items[2])
         elif all(type(item) in _SCALARS for item in items):
             # There was nothing to be read otherwise.
@@ -335,6 +363,8 @@ class Broker(pb.Broker):
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
         """Unjelly an expression; values that were read already are taken as they are."""
         if type(sexp) is tuple or type(sexp) is dict:
+            for reference in self._references:
+                reference.perspective = perspective
             return sexp
         return super().unserialize(sexp, perspective)
 

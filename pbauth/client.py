@@ -267,6 +267,10 @@ async def prove(
     outcome, *references = _checked(answer, 3 if attach else 2)
     exchange.checkOutcome(outcome)
     identity = references[0]
+    # Kept as long as what they led to: to give them back would take a message of its own.
+    identity.challenger = challenger
+    if attach:
+        references[1].identity = identity
     if IRenewingExchange.providedBy(exchange):
         renewInBackground(exchange, identity)
     return identity, references[1] if attach else None

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import evolve
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
@@ -34,7 +33,7 @@ from pbauth.errors import (
     forStockClient,
 )
 from pbauth.exchanges import Claim, Exchanges
-from pbauth.interfaces import IAuthorizer, IExchange, IIdentity
+from pbauth.interfaces import IAuthorizer, IIdentity
 from pbauth.legacy import LegacyChallenger, StockChallenger, attachStockClient
 from pbauth.mechanisms import anonymous, ed25519, md5, scram
 from pbauth.mechanisms.connection import Connection
@@ -110,6 +109,7 @@ class AuthServ(WireObject):
         self._reactor = reactor
         self._exchanges = Exchanges(authorizer, policy)
         self._facts: Connection | None = None
+        self._peer: Any = None
         self._failures = 0
         self._challengers = 0
         self._grace = reactor.callLater(policy.graceTime, self._drop, "no login in time")
@@ -195,7 +195,7 @@ class AuthServ(WireObject):
             "{identityName!r} logged in by {mechanism} from {peer}",
             identityName=identity.name,
             mechanism=mechanism,
-            peer=peerOf(self.broker),
+            peer=self._peer,
         )
         return IdentityWrapper(self, identity, mechanism, proof)
 
@@ -236,7 +236,8 @@ class AuthServ(WireObject):
         # they told is final.
         if self._facts is None:
             offered = scram.NAME_PLUS in self.policy.mechanisms
-            self._facts = evolve(connectionOf(self.broker), bindingOffered=offered)
+            self._facts = connectionOf(self.broker, bindingOffered=offered)
+            self._peer = peerOf(self.broker)
         return self._facts
 
     def _serviceForStockClients(self) -> str:
@@ -293,8 +294,7 @@ class AuthChallenger(WireObject):
 
     def __init__(self, serv: AuthServ, claim: Claim) -> None:
         self._serv = serv
-        self._claim = claim
-        self._exchange: IExchange | None = claim.exchange
+        self._claim: Claim | None = claim
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
         """
@@ -329,22 +329,22 @@ class AuthChallenger(WireObject):
         Raises:
             Unauthorized: it proves nothing, or is not the first.
         """
-        exchange, self._exchange = self._exchange, None
-        name, mechanism, identity = self._claim.name, self._claim.mechanism, self._claim.identity
-        if exchange is None:
-            raise self._serv.refuse(name, mechanism, "a second response")
+        claim, self._claim = self._claim, None
+        if claim is None:
+            raise self._serv.refuse("", "", "a second response")
         self._serv.challengerDone()
+        identity = claim.identity
         try:
-            outcome = await settled(exchange.outcome(response))
+            outcome = await settled(claim.exchange.outcome(response))
             if identity is None:
                 raise ExchangeRefused("no such identity")
             if identity.locked:
                 raise ExchangeRefused("the account is locked")
         except ExchangeRefused as refusal:
-            raise self._serv.refuse(name, mechanism, refusal.reason) from None
+            raise self._serv.refuse(claim.name, claim.mechanism, refusal.reason) from None
         if self._serv.broker.disconnected:
             raise Detached()
-        return outcome, self._serv.accept(identity, mechanism, exchange.proof)
+        return outcome, self._serv.accept(identity, claim.mechanism, claim.exchange.proof)
 
 
 class IdentityWrapper(WireObject):

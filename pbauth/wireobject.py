@@ -32,11 +32,12 @@ class WireObject(pb.Referenceable):
             raise ProtocolViolation(f"There is no method {name[:40]!r} here.")
         try:
             arguments = broker.unserialize(args)
-            keywords = {
-                key.decode("utf-8") if isinstance(key, bytes) else key: value
-                for key, value in broker.unserialize(kw).items()
-            }
+            keywords = broker.unserialize(kw)
             if keywords:
+                keywords = {
+                    key.decode("utf-8") if isinstance(key, bytes) else key: value
+                    for key, value in keywords.items()
+                }
                 inspect.signature(method).bind(*arguments, **keywords)
             else:
                 _checkCount(method.__func__, len(arguments))
@@ -78,10 +79,11 @@ def peerOf(broker: Any) -> Any:
     return None if broker.transport is None else broker.transport.getPeer()
 
 
-def connectionOf(broker: Any) -> Connection:
+def connectionOf(broker: Any, bindingOffered: bool = True) -> Connection:
     """
     Args:
         broker: of a connection.
+        bindingOffered: as for `Connection`.
 
     Returns:
         The facts of the connection that decide which mechanisms may run on it.
@@ -94,6 +96,7 @@ def connectionOf(broker: Any) -> Connection:
         unix=isinstance(peer, UNIXAddress),
         secure=ISSLTransport.providedBy(broker.transport),
         channelBinding=_channelBindingOf(broker.transport),
+        bindingOffered=bindingOffered,
         peerPin=None if broker.isClient else _pinOf(broker.transport),
     )
 

@@ -155,7 +155,7 @@ class AuthServTests(WireTestCase):
             works.append(sorted(work))
             work.clear()
         self.assertEqual(works[0].count("getIdentityRequest"), 1)
-        self.assertGreater(works[0].count("digest"), 2)
+        self.assertGreater(works[0].count("digest"), 1)
         self.assertNotIn("pbkdf2_hmac", works[0])
         self.assertEqual(works[1:], [works[0]] * 3)
 

@@ -73,7 +73,8 @@ def _hmac(key: bytes, message: bytes) -> bytes:
 
 
 def _xor(one: bytes, other: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+    mixed = int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+    return mixed.to_bytes(len(one), "big")
 
 
 def _base64(data: bytes) -> str:
@@ -214,7 +215,7 @@ class ScramVerifier:
 
     def covers(self, proof: object) -> bool:
         """Whether a login that was proved by this verifier still stands."""
-        return proof == self
+        return proof is self or proof == self
 
     def matches(self, password: str) -> bool:
         """Whether this is the password. Slow, by design; a text that can't be one is not."""
