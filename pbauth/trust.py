@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
@@ -122,6 +123,26 @@ def clientOptions(
     Raises:
         ValueError: `trust` is none of these.
     """
+    if certificate is None and isinstance(trust, str):
+        return _keptOptions(host, trust, 0 if trust.startswith(PIN_PREFIX) else _changed(trust))
+    return _makeOptions(host, trust, certificate)
+
+
+@lru_cache(maxsize=256)
+def _keptOptions(host: str, trust: str, changed: int) -> Any:
+    # To make them anew for each connection would take longer than a login.
+    return _makeOptions(host, trust, None)
+
+
+def _changed(path: Any) -> int:
+    """When a file was changed last; 0 where there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _makeOptions(host: str, trust: Any, certificate: ssl.PrivateCertificate | None) -> Any:
     if isinstance(trust, str) and trust.startswith(PIN_PREFIX):
         return PinnedKey(trust, host, certificate)
     root: Any = trust
