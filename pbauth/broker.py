@@ -75,6 +75,8 @@ class Broker(pb.Broker):
 
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
+        # Twisted gives each connection a copy of the words, which we share.
+        self.outgoingSymbols = self.outgoingVocabulary
         self._greeted = Milestone()
         self._secured = Milestone()
         self._closed = Milestone()

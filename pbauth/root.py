@@ -66,10 +66,12 @@ class AuthRoot:
         self.authorizer = authorizer
         self.policy = Policy() if policy is None else policy
         self._reactor = reactor
+        self._exchanges = Exchanges(authorizer, self.policy)
 
     def rootObject(self, broker: pb.Broker) -> AuthServ:
         """Give a new connection its `AuthServ`. The factory calls it."""
-        return AuthServ(self.authorizer, broker, self.policy, chooseReactor(self._reactor))
+        reactor = chooseReactor(self._reactor)
+        return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges)
 
 
 class AuthServerFactory(pb.PBServerFactory):
@@ -100,14 +102,22 @@ class AuthServ(WireObject):
         broker: the broker of the connection.
         policy: limits and switches.
         reactor: provides `IReactorTime`.
+        exchanges: begins the exchanges of all connections.
     """
 
-    def __init__(self, authorizer: IAuthorizer, broker: Any, policy: Policy, reactor: Any) -> None:
+    def __init__(
+        self,
+        authorizer: IAuthorizer,
+        broker: Any,
+        policy: Policy,
+        reactor: Any,
+        exchanges: Exchanges,
+    ) -> None:
         self.authorizer = authorizer
         self.broker = broker
         self.policy = policy
         self._reactor = reactor
-        self._exchanges = Exchanges(authorizer, policy)
+        self._exchanges = exchanges
         self._facts: Connection | None = None
         self._peer: Any = None
         self._failures = 0

@@ -75,7 +75,7 @@ class SessionReference(pb.Referenceable):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._underWay: set[Deferred[Any]] = set()
+        self._underWay: set[Deferred[Any]] | None = None
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
@@ -89,16 +89,17 @@ class SessionReference(pb.Referenceable):
 
     def _watch(self, result: Deferred[Any]) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
-        self._underWay.add(answer)
+        underWay = self._underWay = self._underWay or set()
+        underWay.add(answer)
 
         def succeeded(value: Any) -> None:
-            if answer in self._underWay:
-                self._underWay.discard(answer)
+            if answer in underWay:
+                underWay.discard(answer)
                 answer.callback(value)
 
         def failed(failure: Failure) -> None:
-            if answer in self._underWay:
-                self._underWay.discard(answer)
+            if answer in underWay:
+                underWay.discard(answer)
                 answer.errback(failure)
             elif not failure.check(pb.Error):
                 _log.failure("A call failed after its session had ended.", failure)
@@ -108,9 +109,9 @@ class SessionReference(pb.Referenceable):
 
     def cutOff(self) -> None:
         """Answer all calls that are under way: `Detached`."""
-        underWay, self._underWay = self._underWay, set()
-        for answer in underWay:
-            answer.errback(Failure(Detached()))
+        underWay = self._underWay or set()
+        while underWay:
+            underWay.pop().errback(Failure(Detached()))
 
 
 class Session:
