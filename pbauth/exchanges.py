@@ -124,6 +124,7 @@ class Exchanges:
     def __init__(self, authorizer: IAuthorizer, policy: Policy) -> None:
         self._authorizer = authorizer
         self._policy = policy
+        self._known: dict[tuple[bool, ...], list[str]] = {}
 
     def offered(self, connection: Connection) -> list[str]:
         """
@@ -133,8 +134,23 @@ class Exchanges:
         Returns:
             The names of the mechanisms that may be used on it, strongest first.
         """
+        elsewhere = self._authorizer.passwordsElsewhere
+        # All that the answer depends on: it is the same for nearly all connections.
+        facts = (
+            elsewhere,
+            connection.secure,
+            connection.unix,
+            connection.channelBinding is None,
+            connection.peerPin is None,
+        )
+        found = self._known.get(facts)
+        if found is None:
+            found = self._known[facts] = self._choose(connection, elsewhere)
+        return found
+
+    def _choose(self, connection: Connection, passwordsElsewhere: bool) -> list[str]:
         able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
-        if self._authorizer.passwordsElsewhere:
+        if passwordsElsewhere:
             able -= {scram.NAME_PLUS, scram.NAME}
             if plain.offeredOn(connection):
                 able.add(plain.NAME)
