@@ -43,7 +43,7 @@ class GarbageTests(WireTestCase):
 
     def setUp(self) -> None:
         facts = Connection(secure=True, channelBinding=b"x" * 32, peerPin=PIN)
-        self.patch(root, "connectionOf", lambda broker: facts)
+        self.patch(root, "connectionOf", lambda broker, bindingOffered=True: facts)
         self.lines: list[str] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
