@@ -1,0 +1,141 @@
+"""What is to be reached, and whether it was."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from attrs import frozen
+
+from tests.benchmarks.samples import rates, ratios
+from tests.benchmarks.work import WORKS
+
+#: Gives what was measured, or `None` if it was not.
+_Find = Callable[[dict[str, Any]], "float | None"]
+
+_COMPARED = {"at least": operator.ge, "at most": operator.le, "more than": operator.gt}
+
+
+@frozen
+class Bar:
+    """
+    Attributes:
+        work: for people.
+        compared: with what.
+        how: ``"at least"``, ``"at most"`` or ``"more than"``.
+        limit: the bar.
+        find: what to hold against it.
+    """
+
+    work: str
+    compared: str
+    how: str
+    limit: float
+    find: _Find
+
+
+def _calls(work: str, other: str) -> _Find:
+    def find(made: dict[str, Any]) -> float | None:
+        peers = made.get("calls", {}).get(work, {})
+        if not {"pbauth", other} <= peers.keys():
+            return None
+        ours, theirs = (rates(peers[name]["samples"]) for name in ("pbauth", other))
+        return median(ratios(ours, theirs))
+
+    return find
+
+
+def _leastOfPipelined(other: str) -> _Find:
+    finds = [_calls(name, other) for name, work in WORKS.items() if work.inFlight > 1]
+
+    def find(made: dict[str, Any]) -> float | None:
+        found = [value for each in finds if (value := each(made)) is not None]
+        return min(found, default=None)
+
+    return find
+
+
+def _median(*path: str) -> _Find:
+    def find(made: dict[str, Any]) -> float | None:
+        here: Any = made
+        for name in path:
+            here = here.get(name, {})
+        value: float | None = here.get("median")
+        return value
+
+    return find
+
+
+def _logins(kind: str, way: str, what: str) -> _Find:
+    return _median("logins", kind, way, what)
+
+
+BARS = [
+    Bar("pipelined calls, int", "stock PB", "at least", 3.0, _calls("int", "stock")),
+    Bar("pipelined calls, int", "Pyro5's batches", "more than", 1.0, _calls("int", "pyro")),
+    Bar("pipelined calls, 1 kB", "stock PB", "at least", 3.0, _calls("text", "stock")),
+    Bar("pipelined calls, 1 kB", "Pyro5's batches", "more than", 1.0, _calls("text", "pyro")),
+    Bar("pipelined calls, small dict", "stock PB", "at least", 4.0, _calls("dict", "stock")),
+    Bar("sequential calls", "stock PB", "at least", 1.3, _calls("sequential", "stock")),
+    Bar("sequential calls", "bytes by Twisted", "at least", 0.7, _calls("sequential", "echo")),
+    *(
+        Bar("pipelined calls, the worst", label, "more than", 1.0, _leastOfPipelined(name))
+        for name, label in (("foolscap", "Foolscap"), ("grpc", "gRPC aio"), ("rpyc", "RPyC"))
+    ),
+    *(
+        Bar(f"logins, TCP, {way}", "stock PB", "at least", 1.0, _logins("scram", way, "timesStock"))
+        for way in ("alone", "together")
+    ),
+    *(
+        Bar(
+            f"server CPU per login, {way}",
+            "stock PB",
+            "at most",
+            1.0,
+            _logins("scram", way, "serverCpuOfStock"),
+        )
+        for way in ("alone", "together")
+    ),
+    *(
+        Bar(
+            f"logins, TLS, PLUS, {way}",
+            "stock PB, TLS",
+            "at least",
+            0.9,
+            _logins("plus", way, "timesStock"),
+        )
+        for way in ("alone", "together")
+    ),
+    Bar(
+        "memory per logged-in client",
+        "stock PB",
+        "at most",
+        1.15,
+        _median("memory", "pbauth", "loggedIn", "timesStock"),
+    ),
+]
+
+
+def judge(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """
+    Args:
+        made: what the parts gave, by their names.
+
+    Returns:
+        For each bar the value and whether it was reached; `None` for both if it was not measured.
+    """
+    judged = []
+    for bar in BARS:
+        value = bar.find(made)
+        judged.append(
+            {
+                "work": bar.work,
+                "compared": bar.compared,
+                "bar": f"{bar.how} {bar.limit:.2f}",
+                "value": value,
+                "reached": None if value is None else _COMPARED[bar.how](value, bar.limit),
+            }
+        )
+    return judged
