@@ -22,6 +22,8 @@ from pbauth.mechanisms.connection import Connection
 from pbauth.names import checkName
 from pbauth.policy import Policy
 
+_MECHANISMS: dict[str, IMechanism] = {each.name: each for each in SERVER_MECHANISMS}
+
 
 @implementer(IExchange)
 class MD5Exchange:
@@ -189,8 +191,7 @@ class Exchanges:
             guest = self._policy.guest or ""
             found = await self.findIdentity(guest) if name in ("", guest) else None
             return Claim(name, anonymous.NAME, found, AnonymousServer())
-        mechanism = next(m for m in SERVER_MECHANISMS if m.name == mechanismName)
-        return await self._byVerifier(name, mechanism, connection)
+        return await self._byVerifier(name, _MECHANISMS[mechanismName], connection)
 
     async def findIdentity(self, name: str) -> IIdentity | None:
         """

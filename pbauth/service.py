@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from twisted.application import service
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -121,8 +121,15 @@ class Service(service.Service):
         Returns:
             Fires with the perspective; fails with `KeyNotFound` if there is none.
         """
-        named = maybeDeferred(self.getPerspectiveNamed, name)
-        return named.addErrback(self._load, name)
+        try:
+            named = self.getPerspectiveNamed(name)
+        except KeyError:
+            return Deferred.fromCoroutine(self._loadOnce(name))
+        except Exception:
+            return fail()
+        if not hasattr(named, "__await__"):
+            return succeed(named)
+        return ensureDeferred(named).addErrback(self._load, name)
 
     def _load(self, failure: Failure, name: str) -> Deferred[Any]:
         failure.trap(KeyError)
