@@ -32,7 +32,7 @@ FLOORS = [
         "hashing",
     ],
     ["sessions", "identity", "perspective", "authorizer", "service"],
-    ["policy", "peers", "reactors", "trust", "descriptions", "ports"],
+    ["policy", "guard", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
         "banana",
