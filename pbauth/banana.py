@@ -11,7 +11,12 @@ else is left to Twisted: `NotPlain` says so.
 The rules of the reader.  A *message* is an expression at the top.  It is read as a plain one first:
 ``message`` and ``answer`` of Perspective Broker, whose arguments are made into values as their
 lists end.  What turns out to be anything else is read once more, into lists as Twisted has them.
-State is kept between chunks, so each byte is looked at once, or twice.
+State is kept between chunks, so each byte is looked at once, or twice; and copied a few times at
+most, however small the chunks are.
+
+Nothing here calls itself to read, so depth alone breaks nothing; but Python does, without looking,
+when it hashes what is deep.  So what is deeper than `DEEPEST` is not plain, and Twisted's own
+limit, which is lower, meets it.
 """
 
 from __future__ import annotations
@@ -43,6 +48,9 @@ class Encoded:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+
+    def __repr__(self) -> str:
+        return f"<Encoded {len(self.data)} bytes>"
 
 
 # Writing.
@@ -86,9 +94,12 @@ def encodeInt(number: int, limit: int) -> bytes:
     """
     if 0 <= number < 128:
         return _SHORT_INTS[number]
-    digits = _prefix(abs(number))
-    if len(digits) > limit:
+    if 128 <= number < 16384:
+        return bytes((number & 0x7F, number >> 7, INT))
+    # Before the digits are made: each takes the longer, the more there are.
+    if number.bit_length() > 7 * limit:
         raise NotPlain
+    digits = _prefix(abs(number))
     if number >= 0:
         return digits + (b"\x81" if number <= _LARGEST_INT else b"\x85")
     return digits + (b"\x83" if number >= _SMALLEST_INT else b"\x86")
@@ -128,7 +139,13 @@ _ANSWER = b"\x03\x80" + WORDS[b"answer"]
 _DICTIONARY = WORDS[b"dictionary"]
 
 
-def encodePlain(value: object, limit: int, encodeOther: Callable[[Any], bytes]) -> bytes:
+def _notPlain(value: Any) -> bytes:
+    raise NotPlain
+
+
+def encodePlain(
+    value: object, limit: int, encodeOther: Callable[[Any], bytes] = _notPlain
+) -> bytes:
     """
     Write a value as ``jelly`` and banana would, in the dialect ``pb``.
 
@@ -252,7 +269,7 @@ def encodeExpression(
         try:
             write(encodeInt(expression, limit))
         except NotPlain:
-            raise BananaError(f"int is too large to send ({expression})") from None
+            raise BananaError("int is too large to send (%d)" % expression) from None  # noqa: UP031
     elif isinstance(expression, bytes):
         word = words.get(expression)
         if word is not None:
@@ -304,6 +321,23 @@ _MAKERS: dict[bytes, Any] = {
 PLAIN_TYPES = tuple(_MAKERS)
 _NONE_HEAD = _NONE[2:]
 
+#: The most lists that may be open at once in a message that is read as a plain one. Twisted's
+#: unjelly calls itself three times for each, and Python ends that at a thousand calls.
+DEEPEST = 1000
+
+
+class _Unspoken(dict[int, bytes]):
+    """The words before a dialect was agreed on, or in one without words."""
+
+    def __missing__(self, number: int) -> bytes:
+        raise NotImplementedError(
+            f"Invalid item for pb protocol {banana.Banana.incomingVocabulary[number]!r}"
+        )
+
+
+#: See `_Unspoken`.
+UNSPOKEN: dict[int, bytes] = _Unspoken()
+
 
 def _readPrefix(buffer: bytes, start: int, limit: int) -> tuple[int, int, int] | None:
     """A token's number, its type and where it ends; `None`: it is to be continued."""
@@ -319,12 +353,16 @@ def _readPrefix(buffer: bytes, start: int, limit: int) -> tuple[int, int, int] |
     return None
 
 
+def _forget(_: Any) -> bool:
+    return True
+
+
 class Reader:
     """
     Reads banana, however it is cut into chunks.
 
     Attributes:
-        limit: the most bytes that a prefix may have.
+        limit: the most bytes that a prefix may have; at least 2.
         words: the words that have a number in the dialect that is spoken.
         readsPlain: read messages of plain values as such.
         closed: nobody wants to receive any more.
@@ -333,22 +371,25 @@ class Reader:
         receive: takes each expression, as banana has it.
         receivePlain: takes the items of each message whose values were read; says `False` if it
             wants it as banana has it.
-        makeReference: makes a reference to an object of the peer's, of its number.
+        makeReference: makes a reference to an object of the peer's, of its number; `None`: a
+            message that holds one is read as banana has it.
         dropReferences: the references that were made for this message are not wanted after all.
     """
 
     __slots__ = (
+        "_begun",
         "_dropReferences",
         "_frame",
         "_generic",
         "_makeReference",
-        "_parts",
+        "_missing",
         "_receive",
         "_receivePlain",
+        "_rest",
+        "_start",
         "closed",
         "limit",
         "readsPlain",
-        "rest",
         "words",
     )
 
@@ -356,24 +397,35 @@ class Reader:
         self,
         receive: Callable[[Any], None],
         receivePlain: Callable[[list[Any]], bool],
-        makeReference: Callable[[int], Any],
-        dropReferences: Callable[[], None],
+        makeReference: Callable[[int], Any] | None = None,
+        dropReferences: Callable[[], None] = lambda: None,
     ) -> None:
-        self._receive = receive
+        self._receive: Callable[[Any], Any] = receive
         self._receivePlain = receivePlain
         self._makeReference = makeReference
         self._dropReferences = dropReferences
         self.limit = 0
-        self.words: dict[int, bytes] | None = None
+        self.words = UNSPOKEN
         self.readsPlain = False
         self.closed = False
-        #: Bytes of a token that is not whole yet.
-        self.rest = b""
-        # Of the message that is being read: the lists that are open, outermost first; the bytes
-        # that were read of it; whether it is to be read as banana has it.
+        # The bytes of a token that is not whole yet, and how many more it takes at least to make
+        # something of them.
+        self._rest: bytearray | None = None
+        self._missing = 0
+        # Of the message that is being read: the lists that are open, outermost first; where it
+        # starts in the buffer; the bytes of earlier chunks; whether it is to be read as banana
+        # has it.
         self._frame: tuple[list[Any], Any, int, Any] = ([], None, 0, None)
-        self._parts: list[bytes] = []
+        self._start = 0
+        self._begun: bytearray | None = None
         self._generic = False
+
+    def close(self) -> None:
+        """Receive no more, and let go of those who received."""
+        self.closed = True
+        self._receive = self._receivePlain = _forget
+        self._rest = self._begun = None
+        self._frame = ([], None, 0, None)
 
     def feed(self, chunk: bytes) -> None:
         """
@@ -387,30 +439,42 @@ class Reader:
             NotImplementedError: they are not banana.
             Exception: whatever who receives raises; what follows in the chunk is lost.
         """
-        buffer = self.rest + chunk if self.rest else chunk
+        if self.closed:
+            return
+        buffer = chunk
+        if self._rest is not None:
+            self._rest += chunk
+            self._missing -= len(chunk)
+            if self._missing > 0:
+                return
+            buffer = bytes(self._rest)
+            self._rest = None
+        position = 0
         while True:
             try:
-                self._read(buffer)
+                self._read(buffer, position)
                 return
             except NotPlain:
-                # Once more from the beginning of the message, which `_read` has put there.
-                buffer, self.rest = self.rest, b""
+                # Once more from the beginning of the message.
+                position = self._start
+                if self._begun is not None:
+                    buffer = bytes(self._begun) + buffer
+                    self._begun = None
+                self._frame = ([], None, 0, None)
                 self._generic = True
 
-    def _again(self, buffer: bytes, start: int) -> NotPlain:
-        self.rest = b"".join(self._parts) + buffer[start:]
-        self._parts.clear()
-        self._frame = ([], None, 0, None)
+    def _again(self, start: int) -> NotPlain:
+        self._start = start
         self._dropReferences()
         return NotPlain()
 
-    def _read(self, buffer: bytes) -> None:
+    def _read(self, buffer: bytes, position: int) -> None:
         # One long function without calls for the usual tokens: most of the time goes here.
         end = len(buffer)
-        limit = self.limit
         longest = banana.SIZE_LIMIT
         stack, items, need, make = self._frame
-        position = start = 0
+        start = position
+        missing = 1
         while position < end:
             # The number in front of the token, and its type.
             byte = buffer[position]
@@ -429,7 +493,7 @@ class Reader:
                     byte = buffer[at]
                     at += 1
                     if byte < 0x80:
-                        found = _readPrefix(buffer, position, limit)
+                        found = _readPrefix(buffer, position, self.limit)
                         if found is None:
                             break
                         number, byte, at = found
@@ -440,6 +504,7 @@ class Reader:
                     raise BananaError("Security precaution: String too long.")
                 stop = at + number
                 if stop > end:
+                    missing = stop - end
                     break
                 item = buffer[at:stop]
                 position = stop
@@ -447,8 +512,6 @@ class Reader:
                 item = number
                 position = at
             elif byte == VOCAB:
-                if self.words is None:
-                    raise NotImplementedError("Invalid item for pb protocol")
                 item = self.words[number]
                 position = at
             elif byte == LIST:
@@ -471,7 +534,7 @@ class Reader:
                     item = []
                 elif make is dict:
                     if number != 2:
-                        raise self._again(buffer, start)
+                        raise self._again(start)
                     position = at
                     stack.append((items, need, make))
                     items, need, make = [], 2, _PAIR_OF
@@ -479,8 +542,8 @@ class Reader:
                 elif number == 1 and buffer.startswith(_NONE_HEAD, at):
                     item = None
                     position = at + 2
-                elif not number:
-                    raise self._again(buffer, start)
+                elif not number or len(stack) > DEEPEST:
+                    raise self._again(start)
                 else:
                     position = at
                     stack.append((items, need, make))
@@ -492,6 +555,7 @@ class Reader:
             elif byte == FLOAT:
                 stop = at + 8
                 if stop > end:
+                    missing = stop - end
                     break
                 (item,) = struct.unpack_from("!d", buffer, at)
                 position = stop
@@ -502,12 +566,12 @@ class Reader:
                 if make is _HEAD:
                     make = _MAKERS.get(item) if type(item) is bytes else None
                     if make is None:
-                        raise self._again(buffer, start)
+                        raise self._again(start)
                     if make is dict:
                         items = {}
                     need -= 1
                 elif make is dict:
-                    raise self._again(buffer, start)
+                    raise self._again(start)
                 else:
                     items.append(item)
                     need -= 1
@@ -518,8 +582,8 @@ class Reader:
                     items, need, make = stack.pop()
                     try:
                         items[item[0]] = item[1]
-                    except TypeError:
-                        raise self._again(buffer, start) from None
+                    except (TypeError, RecursionError):
+                        raise self._again(start) from None
                     need -= 1
                     if need:
                         break
@@ -531,27 +595,27 @@ class Reader:
                     item = tuple(items)
                 elif make is str:
                     if len(items) != 1 or type(items[0]) is not bytes:
-                        raise self._again(buffer, start)
+                        raise self._again(start)
                     try:
                         item = items[0].decode("utf-8")
                     except UnicodeDecodeError:
-                        raise self._again(buffer, start) from None
+                        raise self._again(start) from None
                 elif make is bool:
                     if items == [b"true"]:
                         item = True
                     elif items == [b"false"]:
                         item = False
                     else:
-                        raise self._again(buffer, start)
+                        raise self._again(start)
                 elif make is _REFERENCE:
-                    if len(items) != 1 or type(items[0]) is not int:
-                        raise self._again(buffer, start)
+                    if len(items) != 1 or type(items[0]) is not int or not self._makeReference:
+                        raise self._again(start)
                     item = self._makeReference(items[0])
                 elif make is set or make is frozenset:
                     try:
                         item = make(items)
-                    except TypeError:
-                        raise self._again(buffer, start) from None
+                    except (TypeError, RecursionError):
+                        raise self._again(start) from None
                 if stack:
                     items, need, make = stack.pop()
                 else:
@@ -559,19 +623,22 @@ class Reader:
             if items is None:
                 # At the top.
                 self._frame = (stack, None, 0, None)
-                self.rest = b""
                 self._generic = False
                 if make is _MESSAGE:
                     make = None
                     if not self._receivePlain(item):
-                        raise self._again(buffer, start)
+                        raise self._again(start)
                 else:
                     self._receive(item)
                 if self.closed:
                     return
-                self._parts.clear()
+                self._begun = None
                 start = position
         self._frame = (stack, items, need, make)
-        self.rest = buffer[position:] if position < end else b""
+        if position < end:
+            self._rest = bytearray(buffer[position:])
+            self._missing = missing
         if items is not None and make is not _GENERIC:
-            self._parts.append(buffer[start:position])
+            if self._begun is None:
+                self._begun = bytearray()
+            self._begun += buffer[start:position]
