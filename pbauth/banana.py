@@ -25,6 +25,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from attrs import frozen
 from twisted.python.reflect import fullyQualifiedName
 from twisted.spread import banana
 from twisted.spread.banana import BananaError
@@ -326,6 +327,39 @@ _NONE_HEAD = _NONE[2:]
 DEEPEST = 1000
 
 
+@frozen
+class Limits:
+    """
+    How much a peer may send that is not trusted yet.
+
+    Attributes:
+        longestString: the most bytes in a string.
+        longestList: the most items in a list.
+        deepest: the most lists that may be open at once.
+        lists: the most lists in a message.
+    """
+
+    longestString: int = 8_192
+    longestList: int = 64
+    deepest: int = 8
+    lists: int = 64
+
+    def check(self, items: int, depth: int, lists: int) -> None:
+        """
+        A list begins.
+
+        Args:
+            items: that it will have.
+            depth: how many lists are open around it.
+            lists: how many there were in the message.
+
+        Raises:
+            BananaError: that is too much.
+        """
+        if items > self.longestList or depth >= self.deepest or lists >= self.lists:
+            raise BananaError("Security precaution: too much before login.")
+
+
 class _Unspoken(dict[int, bytes]):
     """The words before a dialect was agreed on, or in one without words."""
 
@@ -365,6 +399,8 @@ class Reader:
         limit: the most bytes that a prefix may have; at least 2.
         words: the words that have a number in the dialect that is spoken.
         readsPlain: read messages of plain values as such.
+        limits: of a peer that is not trusted; then messages that are not plain are not read at
+            all. `None`: those of banana.
         closed: nobody wants to receive any more.
 
     Args:
@@ -381,6 +417,7 @@ class Reader:
         "_dropReferences",
         "_frame",
         "_generic",
+        "_lists",
         "_makeReference",
         "_missing",
         "_receive",
@@ -389,6 +426,7 @@ class Reader:
         "_start",
         "closed",
         "limit",
+        "limits",
         "readsPlain",
         "words",
     )
@@ -407,6 +445,7 @@ class Reader:
         self.limit = 0
         self.words = UNSPOKEN
         self.readsPlain = False
+        self.limits: Limits | None = None
         self.closed = False
         # The bytes of a token that is not whole yet, and how many more it takes at least to make
         # something of them.
@@ -417,6 +456,7 @@ class Reader:
         # has it.
         self._frame: tuple[list[Any], Any, int, Any] = ([], None, 0, None)
         self._start = 0
+        self._lists = 0
         self._begun: bytearray | None = None
         self._generic = False
 
@@ -455,6 +495,8 @@ class Reader:
                 self._read(buffer, position)
                 return
             except NotPlain:
+                if self.limits is not None:
+                    raise BananaError("Security precaution: not plain before login.") from None
                 # Once more from the beginning of the message.
                 position = self._start
                 if self._begun is not None:
@@ -471,7 +513,10 @@ class Reader:
     def _read(self, buffer: bytes, position: int) -> None:
         # One long function without calls for the usual tokens: most of the time goes here.
         end = len(buffer)
-        longest = banana.SIZE_LIMIT
+        longest = longestString = banana.SIZE_LIMIT
+        limits = self.limits
+        if limits is not None:
+            longestString = limits.longestString
         stack, items, need, make = self._frame
         start = position
         missing = 1
@@ -500,7 +545,7 @@ class Reader:
             # The token.
             item: Any
             if byte == STRING:
-                if number > longest:
+                if number > longestString:
                     raise BananaError("Security precaution: String too long.")
                 stop = at + number
                 if stop > end:
@@ -517,6 +562,9 @@ class Reader:
             elif byte == LIST:
                 if number > longest:
                     raise BananaError("Security precaution: List too long.")
+                if limits is not None:
+                    self._lists = 0 if items is None else self._lists + 1
+                    limits.check(number, len(stack), self._lists)
                 if items is None:
                     start = position
                     position = at
@@ -632,6 +680,8 @@ class Reader:
                     self._receive(item)
                 if self.closed:
                     return
+                if limits is not self.limits:
+                    limits, longestString = self.limits, longest
                 self._begun = None
                 start = position
         self._frame = (stack, items, need, make)

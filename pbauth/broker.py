@@ -26,6 +26,7 @@ from pbauth.banana import (
     PLAIN_TYPES,
     WORDS,
     Encoded,
+    Limits,
     NotPlain,
     Reader,
     encodeAnswer,
@@ -34,6 +35,7 @@ from pbauth.banana import (
     encodeRemote,
 )
 from pbauth.errors import ProtocolViolation
+from pbauth.interfaces import IWaryBroker
 from pbauth.milestones import Milestone
 
 _log = Logger()
@@ -54,6 +56,9 @@ _PEERS_FAULT = (
 )
 
 
+# What takes a reference to the client's object before the client has logged in.
+_TAKE_REFERENCES = (b"respond", b"loginAnonymous")
+
 _SCALARS = frozenset({bytes, int, float})
 
 
@@ -63,7 +68,7 @@ def dropConnection(broker: pb.Broker) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
-@implementer(IHandshakeListener)
+@implementer(IHandshakeListener, IWaryBroker)
 class Broker(pb.Broker):
     """
     A `twisted.spread.pb.Broker`.
@@ -94,6 +99,8 @@ class Broker(pb.Broker):
         self._references: list[pb.RemoteReference] = []
         self._words: dict[bytes, bytes] = {}
         self._plain = _allowsPlain(security)
+        # While the peer has not logged in: how many bytes it may still send.
+        self._allowance: int | None = None
         self._writesAtOnce = False
         self._outgoing: list[bytes] | None = None
 
@@ -131,6 +138,20 @@ class Broker(pb.Broker):
             self._greeted.reach()
         else:
             raise banana.BananaError("The server does not speak the dialect pb.")
+
+    def beWary(self, mostBytes: int) -> None:
+        """Until the peer has logged in, take only what that needs (see `IWaryBroker`)."""
+        self._allowance = mostBytes
+        self._reader.limits = Limits()
+
+    def loggedIn(self) -> None:
+        """The peer has logged in (see `IWaryBroker`)."""
+        self._allowance = self._reader.limits = None
+
+    @property
+    def brokeProtocol(self) -> bool:
+        """Whether the peer broke the rules of the protocol."""
+        return self._violation is not None
 
     def setPrefixLimit(self, limit: int) -> None:
         """Set how long numbers may be (see `twisted.spread.banana.Banana`)."""
@@ -201,6 +222,10 @@ class Broker(pb.Broker):
 
     def _read(self, chunk: bytes) -> None:
         try:
+            if self._allowance is not None:
+                self._allowance -= len(chunk)
+                if self._allowance < 0:
+                    raise banana.BananaError("Security precaution: too many bytes before login.")
             self._reader.feed(chunk)
         except _PEERS_FAULT as fault:
             self._violation = ProtocolViolation(
@@ -224,9 +249,17 @@ class Broker(pb.Broker):
             reference.doRefCount = 0
         self._references.clear()
 
+    def _isForLogin(self, command: Any, items: list[Any]) -> bool:
+        """Whether a message is one of those that a login takes."""
+        if self._references:
+            return command == b"message" and len(items) > 3 and items[3] in _TAKE_REFERENCES
+        return command in (b"message", b"version", b"decref")
+
     def _receivePlain(self, items: list[Any]) -> bool:
         """A message whose values were read. Others are read as Twisted does."""
         command = items[0]
+        if self._allowance is not None and not self._isForLogin(command, items):
+            return False
         if (
             command == b"message"
             and len(items) == 7

@@ -329,6 +329,23 @@ class IRenewingExchange(IClientExchange):
         """
 
 
+class IWaryBroker(Interface):
+    """
+    The broker of a connection that may take little from who has not logged in.
+    """
+
+    brokeProtocol = Attribute("Whether the peer broke the rules of the protocol.")
+
+    def beWary(mostBytes: int) -> None:
+        """
+        Until `loggedIn`, take only what a login needs: calls with plain arguments, small ones,
+        and not more than so many bytes in all.
+        """
+
+    def loggedIn() -> None:
+        """The peer has logged in."""
+
+
 class IPerspectiveServiceFactory(IPlugin):
     """
     Makes a service for ``twistd pbauth --service NAME``.

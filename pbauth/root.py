@@ -28,12 +28,14 @@ from pbauth.errors import (
     ExchangeRefused,
     MechanismNotSupported,
     ProtocolViolation,
+    TooManyAttempts,
     Unauthorized,
     WireError,
     forStockClient,
 )
 from pbauth.exchanges import Claim, Exchanges
-from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.guard import Guard, networkOf
+from pbauth.interfaces import IAuthorizer, IIdentity, IWaryBroker
 from pbauth.legacy import LegacyChallenger, StockChallenger, attachStockClient
 from pbauth.mechanisms import anonymous, ed25519, md5, scram
 from pbauth.mechanisms.connection import Connection
@@ -58,39 +60,68 @@ class AuthRoot:
         authorizer: finds the identities.
         policy: limits and switches; the defaults are safe.
         reactor: provides `IReactorTime`; the global one by default.
+        guard: what is known of those who have not logged in; to be shared by the ports of a
+            server. By default one of its own.
     """
 
     def __init__(
-        self, authorizer: IAuthorizer, policy: Policy | None = None, reactor: Any = None
+        self,
+        authorizer: IAuthorizer,
+        policy: Policy | None = None,
+        reactor: Any = None,
+        guard: Guard | None = None,
     ) -> None:
         self.authorizer = authorizer
         self.policy = Policy() if policy is None else policy
         self._reactor = reactor
+        self._guard = guard
         self._exchanges = Exchanges(authorizer, self.policy)
+
+    @property
+    def guard(self) -> Guard:
+        """What is known of those who have not logged in."""
+        if self._guard is None:
+            self._guard = Guard(self.policy, chooseReactor(self._reactor))
+        return self._guard
 
     def rootObject(self, broker: pb.Broker) -> AuthServ:
         """Give a new connection its `AuthServ`. The factory calls it."""
         reactor = chooseReactor(self._reactor)
-        return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges)
+        return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges, self.guard)
 
 
 class AuthServerFactory(pb.PBServerFactory):
     """
-    A complete server with pbauth's own `Broker`.
+    A complete server with pbauth's own `Broker`, which takes little from who has not logged in.
 
     Args:
         authorizer: finds the identities.
         policy: limits and switches; the defaults are safe.
-        reactor: provides `IReactorTime`; the global one by default.
+        reactor: as for `AuthRoot`.
+        guard: as for `AuthRoot`.
     """
 
     protocol = Broker
     noisy = False
 
     def __init__(
-        self, authorizer: IAuthorizer, policy: Policy | None = None, reactor: Any = None
+        self,
+        authorizer: IAuthorizer,
+        policy: Policy | None = None,
+        reactor: Any = None,
+        guard: Guard | None = None,
     ) -> None:
-        super().__init__(AuthRoot(authorizer, policy, reactor))
+        self._authRoot = AuthRoot(authorizer, policy, reactor, guard)
+        super().__init__(self._authRoot)
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Take a connection; or refuse it, where too many wait to log in."""
+        if not self._authRoot.guard.strangers.mayCome():
+            _log.info("Refused a connection from {peer}: too many are not logged in", peer=addr)
+            return None
+        broker = super().buildProtocol(addr)
+        broker.beWary(self._authRoot.policy.maxUnauthenticatedBytes)
+        return broker
 
 
 class AuthServ(WireObject):
@@ -103,6 +134,7 @@ class AuthServ(WireObject):
         policy: limits and switches.
         reactor: provides `IReactorTime`.
         exchanges: begins the exchanges of all connections.
+        guard: what is known of those who have not logged in.
     """
 
     def __init__(
@@ -112,6 +144,7 @@ class AuthServ(WireObject):
         policy: Policy,
         reactor: Any,
         exchanges: Exchanges,
+        guard: Guard,
     ) -> None:
         self.authorizer = authorizer
         self.broker = broker
@@ -120,9 +153,11 @@ class AuthServ(WireObject):
         self._exchanges = exchanges
         self._facts: Connection | None = None
         self._peer: Any = None
+        self._network = ""
         self._failures = 0
         self._challengers = 0
-        self._grace = reactor.callLater(policy.graceTime, self._drop, "no login in time")
+        self._guard = guard
+        self._stranger = guard.strangers.came(self._timeIsUp)
         broker.notifyOnDisconnect(self._connectionLost)
 
     def remote_mechanisms(self) -> list[str]:
@@ -199,8 +234,11 @@ class AuthServ(WireObject):
         Returns:
             What the client gets.
         """
-        if self._grace.active():
-            self._grace.cancel()
+        if not self._stranger.gone:
+            self._guard.strangers.left(self._stranger)
+            if IWaryBroker.providedBy(self.broker):
+                self.broker.loggedIn()
+        self._guard.succeeded(self._network, identity.name)
         _log.info(
             "{identityName!r} logged in by {mechanism} from {peer}",
             identityName=identity.name,
@@ -228,11 +266,35 @@ class AuthServ(WireObject):
             peer=peerOf(self.broker),
             reason=reason,
         )
+        self._guard.failed(self._network, name)
+        self._countFailure()
+        return Unauthorized()
+
+    def checkWait(self, name: str) -> None:
+        """
+        See whether somebody may try now.
+
+        Args:
+            name: the claimed one.
+
+        Raises:
+            TooManyAttempts: not yet.
+        """
+        wait = self._guard.wait(self._network, name)
+        if wait:
+            _log.info(
+                "Did not look at a login of {identityName!r} from {peer}: too many have failed",
+                identityName=name,
+                peer=self._peer,
+            )
+            self._countFailure()
+            raise TooManyAttempts(wait)
+
+    def _countFailure(self) -> None:
         self._failures += 1
         if self._failures >= self.policy.maxAttempts:
             # Not at once: the answer has to go out first.
             self._reactor.callLater(0, self._drop, "too many failed logins")
-        return Unauthorized()
 
     def challengerDone(self) -> None:
         """A challenge was answered."""
@@ -248,6 +310,7 @@ class AuthServ(WireObject):
             offered = scram.NAME_PLUS in self.policy.mechanisms
             self._facts = connectionOf(self.broker, bindingOffered=offered)
             self._peer = peerOf(self.broker)
+            self._network = networkOf(self._peer)
         return self._facts
 
     def _serviceForStockClients(self) -> str:
@@ -270,8 +333,10 @@ class AuthServ(WireObject):
     async def _challenge(
         self, name: Any, mechanism: Any, initial: Any
     ) -> tuple[bytes, AuthChallenger]:
+        connection = self._connection()
+        self.checkWait(asName(name))
         with self._challengerCounted():
-            claim = await self._exchanges.begin(asName(name), mechanism, self._connection())
+            claim = await self._exchanges.begin(asName(name), mechanism, connection)
             try:
                 challenge = claim.exchange.challenge(initial)
             except ExchangeRefused as refusal:
@@ -288,9 +353,16 @@ class AuthServ(WireObject):
         )
         dropConnection(self.broker)
 
+    def _timeIsUp(self) -> None:
+        self._guard.misbehaved(networkOf(peerOf(self.broker)))
+        self._drop("no login in time")
+
     def _connectionLost(self) -> None:
-        if self._grace.active():
-            self._grace.cancel()
+        if self._stranger.gone:
+            return
+        self._guard.strangers.left(self._stranger)
+        if IWaryBroker.providedBy(self.broker) and self.broker.brokeProtocol:
+            self._guard.misbehaved(networkOf(peerOf(self.broker)))
 
 
 class AuthChallenger(WireObject):
@@ -343,6 +415,7 @@ class AuthChallenger(WireObject):
         if claim is None:
             raise self._serv.refuse("", "", "a second response")
         self._serv.challengerDone()
+        self._serv.checkWait(claim.name)
         identity = claim.identity
         try:
             outcome = await settled(claim.exchange.outcome(response))

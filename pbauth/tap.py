@@ -20,6 +20,7 @@ from twisted.python.reflect import namedAny
 from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
+from pbauth.guard import Guard
 from pbauth.interfaces import IPerspectiveServiceFactory
 from pbauth.mechanisms import ed25519, external, plain
 from pbauth.names import checkName
@@ -306,6 +307,8 @@ def makeService(options: Options) -> MultiService:
         made.setServiceParent(services)
     StoreService(accounts).setServiceParent(server)
     services.setServiceParent(server)
+    guard = Guard(policy, reactor)
     for port in listening:
-        PortService(port, AuthServerFactory(authorizer, policy)).setServiceParent(server)
+        factory = AuthServerFactory(authorizer, policy, reactor, guard)
+        PortService(port, factory).setServiceParent(server)
     return server

@@ -61,6 +61,8 @@ class GarbageTests(WireTestCase):
                 legacyLogin=True,
                 guest="guest",
                 maxAttempts=10**6,
+                maxUnauthenticatedBytes=10**9,
+                throttle=False,
             )
         )
         self.memory.authorizer.passwordsElsewhere = passwordsElsewhere
