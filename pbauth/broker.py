@@ -35,8 +35,9 @@ from pbauth.banana import (
     encodeRemote,
 )
 from pbauth.errors import ProtocolViolation
-from pbauth.interfaces import IWaryBroker
+from pbauth.interfaces import IRevokingBroker, IWaryBroker
 from pbauth.milestones import Milestone
+from pbauth.revocable import Given, GivenObject, GivingBroker, RevokedCache, RevokedObject
 
 _log = Logger()
 
@@ -68,7 +69,7 @@ def dropConnection(broker: pb.Broker) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
-@implementer(IHandshakeListener, IWaryBroker)
+@implementer(IHandshakeListener, IWaryBroker, IRevokingBroker)
 class Broker(pb.Broker):
     """
     A `twisted.spread.pb.Broker`.
@@ -99,6 +100,9 @@ class Broker(pb.Broker):
         self._references: list[pb.RemoteReference] = []
         self._words: dict[bytes, bytes] = {}
         self._plain = _allowsPlain(security)
+        # What was given by which session, and the sessions that give right now.
+        self._given: Given | None = None
+        self.givers: frozenset[Any] | None = None
         # While the peer has not logged in: how many bytes it may still send.
         self._allowance: int | None = None
         self._writesAtOnce = False
@@ -268,7 +272,7 @@ class Broker(pb.Broker):
             and type(items[5]) is tuple
             and type(items[6]) is dict
         ):
-            self._recvMessage(self.localObjectForID, *items[1:])
+            self._recvMessage(self._objectToCall, *items[1:])
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
             self._references.clear()
@@ -279,6 +283,60 @@ class Broker(pb.Broker):
         else:
             return False
         return True
+
+    def proto_message(self, *call: Any) -> None:
+        """A call that is not plain."""
+        self._recvMessage(self._objectToCall, *call)
+
+    def _objectToCall(self, luid: Any) -> Any:
+        found = self.localObjectForID(luid)
+        if self._given is not None and luid in self._given.objects and found is not None:
+            sessions = self._given.objects[luid]
+            return GivenObject(found, GivingBroker(self, sessions), sessions)
+        return found
+
+    def givingFor(self, session: Any) -> GivingBroker:
+        """Give a broker that notes what a session gives (see `IRevokingBroker`)."""
+        if self._given is None:
+            self._given = Given()
+        return GivingBroker(self, frozenset({session}))
+
+    def registerReference(self, object: Any) -> Any:
+        """Note that the peer gets a reference to an object, and by whom."""
+        before = self.currentLocalID
+        luid = super().registerReference(object)
+        if self._given is not None:
+            self._given.note(self._given.objects, luid, luid > before, self.givers)
+        return luid
+
+    def cacheRemotely(self, instance: Any) -> Any:
+        """Note that the peer gets a copy of an object that it is kept informed of, and by whom."""
+        luid = super().cacheRemotely(instance)
+        if self._given is not None:
+            self._given.note(self._given.caches, luid, True, self.givers)
+        return luid
+
+    def revoke(self, session: Any) -> None:
+        """Take back what only this session has given (see `IRevokingBroker`)."""
+        if self._given is None or self.disconnected:
+            return
+        for luid in self._given.takeFrom(self._given.objects, session):
+            local = self.localObjects.get(luid)
+            if local is not None:
+                puid = local.object.processUniqueID()
+                self.luids.pop(puid, None)
+                local.object = revoked = RevokedObject()
+                self.luids[revoked.processUniqueID()] = luid
+                self._localCleanup.pop(puid, lambda: None)()
+        for luid in self._given.takeFrom(self._given.caches, session):
+            local = self.remotelyCachedObjects.get(luid)
+            if local is not None:
+                cacheable, perspective = local.object, local.perspective
+                self.remotelyCachedLUIDs.pop(cacheable.processUniqueID(), None)
+                local.object = revokedCache = RevokedCache()
+                self.remotelyCachedLUIDs[revokedCache.processUniqueID()] = luid
+                observer = pb.RemoteCacheObserver(self, cacheable, perspective)
+                cacheable.stoppedObserving(perspective, observer)
 
     def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
         """Send an answer; nearly always one that was encoded already."""

@@ -346,6 +346,21 @@ class IWaryBroker(Interface):
         """The peer has logged in."""
 
 
+class IRevokingBroker(Interface):
+    """
+    The broker of a connection that can take back what was given to the peer.
+    """
+
+    def givingFor(session: Any) -> Any:
+        """
+        Give a broker that is like this one, but notes that what is given to the peer through it is
+        given by this `pbauth.sessions.Session`.
+        """
+
+    def revoke(session: Any) -> None:
+        """Take back what only this session has given: from now on calls give `Detached`."""
+
+
 class IPerspectiveServiceFactory(IPlugin):
     """
     Makes a service for ``twistd pbauth --service NAME``.

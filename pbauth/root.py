@@ -296,6 +296,16 @@ class AuthServ(WireObject):
             # Not at once: the answer has to go out first.
             self._reactor.callLater(0, self._drop, "too many failed logins")
 
+    @property
+    def peer(self) -> Any:
+        """The address of the peer, an `IAddress`."""
+        return self._peer
+
+    def seconds(self) -> float:
+        """The time, by the server's clock."""
+        now: float = self._reactor.seconds()
+        return now
+
     def challengerDone(self) -> None:
         """A challenge was answered."""
         self._challengers -= 1
@@ -484,6 +494,8 @@ class IdentityWrapper(WireObject):
             self._proof,
             self._broker,
             client,
+            self._serv.peer,
+            self._serv.seconds(),
         )
         try:
             if perspectiveName is None:

@@ -39,7 +39,7 @@ from twisted.spread import pb
 
 from pbauth.coroutines import run, settled
 from pbauth.errors import Detached
-from pbauth.interfaces import IIdentity, IPerspective
+from pbauth.interfaces import IIdentity, IPerspective, IRevokingBroker
 
 _log = Logger()
 
@@ -75,19 +75,96 @@ class SessionReference(pb.Referenceable):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._underWay: set[Deferred[Any]] | None = None
+        self._giving: Any = None
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
         perspective = self.session.perspective
         if perspective is None or not self.session.live:
             raise Detached()
-        result = perspective.perspectiveMessageReceived(broker, message, args, kw)
-        if not isinstance(result, Deferred) or (result.called and not result.paused):
-            return result
-        return self._watch(result)
+        if self._giving is None:
+            revokes = IRevokingBroker.providedBy(broker)
+            self._giving = broker.givingFor(self.session) if revokes else broker
+        result = perspective.perspectiveMessageReceived(self._giving, message, args, kw)
+        return self.session.watch(result) if isinstance(result, Deferred) else result
 
-    def _watch(self, result: Deferred[Any]) -> Deferred[Any]:
+
+class Session:
+    """
+    One client on one perspective.
+
+    Attributes:
+        identity: the `IIdentity` that the client proved to be.
+        serviceName: the service of the key that it uses.
+        perspectiveName: the perspective of the key that it uses.
+        proof: what the login was proved by, a verifier or a public key; `None` for a mechanism
+            that has neither.
+        mechanism: the name of the mechanism of the login.
+        broker: the broker of the connection.
+        clientref: a reference to the client's own object, or `None`.
+        peer: the address that the client connected from, an `IAddress`.
+        since: when it attached, in seconds by the server's clock.
+        perspective: what `attached` gave; `None` until then.
+        reference: what the client holds.
+        endReason: why it ended; `None` until then.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        identity: IIdentity,
+        serviceName: str,
+        perspectiveName: str,
+        mechanism: str,
+        proof: object,
+        broker: Any,
+        clientref: Any,
+        peer: Any = None,
+        since: float = 0.0,
+    ) -> None:
+        self._sessions = sessions
+        self.identity = identity
+        self.serviceName = serviceName
+        self.perspectiveName = perspectiveName
+        self.mechanism = mechanism
+        self.proof = proof
+        self.broker = broker
+        self.clientref = clientref
+        self.peer = peer
+        self.since = since
+        self.perspective: IPerspective | None = None
+        self.reference = SessionReference(self)
+        self.endReason: EndReason | None = None
+        self._state = _State.REQUESTED
+        self._requested: IPerspective | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._underWay: set[Deferred[Any]] | None = None
+        sessions._add(self)
+        broker.notifyOnDisconnect(self._connectionLost)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session of {self.identity.name!r} on "
+            f"{self.serviceName!r}/{self.perspectiveName!r}: {self._state.name.lower()}>"
+        )
+
+    @property
+    def live(self) -> bool:
+        """Whether the client may call the perspective."""
+        return self._state is _State.LIVE
+
+    def watch(self, result: Deferred[Any]) -> Deferred[Any]:
+        """
+        Watch over a call of the client's that is under way.
+
+        Args:
+            result: what it will come to.
+
+        Returns:
+            Fires with that; or fails with `Detached`, if the session ends before.
+        """
+        if result.called and not result.paused:
+            return result
         answer: Deferred[Any] = Deferred()
         underWay = self._underWay = self._underWay or set()
         underWay.add(answer)
@@ -107,69 +184,12 @@ class SessionReference(pb.Referenceable):
         result.addCallbacks(succeeded, failed)
         return answer
 
-    def cutOff(self) -> None:
-        """Answer all calls that are under way: `Detached`."""
+    def _cutOff(self) -> None:
         underWay = self._underWay or set()
         while underWay:
             underWay.pop().errback(Failure(Detached()))
-
-
-class Session:
-    """
-    One client on one perspective.
-
-    Attributes:
-        identity: the `IIdentity` that the client proved to be.
-        serviceName: the service of the key that it uses.
-        perspectiveName: the perspective of the key that it uses.
-        proof: what the login was proved by, a verifier or a public key; `None` for a mechanism
-            that has neither.
-        mechanism: the name of the mechanism of the login.
-        broker: the broker of the connection.
-        clientref: a reference to the client's own object, or `None`.
-        perspective: what `attached` gave; `None` until then.
-        reference: what the client holds.
-        endReason: why it ended; `None` until then.
-    """
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        identity: IIdentity,
-        serviceName: str,
-        perspectiveName: str,
-        mechanism: str,
-        proof: object,
-        broker: Any,
-        clientref: Any,
-    ) -> None:
-        self._sessions = sessions
-        self.identity = identity
-        self.serviceName = serviceName
-        self.perspectiveName = perspectiveName
-        self.mechanism = mechanism
-        self.proof = proof
-        self.broker = broker
-        self.clientref = clientref
-        self.perspective: IPerspective | None = None
-        self.reference = SessionReference(self)
-        self.endReason: EndReason | None = None
-        self._state = _State.REQUESTED
-        self._requested: IPerspective | None = None
-        self._waiting: list[Deferred[None]] = []
-        sessions._add(self)
-        broker.notifyOnDisconnect(self._connectionLost)
-
-    def __repr__(self) -> str:
-        return (
-            f"<Session of {self.identity.name!r} on "
-            f"{self.serviceName!r}/{self.perspectiveName!r}: {self._state.name.lower()}>"
-        )
-
-    @property
-    def live(self) -> bool:
-        """Whether the client may call the perspective."""
-        return self._state is _State.LIVE
+        if IRevokingBroker.providedBy(self.broker):
+            self.broker.revoke(self)
 
     async def attach(self, perspective: IPerspective) -> None:
         """
@@ -252,7 +272,7 @@ class Session:
 
     async def _detach(self) -> None:
         self._state = _State.ENDED
-        self.reference.cutOff()
+        self._cutOff()
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
         try:
             await settled(

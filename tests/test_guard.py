@@ -7,7 +7,13 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -244,10 +250,15 @@ class StrangersMachine(RuleBasedStateMachine):
         assert len(self.clock.getDelayedCalls()) == bool(self.here)
 
 
-class MachineTests(StrangersMachine.TestCase, SynchronousTestCase):  # type: ignore[name-defined,misc]
+class MachineTests(SynchronousTestCase):
     """The same, run."""
 
-    settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+    def test_anyOrder(self) -> None:
+        """Whatever happens in whatever order."""
+        run_state_machine_as_test(
+            StrangersMachine,
+            settings=settings(max_examples=50, stateful_step_count=30, deadline=None),
+        )
 
 
 class GuardTests(SynchronousTestCase):

@@ -37,6 +37,7 @@ FLOORS = [
         "wireobject",
         "banana",
         "milestones",
+        "revocable",
         "broker",
         "legacy",
         "exchanges",
