@@ -163,7 +163,7 @@ def _panel(left: int, top: int, title: str, bars: list[Bar]) -> list[str]:
             f'<rect class="{bar.kind}" x="{start}" y="{y}" width="{end - start:.1f}" '
             f'height="{_BAR}"/>',
         ]
-        value = f"{bar.median:.2f}"
+        value = f"{bar.median:.2f}" if bar.median < 100 else f"{bar.median:.0f}"
         if bar.most * scale <= _BARS:
             made.append(
                 f'<line class="spread" x1="{start + bar.least * scale:.1f}" y1="{middle}" '
