@@ -57,6 +57,9 @@ _PEERS_FAULT = (
 )
 
 
+# How many messages go out in one piece.
+_PIECE = 16
+
 # What takes a reference to the client's object before the client has logged in.
 _TAKE_REFERENCES = (b"respond", b"loginAnonymous")
 
@@ -180,8 +183,13 @@ class Broker(pb.Broker):
         self._send(b"".join(pieces))
 
     def _send(self, data: bytes) -> None:
-        if self._outgoing is not None:
-            self._outgoing.append(data)
+        outgoing = self._outgoing
+        if outgoing is not None:
+            outgoing.append(data)
+            if len(outgoing) >= _PIECE:
+                # So that the peer has something to do meanwhile.
+                self._outgoing = []
+                self._writeAtOnce(b"".join(outgoing))
         else:
             transport: Any = self.transport
             transport.write(data)
