@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -66,9 +66,9 @@ _TAKE_REFERENCES = (b"respond", b"loginAnonymous")
 _SCALARS = frozenset({bytes, int, float})
 
 
-def dropConnection(broker: pb.Broker) -> None:
+def dropConnection(protocol: Protocol) -> None:
     """Close a connection now, whatever still waits to be written."""
-    transport: Any = broker.transport
+    transport: Any = protocol.transport
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
@@ -90,6 +91,16 @@ class AuthRoot:
         return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges, self.guard)
 
 
+class _Refusal(Protocol):
+    """
+    Ends a connection as soon as it is made. Factories that wrap ours, for TLS for instance, do not
+    take `None` for that.
+    """
+
+    def connectionMade(self) -> None:
+        dropConnection(self)
+
+
 class AuthServerFactory(pb.PBServerFactory):
     """
     A complete server with pbauth's own `Broker`, which takes little from who has not logged in.
@@ -118,7 +129,7 @@ class AuthServerFactory(pb.PBServerFactory):
         """Take a connection; or refuse it, where too many wait to log in."""
         if not self._authRoot.guard.strangers.mayCome():
             _log.info("Refused a connection from {peer}: too many are not logged in", peer=addr)
-            return None
+            return _Refusal()
         broker = super().buildProtocol(addr)
         broker.beWary(self._authRoot.policy.maxUnauthenticatedBytes)
         return broker

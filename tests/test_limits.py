@@ -25,6 +25,7 @@ from pbauth import (
     getObjectAt,
 )
 from pbauth.testing import MemoryServer, RecordingService
+from tests.test_trust import TLSTestCase
 from tests.wire import SCRAM, WireTestCase
 
 ELSEWHERE = IPv4Address("TCP", "203.0.113.7", 5000)
@@ -259,9 +260,16 @@ class RefusedConnectionTests(SynchronousTestCase):
             broker: Any = factory.buildProtocol(ELSEWHERE)
             broker.makeConnection(StringTransport())
             brokers.append(broker)
-        self.assertIsNone(factory.buildProtocol(ELSEWHERE))
+        self.assertTrue(self.refuses(factory))
         brokers[0].connectionLost(Failure(netError.ConnectionDone()))
-        self.assertIsNotNone(factory.buildProtocol(ELSEWHERE))
+        self.assertFalse(self.refuses(factory))
+        self.assertTrue(self.refuses(factory))
+
+    def refuses(self, factory: AuthServerFactory) -> bool:
+        """Connect once more, and say whether that was refused."""
+        transport = StringTransport()
+        factory.buildProtocol(ELSEWHERE).makeConnection(transport)
+        return bool(transport.disconnecting or getattr(transport, "aborting", False))
 
     def test_loggedIn(self) -> None:
         """Those who are logged in do not count."""
@@ -270,6 +278,20 @@ class RefusedConnectionTests(SynchronousTestCase):
         memory.addUser("alice", "secret", ("game", "alice"))
         for _ in range(10):
             self.successResultOf(memory.logIn("alice", "secret", "game"))
+
+
+class RefusedOverTLSTests(TLSTestCase):
+    """By TLS as well."""
+
+    async def test_refused(self) -> None:
+        """The connection is closed before a handshake, and nothing is logged as an error."""
+        port = self.serve(Policy(maxUnauthenticated=1))
+        first = await getObjectAt(f"tls:localhost:{port}", None, trust=self.pin)
+        with self.assertRaises(Exception) as raised:
+            await self.attempt(port, trust=self.pin)
+        self.assertNotIsInstance(raised.exception, Unauthorized)
+        await self.hangUp(first)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class ThrottleTests(WireTestCase):
