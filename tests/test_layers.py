@@ -31,7 +31,7 @@ FLOORS = [
         "mechanisms",
         "hashing",
     ],
-    ["sessions", "identity", "perspective", "authorizer", "service"],
+    ["audit", "clients", "sessions", "identity", "perspective", "authorizer", "service"],
     ["policy", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
