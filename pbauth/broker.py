@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from zope.interface import implementer
 
+from pbauth.audit import Audit, DropReason, LeanLogger, originOf
 from pbauth.banana import (
     PLAIN_TYPES,
     WORDS,
@@ -36,7 +36,8 @@ from pbauth.banana import (
 from pbauth.errors import ProtocolViolation
 from pbauth.milestones import Milestone
 
-_log = Logger()
+_log = LeanLogger()
+_audit = Audit()
 
 # All that a peer can make Twisted's decoder and dispatcher raise; exceptions of applications'
 # methods do not come this way, the dispatcher sends them to the caller.
@@ -206,11 +207,14 @@ class Broker(pb.Broker):
             self._violation = ProtocolViolation(
                 "The peer does not speak Perspective Broker, or breaks its rules."
             )
-            _log.info(
-                "Cut off {peer}, which broke the protocol: {fault}",
-                peer=self._peer(),
-                fault=type(fault).__name__,
-            )
+            if self.isClient:
+                _log.info(
+                    "Cut off {peer}, which broke the protocol: {fault}",
+                    peer=self._peer(),
+                    fault=type(fault).__name__,
+                )
+            else:
+                _audit.dropped(originOf(self), DropReason.PROTOCOL, type(fault).__name__)
             dropConnection(self)
 
     def _makeReference(self, luid: int) -> pb.RemoteReference:
