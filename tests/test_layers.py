@@ -48,7 +48,7 @@ FLOORS = [
         "connector",
     ],
     ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
-    ["", "state", "admin", "echo", "demo", "tap"],
+    ["", "state", "auditfile", "admin", "echo", "demo", "metrics", "tap"],
     [
         "cli.running",
         "cli.passwords",
