@@ -7,12 +7,14 @@ each: `pbauth.identity`, `pbauth.authorizer`, `pbauth.service`, `pbauth.perspect
 identity proves who it is stands in `pbauth.mechanisms`.
 """
 
+from pbauth.audit import Audit, DropReason
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.checker import IdentityChecker
 from pbauth.client import authIdentity, changePassword, connect, getObjectAt, logIn
+from pbauth.clients import Clients
 from pbauth.connector import IdentityConnector
 from pbauth.credentials import (
     Anonymous,
@@ -29,6 +31,7 @@ from pbauth.errors import (
     KeyNotFound,
     LoginTimeout,
     MechanismNotSupported,
+    NobodyAttached,
     ProtocolViolation,
     ServerNotTrusted,
     StoreError,
@@ -39,6 +42,7 @@ from pbauth.hashing import Hashing
 from pbauth.identity import Identity
 from pbauth.interfaces import (
     IAuthorizer,
+    IClients,
     ICredentials,
     IIdentity,
     IMechanism,
@@ -64,6 +68,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Anonymous",
+    "Audit",
     "AuthChallenger",
     "AuthRoot",
     "AuthServ",
@@ -72,13 +77,16 @@ __all__ = [
     "Broker",
     "CertificateKey",
     "ClientCertificate",
+    "Clients",
     "CredAuthorizer",
     "DefaultAuthorizer",
     "Detached",
+    "DropReason",
     "DuplicateIdentity",
     "EndReason",
     "Hashing",
     "IAuthorizer",
+    "IClients",
     "ICredentials",
     "IIdentity",
     "IMechanism",
@@ -94,6 +102,7 @@ __all__ = [
     "KeyNotFound",
     "LoginTimeout",
     "MechanismNotSupported",
+    "NobodyAttached",
     "Password",
     "Perspective",
     "PlainPassword",

@@ -6,10 +6,13 @@ from typing import Any
 
 from twisted.internet.defer import maybeDeferred
 
+from pbauth.audit import Audit
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.names import checkName
+
+_audit = Audit()
 
 
 class UnknownUser(Exception):
@@ -48,14 +51,17 @@ class UnknownPublicKey(Exception):
 
 class Administration:
     """
-    The operations of the ``pbauth`` command.
+    The operations of the ``pbauth`` command. Those that change something are told to the audit,
+    once they are done.
 
     Args:
         authorizer: stores the identities; one with `listIdentities`.
+        operator: the name of the one who does it all, for the audit.
     """
 
-    def __init__(self, authorizer: Any) -> None:
+    def __init__(self, authorizer: Any, operator: str = "") -> None:
         self._authorizer = authorizer
+        self._operator = operator
 
     async def addUser(self, name: str, password: str | None) -> None:
         """
@@ -73,6 +79,7 @@ class Administration:
         identity = self._authorizer.createIdentity(name)
         identity.setPassword(password)
         await maybeDeferred(identity.save)
+        _audit.userAdded(self._operator, name)
 
     async def removeUser(self, name: str) -> None:
         """
@@ -85,6 +92,7 @@ class Administration:
             await maybeDeferred(self._authorizer.removeIdentity, name)
         except KeyError:
             raise UnknownUser(name) from None
+        _audit.userRemoved(self._operator, name)
 
     async def setPassword(self, name: str, password: str) -> None:
         """
@@ -97,6 +105,7 @@ class Administration:
         identity = await self._find(name)
         identity.setPassword(password)
         await maybeDeferred(identity.save)
+        _audit.passwordSet(self._operator, name)
 
     async def setLocked(self, name: str, locked: bool) -> None:
         """
@@ -108,6 +117,7 @@ class Administration:
         identity = await self._find(name)
         identity.locked = locked
         await maybeDeferred(identity.save)
+        (_audit.locked if locked else _audit.unlocked)(self._operator, name)
 
     async def listUsers(self) -> list[tuple[str, bool, int]]:
         """
@@ -128,6 +138,7 @@ class Administration:
         identity = await self._find(name)
         identity.addKeyByString(service, perspective)
         await maybeDeferred(identity.save)
+        _audit.keyGranted(self._operator, name, service, perspective)
 
     async def revokeKey(self, name: str, service: str, perspective: str) -> None:
         """
@@ -143,6 +154,7 @@ class Administration:
         except KeyError:
             raise UnknownKey(name, service, perspective) from None
         await maybeDeferred(identity.save)
+        _audit.keyRevoked(self._operator, name, service, perspective)
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
         """
@@ -166,6 +178,8 @@ class Administration:
         for key in keys:
             identity.addPublicKey(key)
         await maybeDeferred(identity.save)
+        for key in keys:
+            _audit.publicKeyAdded(self._operator, name, key.fingerprint())
 
     async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:
         """
@@ -195,6 +209,7 @@ class Administration:
             raise UnknownPublicKey(name, which)
         identity.removePublicKey(found[0])
         await maybeDeferred(identity.save)
+        _audit.publicKeyRemoved(self._operator, name, found[0].fingerprint())
 
     async def _find(self, name: str) -> IIdentity:
         checkName(name, "name of an identity")

@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from zope.interface import implementer
 
+from pbauth.audit import Audit, DropReason, LeanLogger, originOf
 from pbauth.banana import (
     PLAIN_TYPES,
     WORDS,
@@ -39,7 +39,8 @@ from pbauth.interfaces import IRevokingBroker, IWaryBroker
 from pbauth.milestones import Milestone
 from pbauth.revocable import Given, GivenObject, GivingBroker, RevokedCache, RevokedObject
 
-_log = Logger()
+_log = LeanLogger()
+_audit = Audit()
 
 # All that a peer can make Twisted's decoder and dispatcher raise; exceptions of applications'
 # methods do not come this way, the dispatcher sends them to the caller.
@@ -243,11 +244,16 @@ class Broker(pb.Broker):
             self._violation = ProtocolViolation(
                 "The peer does not speak Perspective Broker, or breaks its rules."
             )
-            _log.info(
-                "Cut off {peer}, which broke the protocol: {fault}",
-                peer=self._peer(),
-                fault=type(fault).__name__,
-            )
+            if self.isClient:
+                _log.info(
+                    "Cut off {peer}, which broke the protocol: {fault}",
+                    peer=self._peer(),
+                    fault=type(fault).__name__,
+                )
+            else:
+                greedy = self._allowance is not None and self._allowance < 0
+                reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
+                _audit.dropped(originOf(self), reason, type(fault).__name__)
             dropConnection(self)
 
     def _makeReference(self, luid: int) -> pb.RemoteReference:

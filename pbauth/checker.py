@@ -18,9 +18,9 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ISSHPrivateKey, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.logger import Logger
 from zope.interface import implementer
 
+from pbauth.audit import ELSEWHERE, Audit
 from pbauth.errors import Unauthorized
 from pbauth.hashing import runDerivation
 from pbauth.interfaces import IAuthorizer, IIdentity
@@ -28,7 +28,7 @@ from pbauth.mechanisms import scram
 from pbauth.mechanisms.ed25519 import SSH_TYPE, PublicKey
 from pbauth.names import checkName
 
-_log = Logger()
+_audit = Audit()
 
 
 class _Refused(Exception):
@@ -82,15 +82,13 @@ class IdentityChecker:
         try:
             identity: IIdentity = await check(credentials)
         except _Refused as refusal:
-            _log.info(
-                "Refused {identityName!r} by {means}: {reason}",
-                identityName=credentials.username,
-                means=means,
-                reason=refusal.reason,
-            )
+            given = credentials.username
+            claimed = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
+            _audit.refused(ELSEWHERE, claimed, means, refusal.reason)
             raise Unauthorized() from None
         # Not the name that was given: an authorizer may know an identity by more than one.
         name: str = identity.name
+        _audit.loggedIn(ELSEWHERE, name, means)
         return name.encode("utf-8")
 
     async def _byPassword(self, credentials: Any) -> IIdentity:

@@ -173,6 +173,21 @@ class Detached(WireError):
         super().__init__("The session of this perspective has ended. Log in again.")
 
 
+class NobodyAttached(WireError):
+    """
+    There is nobody to be called: no client object is attached to the perspective now.
+
+    Attributes:
+        perspectiveName: the name of the perspective.
+    """
+
+    fields: ClassVar = {"perspectiveName": _text}
+
+    def __init__(self, perspectiveName: str) -> None:
+        self.perspectiveName = perspectiveName
+        super().__init__(f"No client is attached to {perspectiveName!r} now. Try again later.")
+
+
 class ProtocolViolation(WireError):
     """
     The peer said something that the protocol does not allow: no such method, arguments that do

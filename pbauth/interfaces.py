@@ -254,6 +254,25 @@ class IPerspective(pb.IPerspective):
         """That client is gone. Called once for each `brokerAttached`, with the same arguments."""
 
 
+class IClients(Interface):
+    """
+    Knows which client objects are attached to a perspective now.
+
+    A perspective may have one, and then adapts to this interface: ``IClients(perspective, None)``
+    is what the wire asks.  It works whatever the perspective does in `brokerAttached` and
+    `brokerDetached`.
+    """
+
+    def joined(session: Any) -> None:
+        """
+        A `pbauth.Session` with a client object is live; `brokerAttached` has run. Called on the
+        clients of the perspective that `brokerAttached` gave.
+        """
+
+    def left(session: Any) -> None:
+        """It is over; `brokerDetached` has not run yet. Also called for one that never joined."""
+
+
 class IMechanism(Interface):
     """A way to prove who one is, as a server offers it.  Pure: no I/O and no Twisted inside."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
-from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
+from pbauth.audit import LeanLogger
+from pbauth.clients import Clients
 from pbauth.errors import Unauthorized
-from pbauth.interfaces import IIdentity, IPerspective, IService
+from pbauth.interfaces import IClients, IIdentity, IPerspective, IService
 from pbauth.names import checkName
 
-_log = Logger()
+_log = LeanLogger()
 
 
 @implementer(IPerspective)
@@ -35,6 +37,10 @@ class Perspective:
     """
 
     service: Any = None
+
+    #: How many messages wait for the next client, while none is attached: see `Clients`. With 0
+    #: whoever sends one is told that nobody is there.
+    queueSize: int = 0
 
     def __init__(self, perspectiveName: str, identityName: str = "Nobody") -> None:
         self.perspectiveName = checkName(perspectiveName, "name of a perspective")
@@ -108,6 +114,21 @@ class Perspective:
 
     # A client comes and goes.
 
+    @cached_property
+    def clients(self) -> Clients:
+        """
+        The client objects that are attached now, to be called. They are known here whatever
+        `attached` and `detached` do. Whoever has a use of their own for the name may set it.
+        """
+        return Clients(self.perspectiveName, self.queueSize)
+
+    def __conform__(self, interface: Any) -> Any:
+        """Adapt to `IClients`; the wire asks for that (see `zope.interface`)."""
+        if interface is not IClients:
+            return None
+        clients = self.clients
+        return clients if IClients.providedBy(clients) else None
+
     def attached(self, clientref: Any, identity: IIdentity) -> Any:
         """
         A client has logged in. Override it to keep `clientref`, or to give the client another
@@ -121,7 +142,7 @@ class Perspective:
             The perspective that the client gets, or a Deferred of it; usually `self`.
         """
         _log.info(
-            "{identityName} attached to {perspectiveName} of {serviceName}",
+            "{identityName!r} attached to {perspectiveName!r} of {serviceName!r}",
             identityName=identity.name,
             perspectiveName=self.perspectiveName,
             serviceName=_serviceName(self),
@@ -137,7 +158,7 @@ class Perspective:
             identity: as for the `attached` of the same client.
         """
         _log.info(
-            "{identityName} detached from {perspectiveName} of {serviceName}",
+            "{identityName!r} detached from {perspectiveName!r} of {serviceName!r}",
             identityName=identity.name,
             perspectiveName=self.perspectiveName,
             serviceName=_serviceName(self),

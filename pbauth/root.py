@@ -18,15 +18,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
+from pbauth.audit import Audit, DropReason, Origin, originOf
 from pbauth.broker import Broker, dropConnection
 from pbauth.coroutines import settled
 from pbauth.errors import (
     Detached,
     ExchangeRefused,
+    KeyNotFound,
     MechanismNotSupported,
     ProtocolViolation,
     TooManyAttempts,
@@ -46,7 +47,7 @@ from pbauth.reactors import chooseReactor
 from pbauth.sessions import EndReason, Session, SessionReference
 from pbauth.wireobject import WireObject, asName, connectionOf, peerOf
 
-_log = Logger()
+_audit = Audit()
 
 #: The most challenges that may wait for their response at once on one connection.
 MOST_CHALLENGERS = 16
@@ -128,7 +129,7 @@ class AuthServerFactory(pb.PBServerFactory):
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection; or refuse it, where too many wait to log in."""
         if not self._authRoot.guard.strangers.mayCome():
-            _log.info("Refused a connection from {peer}: too many are not logged in", peer=addr)
+            _audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)
         broker.beWary(self._authRoot.policy.maxUnauthenticatedBytes)
@@ -163,7 +164,6 @@ class AuthServ(WireObject):
         self._reactor = reactor
         self._exchanges = exchanges
         self._facts: Connection | None = None
-        self._peer: Any = None
         self._network = ""
         self._failures = 0
         self._challengers = 0
@@ -202,7 +202,7 @@ class AuthServ(WireObject):
             The challenge and a `StockChallenger`.
         """
         try:
-            serviceName = self._serviceForStockClients()
+            serviceName = self._serviceForStockClients(name, md5.NAME)
             challenge, challenger = await self._challenge(name, md5.NAME, b"")
             return challenge, StockChallenger(challenger, serviceName)
         except WireError as error:
@@ -219,21 +219,29 @@ class AuthServ(WireObject):
         Returns:
             The guest's perspective of the policy's default service.
         """
+        begun = self.now()
         try:
-            serviceName = self._serviceForStockClients()
+            serviceName = self._serviceForStockClients("", anonymous.NAME)
             if self.policy.guest is None:
                 raise self.refuse("", anonymous.NAME, "there are no guests")
             identity = await self._exchanges.findIdentity(self.policy.guest)
             if identity is None or identity.locked:
                 raise self.refuse(self.policy.guest, anonymous.NAME, "there is no such guest")
-            wrapper = self.accept(identity, anonymous.NAME, None)
+            wrapper = self.accept(identity, anonymous.NAME, None, begun)
             return await attachStockClient(wrapper, serviceName, client)
         except WireError as error:
             raise forStockClient(error) from None
 
     # What the challengers need.
 
-    def accept(self, identity: IIdentity, mechanism: str, proof: object) -> IdentityWrapper:
+    def now(self) -> float:
+        """Tell the time, in seconds."""
+        seconds: float = self._reactor.seconds()
+        return seconds
+
+    def accept(
+        self, identity: IIdentity, mechanism: str, proof: object, begun: float
+    ) -> IdentityWrapper:
         """
         The login is proved.
 
@@ -241,6 +249,7 @@ class AuthServ(WireObject):
             identity: who the client is.
             mechanism: the name of the mechanism.
             proof: what it was proved by, a verifier or a public key, or `None`.
+            begun: when the login began, as `now` told.
 
         Returns:
             What the client gets.
@@ -250,12 +259,7 @@ class AuthServ(WireObject):
             if IWaryBroker.providedBy(self.broker):
                 self.broker.loggedIn()
         self._guard.succeeded(self._network, identity.name)
-        _log.info(
-            "{identityName!r} logged in by {mechanism} from {peer}",
-            identityName=identity.name,
-            mechanism=mechanism,
-            peer=self._peer,
-        )
+        _audit.loggedIn(self.origin, identity.name, mechanism, self.now() - begun)
         return IdentityWrapper(self, identity, mechanism, proof)
 
     def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
@@ -265,39 +269,30 @@ class AuthServ(WireObject):
         Args:
             name: the claimed one.
             mechanism: the name of the mechanism.
-            reason: the real one, for the log only.
+            reason: the real one, for the audit only.
 
         Returns:
             What to raise.
         """
-        _log.info(
-            "Refused {identityName!r} by {mechanism} from {peer}: {reason}",
-            identityName=name,
-            mechanism=mechanism,
-            peer=peerOf(self.broker),
-            reason=reason,
-        )
+        _audit.refused(self.origin, name, mechanism, reason)
         self._guard.failed(self._network, name)
         self._countFailure()
         return Unauthorized()
 
-    def checkWait(self, name: str) -> None:
+    def checkWait(self, name: str, mechanism: str) -> None:
         """
         See whether somebody may try now.
 
         Args:
             name: the claimed one.
+            mechanism: the name of the mechanism.
 
         Raises:
             TooManyAttempts: not yet.
         """
         wait = self._guard.wait(self._network, name)
         if wait:
-            _log.info(
-                "Did not look at a login of {identityName!r} from {peer}: too many have failed",
-                identityName=name,
-                peer=self._peer,
-            )
+            _audit.throttled(self.origin, name, mechanism, wait)
             self._countFailure()
             raise TooManyAttempts(wait)
 
@@ -305,21 +300,16 @@ class AuthServ(WireObject):
         self._failures += 1
         if self._failures >= self.policy.maxAttempts:
             # Not at once: the answer has to go out first.
-            self._reactor.callLater(0, self._drop, "too many failed logins")
-
-    @property
-    def peer(self) -> Any:
-        """The address of the peer, an `IAddress`."""
-        return self._peer
-
-    def seconds(self) -> float:
-        """The time, by the server's clock."""
-        now: float = self._reactor.seconds()
-        return now
+            self._reactor.callLater(0, self._drop, DropReason.ATTEMPTS)
 
     def challengerDone(self) -> None:
         """A challenge was answered."""
         self._challengers -= 1
+
+    @property
+    def origin(self) -> Origin:
+        """Where the connection comes from, for the audit."""
+        return originOf(self.broker)
 
     def _offered(self) -> list[str]:
         return self._exchanges.offered(self._connection())
@@ -330,19 +320,19 @@ class AuthServ(WireObject):
         if self._facts is None:
             offered = scram.NAME_PLUS in self.policy.mechanisms
             self._facts = connectionOf(self.broker, bindingOffered=offered)
-            self._peer = peerOf(self.broker)
-            self._network = networkOf(self._peer)
+            self._network = networkOf(peerOf(self.broker))
         return self._facts
 
-    def _serviceForStockClients(self) -> str:
+    def _serviceForStockClients(self, name: Any, mechanism: str) -> str:
         if not self.policy.legacyLogin or self.policy.defaultService is None:
+            _audit.mechanismRefused(self.origin, asName(name), mechanism)
             raise MechanismNotSupported(self._offered())
         return self.policy.defaultService
 
     @contextmanager
     def _challengerCounted(self) -> Iterator[None]:
         if self._challengers >= MOST_CHALLENGERS:
-            self._drop("too many logins under way at once")
+            self._drop(DropReason.CHALLENGERS)
             raise Unauthorized()
         self._challengers += 1
         try:
@@ -355,28 +345,29 @@ class AuthServ(WireObject):
         self, name: Any, mechanism: Any, initial: Any
     ) -> tuple[bytes, AuthChallenger]:
         connection = self._connection()
-        self.checkWait(asName(name))
+        self.checkWait(asName(name), asName(mechanism))
         with self._challengerCounted():
-            claim = await self._exchanges.begin(asName(name), mechanism, connection)
+            begun, name = self.now(), asName(name)
+            try:
+                claim = await self._exchanges.begin(name, mechanism, connection)
+            except MechanismNotSupported:
+                _audit.mechanismRefused(self.origin, name, mechanism)
+                raise
             try:
                 challenge = claim.exchange.challenge(initial)
             except ExchangeRefused as refusal:
                 raise self.refuse(claim.name, claim.mechanism, refusal.reason) from None
-            return challenge, AuthChallenger(self, claim)
+            return challenge, AuthChallenger(self, claim, begun)
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: DropReason) -> None:
         if self.broker.disconnected or self.broker.transport is None:
             return
-        _log.info(
-            "Dropped the connection from {peer}: {reason}",
-            peer=peerOf(self.broker),
-            reason=reason,
-        )
+        _audit.dropped(self.origin, reason)
         dropConnection(self.broker)
 
     def _timeIsUp(self) -> None:
         self._guard.misbehaved(networkOf(peerOf(self.broker)))
-        self._drop("no login in time")
+        self._drop(DropReason.GRACE_TIME)
 
     def _connectionLost(self) -> None:
         if self._stranger.gone:
@@ -393,11 +384,13 @@ class AuthChallenger(WireObject):
     Args:
         serv: the connection's `AuthServ`.
         claim: what has to be proved.
+        begun: when the login began.
     """
 
-    def __init__(self, serv: AuthServ, claim: Claim) -> None:
+    def __init__(self, serv: AuthServ, claim: Claim, begun: float) -> None:
         self._serv = serv
         self._claim: Claim | None = claim
+        self._begun = begun
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
         """
@@ -436,7 +429,7 @@ class AuthChallenger(WireObject):
         if claim is None:
             raise self._serv.refuse("", "", "a second response")
         self._serv.challengerDone()
-        self._serv.checkWait(claim.name)
+        self._serv.checkWait(claim.name, claim.mechanism)
         identity = claim.identity
         try:
             outcome = await settled(claim.exchange.outcome(response))
@@ -448,7 +441,8 @@ class AuthChallenger(WireObject):
             raise self._serv.refuse(claim.name, claim.mechanism, refusal.reason) from None
         if self._serv.broker.disconnected:
             raise Detached()
-        return outcome, self._serv.accept(identity, claim.mechanism, claim.exchange.proof)
+        proof = claim.exchange.proof
+        return outcome, self._serv.accept(identity, claim.mechanism, proof, self._begun)
 
 
 class IdentityWrapper(WireObject):
@@ -489,7 +483,23 @@ class IdentityWrapper(WireObject):
         serviceName = asName(serviceName)
         if client is not None and not isinstance(client, pb.RemoteReference):
             raise ProtocolViolation("client must be a Referenceable, or None.")
-        identity = await self._currentIdentity()
+        reason = "the login stands no more"
+        try:
+            identity = await self._currentIdentity()
+            reason = "the service refused"
+            return await self._attach(identity, serviceName, perspectiveName, client)
+        except Unauthorized as refusal:
+            if isinstance(refusal, KeyNotFound):
+                reason = "no such key"
+            wanted = None if perspectiveName is None else asName(perspectiveName)
+            _audit.attachRefused(
+                self._serv.origin, self._name, self._mechanism, (serviceName, wanted), reason
+            )
+            raise
+
+    async def _attach(
+        self, identity: IIdentity, serviceName: str, perspectiveName: Any, client: Any
+    ) -> SessionReference:
         if perspectiveName is None:
             key = identity.getKeyForService(serviceName)
         else:
@@ -505,8 +515,8 @@ class IdentityWrapper(WireObject):
             self._proof,
             self._broker,
             client,
-            self._serv.peer,
-            self._serv.seconds(),
+            peerOf(self._broker),
+            self._serv.now(),
         )
         try:
             if perspectiveName is None:
@@ -563,7 +573,7 @@ class IdentityWrapper(WireObject):
         except BaseException:
             self._replaceProof(made, old)
             raise
-        _log.info("{identityName!r} changed the password", identityName=self._name)
+        _audit.passwordChanged(self._serv.origin, self._name, self._mechanism)
 
     async def remote_renewVerifier(self, verifier: Any) -> None:
         """
@@ -584,7 +594,7 @@ class IdentityWrapper(WireObject):
             if not await settled(self._authorizer.renewVerifier(identity, old, made)):
                 raise ProtocolViolation("The password was changed, or verifiers can't be stored.")
         self._proof = made
-        _log.info("The verifier of {identityName!r} was renewed", identityName=self._name)
+        _audit.verifierRenewed(self._serv.origin, self._name, self._mechanism)
 
     def _newVerifier(self, verifier: Any) -> ScramVerifier:
         if self._mechanism == anonymous.NAME:

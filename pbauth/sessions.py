@@ -37,11 +37,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
+from pbauth.audit import Audit, newId
 from pbauth.coroutines import run, settled
 from pbauth.errors import Detached
-from pbauth.interfaces import IIdentity, IPerspective, IRevokingBroker
+from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
 
 _log = Logger()
+_audit = Audit()
 
 #: Of this many accounts it is remembered at most that their verifier was renewed.
 MOST_RENEWED = 10_000
@@ -55,6 +57,11 @@ class EndReason(enum.Enum):
     REVOKED = "no longer allowed"
     REMOVED = "identity removed"
     ADMINISTRATOR = "ended by the administrator"
+
+    @property
+    def revokes(self) -> bool:
+        """Whether the server takes away what the client could have kept."""
+        return self not in (EndReason.CONNECTION_LOST, EndReason.DETACHED)
 
 
 class _State(enum.Enum):
@@ -94,6 +101,7 @@ class Session:
     One client on one perspective.
 
     Attributes:
+        id: what it is called in the audit.
         identity: the `IIdentity` that the client proved to be.
         serviceName: the service of the key that it uses.
         perspectiveName: the perspective of the key that it uses.
@@ -123,6 +131,7 @@ class Session:
         since: float = 0.0,
     ) -> None:
         self._sessions = sessions
+        self.id = newId()
         self.identity = identity
         self.serviceName = serviceName
         self.perspectiveName = perspectiveName
@@ -223,6 +232,7 @@ class Session:
         except BaseException:
             self._finish()
             raise
+        _audit.attached(self)
         if not IPerspective.providedBy(given):
             self.perspective = perspective
             self.endReason = self.endReason or EndReason.DETACHED
@@ -237,6 +247,9 @@ class Session:
             raise Detached()
         self._showPerspectiveToClient(given)
         self._state = _State.LIVE
+        clients = self._clients()
+        if clients is not None:
+            clients.joined(self)
 
     def end(self, reason: EndReason) -> Deferred[None]:
         """
@@ -250,7 +263,10 @@ class Session:
         """
         ended: Deferred[None] = Deferred()
         self._waiting.append(ended)
-        self.endReason = self.endReason or reason
+        if self.endReason is None:
+            self.endReason = reason
+            if reason.revokes and self._state in (_State.LIVE, _State.ATTACHING):
+                _audit.revoked(self, reason.value)
         if self._state is _State.LIVE:
             run(self._detach())
         elif self._state is _State.ATTACHING:
@@ -270,10 +286,18 @@ class Session:
         if isinstance(self.clientref, pb.RemoteReference):
             self.clientref.perspective = perspective
 
+    def _clients(self) -> Any:
+        """Those of the perspective, to which this one's belongs, if there are any."""
+        return None if self.clientref is None else IClients(self.perspective, None)
+
     async def _detach(self) -> None:
         self._state = _State.ENDED
         self._cutOff()
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
+        clients = self._clients()
+        if clients is not None:
+            clients.left(self)
+        _audit.detached(self, (self.endReason or EndReason.DETACHED).value)
         try:
             await settled(
                 self.perspective.brokerDetached(self.clientref, self.identity, self.broker)

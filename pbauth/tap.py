@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from attrs import evolve
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService as IAnyService
 from twisted.application.service import MultiService, Service
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogPublisher
 from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.python.reflect import namedAny
 
+from pbauth.auditfile import AuditFile, AuditUnwritable
 from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
@@ -83,6 +86,20 @@ class Options(usage.Options, AuthOptionMixin):
             "By default the only one there is.",
         ],
         ["guest", None, None, "The user that anonymous clients are. By default there is none."],
+        [
+            "audit",
+            None,
+            None,
+            "Append a line of JSON to this file for each login, refusal, session and limit; "
+            "SIGHUP opens it anew.",
+        ],
+        [
+            "metrics",
+            None,
+            None,
+            "Where to serve metrics for Prometheus, a Twisted endpoint: tcp:9187:interface="
+            "127.0.0.1, as http://127.0.0.1:9187/metrics. Needs the package prometheus-client.",
+        ],
     ]
 
     def __init__(self) -> None:
@@ -207,7 +224,10 @@ class PortService(StreamServerEndpointService):
         factory: for the connections.
     """
 
-    def __init__(self, port: Port, factory: AuthServerFactory) -> None:
+    #: The option that says where.
+    option = "--port"
+
+    def __init__(self, port: Port, factory: Any) -> None:
         super().__init__(port.endpoint, factory)
         self._raiseSynchronously = True
         self._port = port
@@ -222,7 +242,7 @@ class PortService(StreamServerEndpointService):
             message = (
                 f"Can't listen on {self._port.description}: "
                 f"{getattr(reason, 'strerror', None) or reason}. "
-                "Choose another --port, or end what uses it."
+                f"Choose another {self.option}, or end what uses it."
             )
             _stop(message)
         waiting: Any = self._waitingForPort
@@ -242,15 +262,97 @@ class PortService(StreamServerEndpointService):
         where = getattr(address, "name", None) or f"{address.host}:{address.port}"
         if isinstance(where, bytes):
             where = where.decode("utf-8", "replace")
-        if self._port.fingerprint is None:
+        self.say(where, self._port.fingerprint)
+        return port
+
+    def say(self, where: str, fingerprint: str | None) -> None:
+        """
+        Say that it listens.
+
+        Args:
+            where: the address.
+            fingerprint: of the server's key, if it speaks TLS.
+        """
+        if fingerprint is None:
             _log.info("Listening on {where}", where=where)
         else:
             _log.info(
                 "Listening on {where} by TLS, with the key {fingerprint}",
                 where=where,
-                fingerprint=self._port.fingerprint,
+                fingerprint=fingerprint,
             )
-        return port
+
+
+class MetricsService(PortService):
+    """As `PortService`, for the metrics."""
+
+    option = "--metrics"
+
+    def say(self, where: str, fingerprint: str | None) -> None:
+        """Say where they are."""
+        scheme = "http" if fingerprint is None else "https"
+        _log.info("Metrics are at {scheme}://{where}/metrics", scheme=scheme, where=where)
+
+
+class ObserverService(Service):
+    """
+    Lets somebody observe the log while the server runs, and until all connections are closed.
+
+    Args:
+        reactor: of the server.
+        observer: an `ILogObserver`.
+    """
+
+    def __init__(self, reactor: Any, observer: Any) -> None:
+        self._reactor = reactor
+        self._observer = observer
+
+    def privilegedStartService(self) -> None:
+        """Begin, before anybody listens."""
+        super().privilegedStartService()
+        globalLogPublisher.addObserver(self._observer)
+
+    def stopService(self) -> None:
+        """
+        End, once nothing can happen any more: the reactor closes the connections after it has
+        stopped the services, and those who were on them are told of as detached.
+        """
+        super().stopService()
+        self._reactor.addSystemEventTrigger("after", "shutdown", self.end)
+
+    def end(self) -> None:
+        """End it now."""
+        globalLogPublisher.removeObserver(self._observer)
+
+
+class AuditService(ObserverService):
+    """
+    Writes the audit; SIGHUP opens its file anew.
+
+    Args:
+        reactor: of the server.
+        file: to write to.
+    """
+
+    def __init__(self, reactor: Any, file: AuditFile) -> None:
+        super().__init__(reactor, file)
+        self._file = file
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Begin to listen for the signal."""
+        super().startService()
+        self._before = signal.signal(signal.SIGHUP, self._hungUp)
+
+    def end(self) -> None:
+        """Close the file."""
+        super().end()
+        signal.signal(signal.SIGHUP, self._before)
+        self._file.close()
+
+    def _hungUp(self, number: int, frame: Any) -> None:
+        # A signal comes in the middle of anything, a line that is being written for instance.
+        self._reactor.callFromThread(self._file.reopen)
 
 
 class StoreService(Service):
@@ -270,6 +372,16 @@ class StoreService(Service):
         self._authorizer.close()
 
 
+def _importMetrics() -> Any:
+    try:
+        from pbauth import metrics
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        _stop("--metrics needs one more package. Run: pip install 'pbauth[metrics]'")
+    return metrics
+
+
 def makeService(options: Options) -> MultiService:
     """
     Make the server.
@@ -282,6 +394,7 @@ def makeService(options: Options) -> MultiService:
     """
     reactor = chooseReactor()
     policy = options.policy()
+    metrics = None if options["metrics"] is None else _importMetrics()
     server = MultiService()
     services = MultiService()
     ports = Ports(
@@ -293,8 +406,10 @@ def makeService(options: Options) -> MultiService:
     )
     try:
         listening = [ports.read(description) for description in options["ports"]]
+        watching = None if metrics is None else _metricsPort(ports, options["metrics"])
         accounts = openAuthorizer(options["state"], serviceCollection=services, reactor=reactor)
-    except (StoreError, ValueError) as error:
+        audit = None if options["audit"] is None else AuditFile(options["audit"])
+    except (StoreError, ValueError, AuditUnwritable) as error:
         _stop(str(error))
     authorizer: Any = accounts
     if options["credCheckers"]:
@@ -305,10 +420,23 @@ def makeService(options: Options) -> MultiService:
             _stop(f"What makes the service {name!r} gave {type(made).__name__}, not a service.")
         made.setName(name)
         made.setServiceParent(services)
+    makeFactory = AuthServerFactory
+    if audit is not None:
+        AuditService(reactor, audit).setServiceParent(server)
+    if metrics is not None and watching is not None:
+        observer = metrics.Metrics(options["services"], authorizer.sessions)
+        makeFactory = observer.serverFactory
+        ObserverService(reactor, observer).setServiceParent(server)
+        MetricsService(watching, metrics.MetricsSite(observer)).setServiceParent(server)
     StoreService(accounts).setServiceParent(server)
     services.setServiceParent(server)
     guard = Guard(policy, reactor)
     for port in listening:
-        factory = AuthServerFactory(authorizer, policy, reactor, guard)
+        factory = makeFactory(authorizer, policy, reactor, guard)
         PortService(port, factory).setServiceParent(server)
     return server
+
+
+def _metricsPort(ports: Ports, description: str) -> Port:
+    # Prometheus is no client that comes through the load balancer, or shows a certificate.
+    return evolve(ports, proxyProtocol=False, askForCertificate=False).read(description)

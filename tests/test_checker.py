@@ -178,17 +178,17 @@ class InterfaceTests(CheckerTestCase):
         self.assertRefused(UsernamePassword(b"bob", b"a typing mistake"))
         self.assertRefused(signed(OTHER))
         told = [
-            (event["identityName"], event["means"], event["reason"])
+            (event["identity"], event["mechanism"], event["reason"])
             for event in events
-            if event["log_namespace"] == "pbauth.checker"
+            if event["log_namespace"] == "pbauth.audit"
         ]
         self.assertEqual(
             told,
             [
-                (b"alice", "password", "the password is wrong, or the account is locked"),
-                (b"bob", "password", "there is no such identity"),
+                ("alice", "password", "the password is wrong, or the account is locked"),
+                ("bob", "password", "there is no such identity"),
                 (
-                    b"alice",
+                    "alice",
                     "ssh key",
                     f"{publicKey(OTHER).fingerprint()} is not a key of this identity",
                 ),

@@ -12,7 +12,9 @@ from docutils.core import publish_doctree
 from docutils.parsers.rst import Directive, directives
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth.audit import KINDS
 from pbauth.cli import main
+from pbauth.metrics import Metrics
 from pbauth.policy import MECHANISMS
 from pbauth.tap import Options
 
@@ -95,6 +97,39 @@ class MechanismsPageTests(SynchronousTestCase):
         text = (DOCS / "mechanisms.rst").read_text()
         for name in MECHANISMS | {"PB-MD5"}:
             self.assertIn(f"\n``{name}``\n---", text)
+
+
+class MonitoringPageTests(SynchronousTestCase):
+    """The page that says what an operator can see."""
+
+    def rows(self, table: int) -> list[list[Any]]:
+        """The cells of a table of the page."""
+        document, _ = read(DOCS / "monitoring.rst")
+        body = list(document.findall(nodes.tbody))[table]
+        return [list(row.children) for row in body.children]
+
+    def test_events(self) -> None:
+        """Its table has each kind of event, with all that it holds."""
+        words = {
+            "where": {"host", "port", "connection"},
+            "session": {"identity", "service", "perspective", "mechanism", "session"},
+        }
+        told = {}
+        for name, _, holds in self.rows(0):
+            fields = {each.astext() for each in holds.findall(nodes.literal)}
+            for word in holds.findall(nodes.emphasis):
+                fields |= words[word.astext()]
+            told[name.astext()] = fields
+        self.assertEqual(told, {name: set(kind.fields) for name, kind in KINDS.items()})
+
+    def test_metrics(self) -> None:
+        """Its table has each metric, of the right kind."""
+        told = {
+            name.astext().removesuffix("_total"): kind.astext() for name, kind, _ in self.rows(1)
+        }
+        del told["process_..."]
+        there = {family.name: family.type for family in Metrics([], []).collect()}
+        self.assertEqual(told, there)
 
 
 class ReadmeTests(SynchronousTestCase):

@@ -18,6 +18,7 @@ from pbauth import (
     KeyNotFound,
     LoginTimeout,
     MechanismNotSupported,
+    NobodyAttached,
     ProtocolViolation,
     ServerNotTrusted,
     StoreError,
@@ -37,6 +38,7 @@ ERRORS: list[tuple[WireError, dict[str, Any]]] = [
     (TooManyAttempts(2.5), {"retryAfter": 2.5}),
     (ServerNotTrusted(), {}),
     (Detached(), {}),
+    (NobodyAttached("black"), {"perspectiveName": "black"}),
     (ProtocolViolation(), {}),
     (StoreError(), {}),
 ]

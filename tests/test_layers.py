@@ -31,7 +31,7 @@ FLOORS = [
         "mechanisms",
         "hashing",
     ],
-    ["sessions", "identity", "perspective", "authorizer", "service"],
+    ["audit", "clients", "sessions", "identity", "perspective", "authorizer", "service"],
     ["policy", "guard", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
@@ -49,7 +49,7 @@ FLOORS = [
         "connector",
     ],
     ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
-    ["", "state", "admin", "echo", "demo", "tap"],
+    ["", "state", "auditfile", "admin", "echo", "demo", "metrics", "tap"],
     [
         "cli.running",
         "cli.passwords",

@@ -15,16 +15,7 @@ from pbauth import AuthServerFactory, DefaultAuthorizer, Perspective, Service
 
 
 class User(Perspective):
-    def __init__(self, name):
-        super().__init__(name)
-        self.clients = []
-
-    def attached(self, clientref, identity):
-        self.clients.append(clientref)
-        return self
-
     def detached(self, clientref, identity):
-        self.clients.remove(clientref)
         if not self.clients:
             for members in self.getService().groups.values():
                 members.discard(self)
@@ -46,8 +37,9 @@ class User(Perspective):
         user.show(f"{self.perspectiveName} to you: {text}")
 
     def show(self, line):
-        for client in self.clients:
-            client.callRemote("show", line).addErrback(lambda gone: None)
+        # All of them: the user may have logged in more than once.
+        if self.clients:
+            self.clients.callRemote("show", line)
 
 
 class Chat(Service):

@@ -8,7 +8,7 @@ from pbauth import __version__
 from pbauth.cli.calls import call
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
-from pbauth.cli.running import run
+from pbauth.cli.running import Place, run
 from pbauth.cli.users import user
 from pbauth.demo import runDemo
 from pbauth.state import DEFAULT_FOLDER
@@ -22,14 +22,19 @@ from pbauth.state import DEFAULT_FOLDER
     show_default=True,
     help="The folder of the accounts. Made if there is none.",
 )
+@click.option(
+    "--audit",
+    metavar="FILE",
+    help="Append a line of JSON to this file for each change to the accounts.",
+)
 @click.version_option(__version__, prog_name="pbauth")
 @click.pass_context
-def main(context: click.Context, state: str) -> None:
+def main(context: click.Context, state: str, audit: str | None) -> None:
     """Administer the accounts of a pbauth server, or try a server out.
 
     The server itself is started by: twistd pbauth
     """
-    context.obj = state
+    context.obj = Place(state, audit)
 
 
 @main.command()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
 from pbauth.admin import Administration, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.auditfile import AuditUnwritable, auditing
 from pbauth.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
 from pbauth.hashing import Hashing
@@ -30,7 +34,22 @@ _EXPLAINED = (
     UnknownKey,
     UnknownPublicKey,
     DemoFailed,
+    AuditUnwritable,
 )
+
+
+@frozen
+class Place:
+    """
+    What the command works on.
+
+    Attributes:
+        state: the state folder.
+        audit: the file for the audit, or `None`.
+    """
+
+    state: str
+    audit: str | None = None
 
 
 def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
@@ -98,7 +117,7 @@ def administer(
     Do something to the accounts.
 
     Args:
-        context: holds the state folder.
+        context: holds a `Place`.
         operation: takes the administration.
         hashing: how new passwords become verifiers.
 
@@ -107,10 +126,26 @@ def administer(
     """
 
     async def main(reactor: Any) -> _Result:
-        authorizer = openAuthorizer(context.obj, hashing=hashing, reactor=reactor)
-        try:
-            return await operation(Administration(authorizer))
-        finally:
-            authorizer.close()
+        place: Place = context.obj
+        with auditing(place.audit):
+            authorizer = openAuthorizer(place.state, hashing=hashing, reactor=reactor)
+            try:
+                return await operation(Administration(authorizer, _operator()))
+            finally:
+                authorizer.close()
 
     return run(main)
+
+
+def _operator() -> str:
+    """
+    Who runs the command, as the system has it: what the environment says, its user has said. Only
+    root may be believed that somebody else is behind it.
+    """
+    user = os.getuid()
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except KeyError:
+        name = str(user)
+    behind = os.environ.get("SUDO_USER", "")
+    return f"{name} (sudo: {behind})" if behind and not user else name
