@@ -319,7 +319,7 @@ _MAKERS: dict[bytes, Any] = {
     b"None": _NOTHING,
 }
 # Their names, as `twisted.spread.jelly.SecurityOptions` has them.
-PLAIN_TYPES = tuple(_MAKERS)
+PLAIN_TYPES = frozenset(_MAKERS)
 REFERENCE = b"remote"
 _MAKERS[REFERENCE] = _REFERENCE
 _NONE_HEAD = _NONE[2:]

@@ -21,6 +21,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
+
+# By name: each look at that module takes long.
+from twisted.spread.jelly import (
+    SecurityOptions,
+    unjellyableFactoryRegistry,
+    unjellyableRegistry,
+)
 from zope.interface import implementer
 
 from pbauth.banana import (
@@ -112,13 +119,13 @@ class Broker(pb.Broker):
         self._reader = Reader(
             self.callExpressionReceived,
             self._receivePlain,
-            self._makeReference if _allows(security, REFERENCE) else None,
+            self._makeReference if _allowsReferences(security) else None,
             self._dropReferences,
         )
         # The references that were made for the message that is being received.
         self._references: list[pb.RemoteReference] = []
         self._words: dict[bytes, bytes] = {}
-        allowed = _allows(security, *PLAIN_TYPES)
+        allowed = _allowsPlain(security)
         self._plain = allowed and self._readsOwnWay
         self._writesPlain = allowed and self._writesOwnWay
         # What was given by which session, and the sessions that give right now.
@@ -527,20 +534,26 @@ def _keeps(subclass: type[Broker], names: tuple[str, ...]) -> bool:
     return all(getattr(subclass, name) is getattr(Broker, name) for name in names)
 
 
-#: What Twisted itself makes of a type by its register of classes.
-_UNJELLYABLE = {REFERENCE: pb.RemoteReference}
-
-
-def _allows(security: Any, *names: bytes) -> bool:
+def _allows(security: Any, names: frozenset[bytes]) -> bool:
     """Whether all values of these types may cross, so that nothing has to be asked for each."""
-    # Twisted's annotation has text where there is `bytes`.
-    registry: Any = jelly.unjellyableRegistry
     return (
-        isinstance(security, jelly.SecurityOptions)
-        and type(security).isTypeAllowed is jelly.SecurityOptions.isTypeAllowed
+        isinstance(security, SecurityOptions)
+        and type(security).isTypeAllowed is SecurityOptions.isTypeAllowed
         and "isTypeAllowed" not in vars(security)
-        and all(security.isTypeAllowed(name) for name in names)
+        and security.allowedTypes.keys() >= names
         # An application may have its own idea of them, too.
-        and all(registry.get(name) is _UNJELLYABLE.get(name) for name in names)
-        and jelly.unjellyableFactoryRegistry.keys().isdisjoint(names)
+        and unjellyableFactoryRegistry.keys().isdisjoint(names)
     )
+
+
+def _allowsPlain(security: Any) -> bool:
+    return _allows(security, PLAIN_TYPES) and _REGISTRY.keys().isdisjoint(PLAIN_TYPES)
+
+
+def _allowsReferences(security: Any) -> bool:
+    return _allows(security, _REFERENCES) and _REGISTRY[REFERENCE] is pb.RemoteReference
+
+
+_REFERENCES = frozenset({REFERENCE})
+# Twisted's annotation has text where there is `bytes`.
+_REGISTRY: Any = unjellyableRegistry
