@@ -302,6 +302,7 @@ class _Marker:
 
 
 _HEAD = _Marker()  # not known yet: its first item says it
+_NOTHING = _Marker()  # None
 _REFERENCE = _Marker()  # a reference to an object of the peer's
 _GENERIC = _Marker()  # a list as banana has it
 _MESSAGE = _Marker()  # the list at the top
@@ -315,11 +316,12 @@ _MAKERS: dict[bytes, Any] = {
     b"frozenset": frozenset,
     b"unicode": str,
     b"boolean": bool,
-    b"None": None,
-    b"remote": _REFERENCE,
+    b"None": _NOTHING,
 }
-#: The names of all of them, as `twisted.spread.jelly.SecurityOptions` has them.
-PLAIN_TYPES = tuple(_MAKERS)
+# Their names, as `twisted.spread.jelly.SecurityOptions` has them.
+PLAIN_TYPES = frozenset(_MAKERS)
+REFERENCE = b"remote"
+_MAKERS[REFERENCE] = _REFERENCE
 _NONE_HEAD = _NONE[2:]
 
 #: The most lists that may be open at once in a message that is read as a plain one. Twisted's
@@ -391,6 +393,10 @@ def _forget(_: Any) -> bool:
     return True
 
 
+def _nothing() -> None:
+    pass
+
+
 class Reader:
     """
     Reads banana, however it is cut into chunks.
@@ -436,7 +442,7 @@ class Reader:
         receive: Callable[[Any], None],
         receivePlain: Callable[[list[Any]], bool],
         makeReference: Callable[[int], Any] | None = None,
-        dropReferences: Callable[[], None] = lambda: None,
+        dropReferences: Callable[[], None] = _nothing,
     ) -> None:
         self._receive: Callable[[Any], Any] = receive
         self._receivePlain = receivePlain
@@ -464,6 +470,9 @@ class Reader:
         """Receive no more, and let go of those who received."""
         self.closed = True
         self._receive = self._receivePlain = _forget
+        self._makeReference = None
+        self._dropReferences()
+        self._dropReferences = _nothing
         self._rest = self._begun = None
         self._frame = ([], None, 0, None)
 
@@ -564,7 +573,7 @@ class Reader:
                     raise BananaError("Security precaution: List too long.")
                 if limits is not None:
                     self._lists = 0 if items is None else self._lists + 1
-                    limits.check(number, len(stack), self._lists)
+                    limits.check(number, len(stack) + (items is not None), self._lists)
                 if items is None:
                     start = position
                     position = at
@@ -664,6 +673,11 @@ class Reader:
                         item = make(items)
                     except (TypeError, RecursionError):
                         raise self._again(start) from None
+                elif make is _NOTHING:
+                    # As above, but a chunk ended in the middle of it.
+                    if items:
+                        raise self._again(start)
+                    item = None
                 if stack:
                     items, need, make = stack.pop()
                 else:
@@ -681,7 +695,8 @@ class Reader:
                 if self.closed:
                     return
                 if limits is not self.limits:
-                    limits, longestString = self.limits, longest
+                    limits = self.limits
+                    longestString = longest if limits is None else limits.longestString
                 self._begun = None
                 start = position
         self._frame = (stack, items, need, make)

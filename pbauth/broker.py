@@ -8,8 +8,8 @@ do not exist) ends the connection here with one line; and whatever waits for the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Coroutine
+from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -18,12 +18,21 @@ from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
+from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
+
+# By name: each look at that module takes long.
+from twisted.spread.jelly import (
+    SecurityOptions,
+    unjellyableFactoryRegistry,
+    unjellyableRegistry,
+)
 from zope.interface import implementer
 
 from pbauth.audit import Audit, DropReason, LeanLogger, originOf
 from pbauth.banana import (
     PLAIN_TYPES,
+    REFERENCE,
     WORDS,
     Encoded,
     Limits,
@@ -78,10 +87,24 @@ class Broker(pb.Broker):
     """
     A `twisted.spread.pb.Broker`.
 
+    Messages of plain values are never expressions in between. A program may notice: what
+    `remoteMessageReceived` is given is for `unserialize` only, and what `serialize` gives is for
+    sending only. A subclass that overrides what handles expressions (see `_READING` and
+    `_WRITING`) is given expressions, as by Twisted.
+
     Args:
         isClient: this is the end that connected.
-        security: which types may come in, a `twisted.spread.jelly.SecurityOptions`.
+        security: which types may come in, a `twisted.spread.jelly.SecurityOptions`. Whether it
+            allows all plain types is looked at once, now.
     """
+
+    _readsOwnWay = _writesOwnWay = True
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        """A subclass that takes part in what is passed over here gets it as from Twisted."""
+        super().__init_subclass__(**kw)
+        cls._readsOwnWay = _keeps(cls, _READING)
+        cls._writesOwnWay = _keeps(cls, _WRITING)
 
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
@@ -97,13 +120,15 @@ class Broker(pb.Broker):
         self._reader = Reader(
             self.callExpressionReceived,
             self._receivePlain,
-            self._makeReference,
+            self._makeReference if _allowsReferences(security) else None,
             self._dropReferences,
         )
         # The references that were made for the message that is being received.
         self._references: list[pb.RemoteReference] = []
         self._words: dict[bytes, bytes] = {}
-        self._plain = _allowsPlain(security)
+        allowed = _allowsPlain(security)
+        self._plain = allowed and self._readsOwnWay
+        self._writesPlain = allowed and self._writesOwnWay
         # What was given by which session, and the sessions that give right now.
         self._given: Given | None = None
         self.givers: frozenset[Any] | None = None
@@ -281,8 +306,10 @@ class Broker(pb.Broker):
         if (
             command == b"message"
             and len(items) == 7
+            and type(items[1]) is int
             and type(items[2]) in (int, bytes)
             and type(items[3]) is bytes
+            and type(items[4]) is int
             and type(items[5]) is tuple
             and type(items[6]) is dict
         ):
@@ -352,19 +379,12 @@ class Broker(pb.Broker):
                 observer = pb.RemoteCacheObserver(self, cacheable, perspective)
                 cacheable.stoppedObserving(perspective, observer)
 
-    def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
-        """Send an answer; nearly always one that was encoded already."""
-        if type(netResult) is Encoded and type(requestID) is int:
-            self._send(encodeAnswer(requestID, netResult, self._reader.limit))
-        else:
-            super()._sendAnswer(netResult, requestID)
-
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """An answer; one that can't be read fails the call, not the connection."""
         waiting = self.waitingForAnswers.pop(requestID)
         try:
             result = self.unserialize(netResult)
-        except jelly.InsecureJelly:
+        except Exception:
             waiting.errback(Failure())
         else:
             waiting.callback(result)
@@ -378,7 +398,34 @@ class Broker(pb.Broker):
             name = fail[0].decode("utf-8", "replace")
             message = f"{name}, a class of errors that is not known here"
             error = Failure(pb.RemoteError(name, message, "Traceback unavailable"))
+        except Exception:
+            error = Failure()
+        if error is None:
+            error = ProtocolViolation("The peer answers with an error, and says none.")
         waiting.errback(error)
+
+    def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
+        """
+        Send an answer, nearly always one that was encoded already; one that is too large fails
+        the call, not the connection.
+        """
+        if type(netResult) is Encoded and type(requestID) is int:
+            self._send(encodeAnswer(requestID, netResult, self._reader.limit))
+            return
+        try:
+            super()._sendAnswer(netResult, requestID)
+        except (banana.BananaError, ValueError):
+            self._sendFailure(Failure(), requestID)
+
+    def _sendError(self, fail: Any, requestID: Any) -> None:
+        """Send an error; one that can't be sent is told by its name."""
+        try:
+            super()._sendError(fail, requestID)
+        except Exception:
+            _log.failure("An error can't be sent; the peer is told its name")
+            name = qual(type(fail.value if isinstance(fail, Failure) else fail))
+            error = pb.Error(f"{name}, an error that can't be sent")
+            super()._sendError(Failure(error), requestID)
 
     def connectionReady(self) -> None:
         """The protocol is agreed on; by one who speaks first, supposed."""
@@ -390,7 +437,7 @@ class Broker(pb.Broker):
         """The connection is closed: tell whatever waits for it."""
         if self._violation is not None:
             reason = Failure(self._violation)
-        self._reader.closed = True
+        self._reader.close()
         super().connectionLost(reason)
         self._secured.miss(reason)
         self._greeted.miss(reason)
@@ -440,7 +487,8 @@ class Broker(pb.Broker):
         Jelly an object; a coroutine is waited for, as a Deferred is. What this gives is for
         sending, and nothing else.
         """
-        if self._plain:
+        # A dialect without words, or none yet, is left to Twisted.
+        if self._writesPlain and self._words:
             given: list[tuple[int, pb.Referenceable]] = []
             try:
                 return Encoded(
@@ -449,7 +497,7 @@ class Broker(pb.Broker):
             except (NotPlain, UnicodeEncodeError, RecursionError):
                 for luid, reference in reversed(given):
                     self._takeBack(luid, reference)
-        if hasattr(object, "__await__") and not isinstance(object, Deferred):
+        if isinstance(object, Coroutine):
             object = ensureDeferred(object)
         return super().serialize(object, *args, **kw)
 
@@ -476,13 +524,42 @@ class Broker(pb.Broker):
         return super().unserialize(sexp, perspective)
 
 
-@lru_cache(maxsize=16)
-def _allowsPlain(security: Any) -> bool:
-    """
-    Whether all plain values may cross, so that nothing has to be asked for each. It is asked once
-    for all connections.
-    """
-    return isinstance(security, jelly.SecurityOptions) and (
-        type(security).isTypeAllowed is jelly.SecurityOptions.isTypeAllowed
-        and all(security.isTypeAllowed(name) for name in PLAIN_TYPES)
+#: What sees messages, or answers, as expressions on their way in, and out.
+_READING = (
+    "callExpressionReceived",
+    "expressionReceived",
+    "proto_message",
+    "proto_answer",
+    "_recvMessage",
+    "unserialize",
+)
+_WRITING = ("serialize", "sendCall", "sendEncoded", "_sendAnswer")
+
+
+def _keeps(subclass: type[Broker], names: tuple[str, ...]) -> bool:
+    return all(getattr(subclass, name) is getattr(Broker, name) for name in names)
+
+
+def _allows(security: Any, names: frozenset[bytes]) -> bool:
+    """Whether all values of these types may cross, so that nothing has to be asked for each."""
+    return (
+        isinstance(security, SecurityOptions)
+        and type(security).isTypeAllowed is SecurityOptions.isTypeAllowed
+        and "isTypeAllowed" not in vars(security)
+        and security.allowedTypes.keys() >= names
+        # An application may have its own idea of them, too.
+        and unjellyableFactoryRegistry.keys().isdisjoint(names)
     )
+
+
+def _allowsPlain(security: Any) -> bool:
+    return _allows(security, PLAIN_TYPES) and _REGISTRY.keys().isdisjoint(PLAIN_TYPES)
+
+
+def _allowsReferences(security: Any) -> bool:
+    return _allows(security, _REFERENCES) and _REGISTRY[REFERENCE] is pb.RemoteReference
+
+
+_REFERENCES = frozenset({REFERENCE})
+# Twisted's annotation has text where there is `bytes`.
+_REGISTRY: Any = unjellyableRegistry

@@ -19,7 +19,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.testing import StringTransport
-from twisted.spread import banana, jelly
+from twisted.spread import banana, jelly, pb
 from twisted.spread.banana import BananaError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +27,7 @@ from pbauth.banana import (
     DEEPEST,
     WORDS,
     Encoded,
+    Limits,
     NotPlain,
     Reader,
     encodeExpression,
@@ -201,6 +202,12 @@ class WritingTests(SynchronousTestCase):
         """Words with a number have it as `bytes`, as `str`, and as types."""
         for word in WORDS:
             for value in (word, word.decode(), [word], {word: word.decode()}):
+                self.assertEqual(encodePlain(value, LIMIT), stockBytes(jelly.jelly(value)))
+
+    def test_lengths(self) -> None:
+        """Lengths about which the number of bytes of a prefix changes."""
+        for length in (0, 1, 126, 127, 128, 129, 16382, 16383, 16384, 16385, 2**17):
+            for value in (bytes(length), "x" * length, [0] * length, {"": (0,) * length}):
                 self.assertEqual(encodePlain(value, LIMIT), stockBytes(jelly.jelly(value)))
 
     def test_surrogates(self) -> None:
@@ -416,6 +423,8 @@ def frozen(value: Any) -> Any:
         return type(value), sorted(repr(frozen(item)) for item in value)
     if isinstance(value, (list, tuple)):
         return type(value), [frozen(item) for item in value]
+    if isinstance(value, pb.RemoteReference):
+        return pb.RemoteReference, value.luid
     return type(value), value
 
 
@@ -432,6 +441,23 @@ def stockReads(chunks: Iterable[bytes], dialect: bytes) -> tuple[list[Any], Any]
     return got, None
 
 
+class Invoker:
+    """As much of a broker as references take."""
+
+    unserializingPerspective = None
+
+    def sendDecRef(self, luid: Any) -> None:
+        """A reference is gone."""
+
+
+INVOKER: Any = Invoker()
+
+
+def makeReference(luid: int) -> Any:
+    """A reference to an object of the peer's."""
+    return pb.RemoteReference(None, INVOKER, luid, 1)
+
+
 class Plain(list[Any]):
     """A message whose values were read."""
 
@@ -444,7 +470,7 @@ def newReader(got: list[Any], takes: bool = True, kind: type[Reader] = Reader) -
             got.append(Plain(items))
         return takes
 
-    reader = kind(got.append, receivePlain)
+    reader = kind(got.append, receivePlain, makeReference)
     reader.limit = LIMIT
     reader.words = banana.Banana.incomingVocabulary
     reader.readsPlain = True
@@ -464,8 +490,10 @@ def weRead(reader: Reader, chunks: Iterable[bytes]) -> Any:
 class ReadingTests(SynchronousTestCase):
     """`Reader`."""
 
-    def assertReadsAlike(self, data: bytes, sizes: list[int]) -> list[Any]:
-        """Read as Twisted does, and give what was read."""
+    def assertReadsAlike(self, data: bytes, sizes: list[int]) -> None:
+        """Read as Twisted does; and the same messages as plain as in one chunk."""
+        whole: list[Any] = []
+        weRead(newReader(whole), [data])
         expected, stockError = stockReads(cut(data, sizes), b"pb")
         for takes in (True, False):
             got: list[Any] = []
@@ -475,12 +503,13 @@ class ReadingTests(SynchronousTestCase):
             for ours, stock in zip(got, expected, strict=True):
                 if isinstance(ours, Plain):
                     # Without references each part is unjellied for itself.
-                    stock = [jelly.unjelly(part, jelly.globalSecurity) for part in stock]
+                    stock = [
+                        jelly.unjelly(part, jelly.globalSecurity, invoker=INVOKER) for part in stock
+                    ]
                     ours = list(ours)
                 self.assertEqual(frozen(ours), frozen(stock))
             if takes:
-                taken = got
-        return taken
+                self.assertEqual([type(item) for item in got], [type(item) for item in whole])
 
     @examples(200)
     @given(STREAMS, SIZES)
@@ -502,8 +531,8 @@ class ReadingTests(SynchronousTestCase):
         self.assertReadsAlike(data, [len(chunk) for chunk in chunks] or [1])
 
     @examples(80)
-    @given(st.lists(st.lists(VALUES, max_size=3), max_size=4))
-    def test_readAsPlain(self, messages: list[list[Any]]) -> None:
+    @given(st.lists(st.lists(VALUES, max_size=3), max_size=4), SIZES)
+    def test_readAsPlain(self, messages: list[list[Any]], sizes: list[int]) -> None:
         """What was written as plain is read as plain, and is what it was."""
         try:
             data = b"".join(
@@ -513,7 +542,7 @@ class ReadingTests(SynchronousTestCase):
         except NotPlain:
             return
         got: list[Any] = []
-        newReader(got).feed(data)
+        self.assertIsNone(weRead(newReader(got), cut(data, sizes)))
         self.assertEqual(
             [frozen(message) for message in got],
             [frozen(Plain([b"message", 1, *values])) for values in messages],
@@ -578,6 +607,7 @@ class ReadingTests(SynchronousTestCase):
         for data in (
             empty * 3,
             b"\1\x80" + empty,
+            b"\2\x80" + empty + WORDS[b"list"],
             b"\2\x80\x1a\x87" + empty,
             b"\1\x80\2\x80\x08\x87" + empty,
             b"\1\x80\2\x80\x05\x87" + empty,
@@ -586,6 +616,53 @@ class ReadingTests(SynchronousTestCase):
         ):
             for sizes in ([1], [1000]):
                 self.assertReadsAlike(data + b"\1\x80\1\x81", sizes)
+
+    def test_almostPlain(self) -> None:
+        """What is made of the words of jelly, but not as jelly does; or not as it mostly does."""
+        for almost in (
+            [b"None", 1],
+            [b"boolean"],
+            [b"boolean", b"maybe"],
+            [b"boolean", b"false", 1],
+            [b"boolean", b"true", b"false"],
+            [b"boolean", 1],
+            [b"unicode"],
+            [b"unicode", b"a", b"b"],
+            [b"unicode", 1],
+            [b"unicode", [b"unicode", b"a"]],
+            [b"remote"],
+            [b"remote", 5],
+            [b"remote", -5],
+            [b"remote", 5, 6],
+            [b"remote", b"root"],
+            [b"remote", 1.5],
+            [b"set", [b"remote", 5], [b"remote", 6], [b"remote", 5]],
+            [b"dictionary", [[b"remote", 5], [b"remote", 6]]],
+            [b"unicode", b"\xff"],
+            [b"unicode", b"\xed\xa0\x80"],
+            [b"dictionary", b"ab"],
+            [b"dictionary", []],
+            [b"dictionary", [1]],
+            [b"dictionary", [1, 2, 3]],
+            [b"dictionary", [[b"list"], 1]],
+            [b"dictionary", [1, 2], [1, 3], [[b"boolean", b"true"], 4], [1.0, 5]],
+            [b"set", 1, 1, [b"boolean", b"true"]],
+            [b"set", [b"dictionary"]],
+            [b"frozenset", [b"set"]],
+            [b"tuple", [1]],
+            [b"list", [b"tupl"]],
+            [b"list", [[b"list"], 1]],
+            [b"reference", 1, [b"list", [b"dereference", 1]]],
+            [1.0, 2],
+            b"list",
+            5,
+        ):
+            data = stockBytes(almost) + stockBytes([almost]) + stockBytes([1, almost, [b"None"]])
+            for sizes in ([1], [5], [1000]):
+                self.assertReadsAlike(data + stockBytes([[b"tuple"]]), sizes)
+            got: list[Any] = []
+            newReader(got).feed(data + stockBytes([[b"tuple"]]))
+            self.assertIsInstance(got[-1], Plain)
 
     def test_longList(self) -> None:
         """A list as long as may be."""
@@ -601,11 +678,94 @@ class ReadingTests(SynchronousTestCase):
         got: list[Any] = []
         reader = newReader(got)
         reader._receive = lambda item: (got.append(item), reader.close())
-        reader.feed(b"\1\x81\2\x81\1\x80\3\x81")
+        reader.feed(b"\1\x81\2\x81\1\x80\3\x81\xff\xff")
         self.assertEqual(got, [1])
         reader.feed(b"\4\x81")
         self.assertEqual(got, [1])
         self.assertNotIn(got, [reader._receive, reader._receivePlain])
+
+    @examples(100)
+    @given(mutated(), SIZES, st.sampled_from([Limits(), Limits(20, 5, 4, 6)]))
+    def test_limits(self, data: bytes, sizes: list[int], limits: Limits) -> None:
+        """What a peer may send that is not trusted does not depend on how it is cut."""
+        seen = []
+        for chunks in ([data] if data else [], list(cut(data, sizes))):
+            got: list[Any] = []
+            reader = newReader(got)
+            reader.limits = limits
+            error = weRead(reader, chunks)
+            seen.append((error, frozen(got)))
+            for item in got:
+                self.assertTrue(isinstance(item, Plain) or type(item) is not list or not item)
+        self.assertEqual(seen[1], seen[0])
+
+    def test_limitsToTheLast(self) -> None:
+        """As much as may be, and one more."""
+        limits = Limits(longestString=20, longestList=5, deepest=4, lists=6)
+        for most, more in [
+            ([bytes(20)], [bytes(21)]),
+            ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]),
+            ([[b"list", [b"list", [b"list"]]]], [[b"list", [b"list", [b"list", [b"list"]]]]]),
+            ([*[[b"list"]] * 2, [b"list", *[[b"list"]] * 2]], [[b"list", *[[b"list"]] * 4]] * 2),
+        ]:
+            for message, error in ((most, None), (more, BananaError)):
+                reader = newReader([])
+                reader.limits = limits
+                # Twice, since each message has them for itself.
+                self.assertIs(weRead(reader, [stockBytes(message)] * 2), error)
+
+    def test_limitsThatChange(self) -> None:
+        """They count from the next message on, in the same chunk as well."""
+        got: list[Any] = []
+        reader = newReader(got)
+        limits = [Limits(), None]
+        plain = reader._receivePlain
+
+        def receivePlain(items: list[Any]) -> bool:
+            reader.limits = limits.pop(0)
+            return plain(items)
+
+        reader._receivePlain = receivePlain
+        long = stockBytes([bytes(9000)])
+        self.assertIs(weRead(reader, [stockBytes([1]) + long]), BananaError)
+        reader = newReader(got)
+        reader.limits = Limits()
+        reader._receivePlain = receivePlain
+        limits.append(None)
+        self.assertIsNone(weRead(reader, [stockBytes([1]) + long]))
+
+    def test_references(self) -> None:
+        """Those that were made for a message that is not plain after all are dropped."""
+        kept: list[int] = []
+        dropped: list[int] = []
+
+        def drop() -> None:
+            dropped.extend(kept)
+            kept.clear()
+
+        def keep(luid: int) -> int:
+            kept.append(luid)
+            return luid
+
+        got: list[Any] = []
+        reader = Reader(got.append, lambda items: items[0] == 1, keep, drop)
+        reader.limit = LIMIT
+        reader.words = banana.Banana.incomingVocabulary
+        reader.readsPlain = True
+        reader.feed(stockBytes([1, [b"remote", 5]]))
+        self.assertEqual((kept, dropped, got), ([5], [], []))
+        kept.clear()
+        # Not wanted so.
+        reader.feed(stockBytes([2, [b"remote", 6]]))
+        self.assertEqual((kept, dropped, got), ([], [6], [[2, [b"remote", 6]]]))
+        # Not plain.
+        reader.feed(stockBytes([1, [b"remote", 7], [b"local", 1]]))
+        self.assertEqual((kept, dropped), ([], [6, 7]))
+        # Not whole when the connection ends.
+        reader.feed(stockBytes([1, [b"remote", 8], 1])[:-1])
+        self.assertEqual(kept, [8])
+        reader.close()
+        self.assertEqual((kept, dropped), ([], [6, 7, 8]))
 
     def test_raised(self) -> None:
         """What the receiver raises comes out; the message after it can be read."""
