@@ -44,8 +44,8 @@ class Policy:
     """
     The limits and switches of a server; the defaults are the safe ones.
 
-    Of these values `maxUnauthenticatedBytes`, `maxUnauthenticated` and `throttle` are not enforced
-    by this version yet.
+    Under a broker of stock Twisted, `maxUnauthenticatedBytes` and `maxUnauthenticated` can't be
+    enforced; `AuthServerFactory` has pbauth's own.
 
     Attributes:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
@@ -60,7 +60,8 @@ class Policy:
         maxUnauthenticatedBytes: the most bytes that are read or buffered for a connection before
             its login.
         maxUnauthenticated: connections not yet logged in, in all; above it new ones are refused.
-        throttle: slow down whoever fails often, by source address and by name.
+        throttle: slow down whoever fails often, by source address and by name; see
+            `pbauth.guard`.
     """
 
     mechanisms: tuple[str, ...] = field(
