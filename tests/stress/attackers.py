@@ -1,8 +1,8 @@
 """
 Who attacks: plain sockets, in a process of their own (see `tests.benchmarks.child`).
 
-Each method gives what it did: how many connections there were, how many of them the server has ended,
-how many bytes were sent. An attack ends by itself, after some seconds or some connections.
+Each method gives what it did: how many connections there were, how many of them the server has
+ended, how many bytes were sent. An attack ends by itself, after some seconds or some connections.
 """
 
 from __future__ import annotations
@@ -90,8 +90,15 @@ POURED: dict[str, tuple[bytes, bytes]] = {
     "objects of all kinds": (
         GREETING,
         b"".join(
-            banana.encode([b"message", 1, b"root", b"username", 1, [b"tuple", what], [b"dictionary"]])
-            for what in ([b"module", b"os"], [b"instance", b"os"], [b"persistent", 1], [b"local", 9])
+            banana.encode(
+                [b"message", 1, b"root", b"username", 1, [b"tuple", what], [b"dictionary"]]
+            )
+            for what in (
+                [b"module", b"os"],
+                [b"instance", b"os"],
+                [b"persistent", 1],
+                [b"local", 9],
+            )
         ),
     ),
     "calls of what is not there": (GREETING, call(1, b"root", b"nothing", 1) * 50),
@@ -304,7 +311,7 @@ def _pour(peer: socket.socket, first: bytes, then: bytes) -> tuple[int, bool]:
             sent += len(then)
             if _isOver(peer):
                 return sent, True
-    except socket.timeout:
+    except TimeoutError:
         return sent, False
     except OSError:
         return sent, True
@@ -351,7 +358,7 @@ def _challengesOn(peer: socket.socket) -> tuple[int, bool]:
             if not piece:
                 break
             received += piece
-    except socket.timeout:
+    except TimeoutError:
         return received.count(b",s="), False
     except OSError:
         pass

@@ -23,7 +23,8 @@ HOST = "127.0.0.1"
 #: Of all accounts: who remembers the key has it for all of them.
 _SALT = b"of the stress tests"
 
-#: Whether this version asks silent clients whether they are there, and keeps messages for who is away.
+#: Whether this version asks silent clients whether they are there, and keeps messages for who is
+#: away.
 CAN_PING = "pingInterval" in fields_dict(Policy)
 CAN_QUEUE = hasattr(Perspective, "clients")
 
@@ -78,7 +79,7 @@ class Server:
         tls: bool = False,
         kept: int = 0,
     ) -> None:
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
+        self._log = tempfile.TemporaryFile("w+")
         globalLogPublisher.addObserver(textFileLogObserver(self._log))
         self._accounts = accounts
         self._policy = Policy(**policy)

@@ -1,8 +1,8 @@
 """
 Who does not log in, in a crowd: connections that never do, and wrong passwords, many a second.
 
-What they send is made by hand, so that they take little of the CPU that the honest clients, on the same
-core, are measured with; and they run at a lower priority.
+What they send is made by hand, so that they take little of the CPU that the honest clients, on the
+same core, are measured with; and they run at a lower priority.
 """
 
 from __future__ import annotations
@@ -113,11 +113,16 @@ class Lurkers:
         self.dropped = 0
         self._wanted = 0
         self._came = 0
+        self._source: str | None = None
+        self._coming: Any = None
 
-    def keep(self, port: int, number: int) -> None:
+    def keep(self, port: int, number: int, source: str | None) -> None:
         """Have so many, from now on; who is dropped comes again."""
         self._wanted = number
-        task.LoopingCall(self._come, port).start(0.1)
+        self._source = source
+        if self._coming is None:
+            self._coming = task.LoopingCall(self._come, port)
+            self._coming.start(0.1)
 
     def _come(self, port: int) -> None:
         from twisted.internet import reactor
@@ -129,7 +134,7 @@ class Lurkers:
             factory.noisy = False
             lurker = Lurker(self, bool(self._came % 2))
             factory.buildProtocol = lambda address, lurker=lurker: lurker  # type: ignore
-            where = addressOf(self._came, LURKING)
+            where = self._source or addressOf(self._came, LURKING)
             reactor.connectTCP(HOST, port, factory, bindAddress=(where, 0))
 
 
@@ -143,9 +148,16 @@ class Strangers:
         self._guesses = 0
         self._guessing: Any = None
 
-    def do_lurk(self, port: int, number: int) -> None:
-        """Keep so many connections that never log in."""
-        self._lurkers.keep(port, number)
+    def do_lurk(self, port: int, number: int, source: str | None = None) -> None:
+        """
+        Keep so many connections that never log in.
+
+        Args:
+            port: where.
+            number: how many.
+            source: the address that they come from; by default each has its own.
+        """
+        self._lurkers.keep(port, number, source)
 
     def do_lurking(self) -> dict[str, int]:
         """Tell how many there are, and how many were dropped so far."""
@@ -153,8 +165,8 @@ class Strangers:
 
     def do_guess(self, port: int, rate: int, accounts: int) -> None:
         """
-        Send wrong passwords, each from another address: for those who log in honestly meanwhile (the
-        last accounts), for all others, and for people who do not exist, in turn.
+        Send wrong passwords, each from another address: for those who log in honestly meanwhile
+        (the last accounts), for all others, and for people who do not exist, in turn.
 
         Args:
             port: where.
