@@ -150,6 +150,7 @@ class Attacks:
                 seconds=plan.seconds,
                 connections=plan.connections,
             )
+        self._ordinary()
         self._attack(
             f"{plan.calls:,} logins that are never ended",
             "challengers",
@@ -159,7 +160,6 @@ class Attacks:
             most=min(100, plan.held),
             seconds=60 + plan.calls / 500,
         )
-        self._ordinary()
         self._attack(
             "handshakes of TLS that never end",
             "handshakes",

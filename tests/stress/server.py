@@ -28,14 +28,9 @@ _SALT = b"of the stress tests"
 CAN_PING = "pingInterval" in fields_dict(Policy)
 CAN_QUEUE = hasattr(Perspective, "clients")
 
-#: How many messages are kept for who is away.
-QUEUE = 1000
-
 
 class Guarded(Perspective):
     """Tells its service who comes and goes."""
-
-    queueSize = QUEUE
 
     def attached(self, clientref: Any, identity: Any) -> Any:
         self.getService().events.append(("attached", self.perspectiveName))
@@ -69,6 +64,7 @@ class Server:
         port: where to listen by TCP; 0: anywhere.
         tls: listen by TLS as well.
         kept: the first so many perspectives are always there, not only while somebody is attached.
+        queue: how many messages these keep for who is away.
     """
 
     def __init__(
@@ -78,6 +74,7 @@ class Server:
         port: int = 0,
         tls: bool = False,
         kept: int = 0,
+        queue: int = 0,
     ) -> None:
         self._log = tempfile.TemporaryFile("w+")
         globalLogPublisher.addObserver(textFileLogObserver(self._log))
@@ -88,6 +85,7 @@ class Server:
         services = MultiService()
         self._authorizer = DefaultAuthorizer(services, Hashing.CHEAPEST)
         self._service = GuardedService(SERVICE, services, self._authorizer)
+        self._service.perspectiveClass = type("Kept", (Guarded,), {"queueSize": queue})
         for number in range(kept):
             self._service.createPerspective(nameOf(number))
         self._addAccounts()
