@@ -332,7 +332,8 @@ DEEPEST = 1000
 @frozen
 class Limits:
     """
-    How much a peer may send that is not trusted yet.
+    How much a peer may send that is not trusted yet: a login takes half as much, or less. Small
+    values take more memory than bytes, so there may not be many of them.
 
     Attributes:
         longestString: the most bytes in a string.
@@ -342,9 +343,9 @@ class Limits:
     """
 
     longestString: int = 8_192
-    longestList: int = 64
+    longestList: int = 16
     deepest: int = 8
-    lists: int = 64
+    lists: int = 32
 
     def check(self, items: int, depth: int, lists: int) -> None:
         """

@@ -294,9 +294,14 @@ class Broker(pb.Broker):
 
     def _isForLogin(self, command: Any, items: list[Any]) -> bool:
         """Whether a message is one of those that a login takes."""
-        if self._references:
-            return command == b"message" and len(items) > 3 and items[3] in _TAKE_REFERENCES
-        return command in (b"message", b"version", b"decref")
+        if command == b"message":
+            # Who calls something that was not given would get an error, which is dear to make.
+            return (
+                len(items) > 3
+                and self.localObjectForID(items[2]) is not None
+                and (not self._references or items[3] in _TAKE_REFERENCES)
+            )
+        return not self._references and command in (b"version", b"decref")
 
     def _receivePlain(self, items: list[Any]) -> bool:
         """A message whose values were read. Others are read as Twisted does."""

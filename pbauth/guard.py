@@ -5,7 +5,8 @@ Who may try, and how often: what a server does about those who have not logged i
 a penalty of some seconds, for the network that it came from and for the name that was claimed.
 Penalties add up and decay; above what is free, the network, or the name, has to wait.
 `Strangers` counts the connections that are not logged in yet, refuses new ones where there are too
-many, and drops those that take too long.  Time comes from a clock that is handed in.
+many, and drops those that take too long.  `Guard` puts the two together: where there are many, who
+has to wait does not get in at all.  Time comes from a clock that is handed in.
 """
 
 from __future__ import annotations
@@ -139,6 +140,16 @@ class Throttle:
             wait = max(wait, self._names.wait(name))
         return wait
 
+    def waitOfNetwork(self, network: str) -> float:
+        """
+        Args:
+            network: that somebody comes from.
+
+        Returns:
+            How many seconds they have to wait, whoever they are; 0: not at all.
+        """
+        return self._networks.wait(network)
+
     def failed(self, network: str, name: str) -> None:
         """A login failed."""
         self._networks.add(network, FAILURE)
@@ -207,6 +218,8 @@ class Strangers:
     #: Near the most that there may be, this part of it, some new ones are refused by chance, so
     #: that a flood does not keep out everybody else.
     NEAR = 0.9
+    #: From this part of it on, not everybody should get one of the places that are left.
+    CROWDED = 0.5
 
     def __init__(
         self,
@@ -226,6 +239,11 @@ class Strangers:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the places are getting scarce."""
+        return self._count >= self._most * self.CROWDED
 
     def mayCome(self) -> bool:
         """Say whether one more connection may come."""
@@ -295,6 +313,18 @@ class Guard:
     def __init__(self, policy: Policy, reactor: Any) -> None:
         self.strangers = Strangers(policy.maxUnauthenticated, policy.graceTime, reactor)
         self.throttle = Throttle(reactor.seconds) if policy.throttle else None
+
+    def mayCome(self, network: str) -> bool:
+        """
+        Say whether one more connection may come. Who has to wait can't log in now, and may not
+        take the places of those who can.
+
+        Args:
+            network: that it comes from.
+        """
+        if self.throttle is not None and self.strangers.crowded:
+            return not self.throttle.waitOfNetwork(network) and self.strangers.mayCome()
+        return self.strangers.mayCome()
 
     def wait(self, network: str, name: str) -> float:
         """As `Throttle.wait`."""

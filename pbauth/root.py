@@ -128,7 +128,7 @@ class AuthServerFactory(pb.PBServerFactory):
 
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection; or refuse it, where too many wait to log in."""
-        if not self._authRoot.guard.strangers.mayCome():
+        if not self._authRoot.guard.mayCome(networkOf(addr)):
             _audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)

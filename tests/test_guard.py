@@ -280,3 +280,30 @@ class GuardTests(SynchronousTestCase):
             self.assertEqual(guard.wait("203.0.113.1", "alice"), 0)
             guard.misbehaved("203.0.113.1")
         self.assertGreater(guard.wait("203.0.113.1", "alice"), 0)
+
+    def test_crowded(self) -> None:
+        """Where half of the places are taken, who has to wait does not get one of the others."""
+        clock = Clock()
+        guard = Guard(Policy(maxUnauthenticated=10), clock)
+        for _ in range(3):
+            guard.misbehaved("203.0.113.1")
+        places = []
+        while guard.mayCome("203.0.113.1"):
+            places.append(guard.strangers.came(lambda: None))
+        self.assertEqual(len(places), 5)
+        self.assertTrue(guard.mayCome("203.0.113.2"))
+        # Time heals.
+        for place in places:
+            guard.strangers.left(place)
+        clock.advance(60)
+        for _ in range(6):
+            guard.strangers.came(lambda: None)
+        self.assertTrue(guard.mayCome("203.0.113.1"))
+
+    def test_crowdedWithoutThrottle(self) -> None:
+        """Without the throttle all are alike."""
+        guard = Guard(Policy(maxUnauthenticated=10, throttle=False), Clock())
+        for _ in range(6):
+            guard.misbehaved("203.0.113.1")
+            guard.strangers.came(lambda: None)
+        self.assertTrue(guard.mayCome("203.0.113.1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from pbauth import (
     Unauthorized,
     getObjectAt,
 )
+from pbauth.banana import Limits
 from pbauth.testing import MemoryServer, RecordingService
 from tests.test_trust import TLSTestCase
 from tests.wire import SCRAM, WireTestCase
@@ -213,6 +215,39 @@ class LimitTests(StrangerTestCase):
             self.assertLess(peak, 500_000, what)
 
 
+    def test_mostKept(self) -> None:
+        """
+        What is kept of a message that never ends is not much more than its bytes, also where they
+        are chosen so that the values take more.
+        """
+        limits = Limits()
+        for kind in (b"set", b"list", b"tuple"):
+            numbers = [500 + number for number in range(limits.longestList - 1)]
+            begun = b"\x07\x80" + b"".join(map(banana.encode, [b"message", 1, b"root", b"x", 1]))
+            begun += bytes((limits.longestList, 0x80)) + banana.encode(b"tuple")
+            begun += banana.encode([kind, *numbers]) * min(limits.longestList - 9, limits.lists - 4)
+            begun += banana.encode(b"x" * limits.longestString) * 8
+            self.connect()
+            gc.collect()
+            tracemalloc.start()
+            self.broker.dataReceived(begun[: Policy().maxUnauthenticatedBytes - 100])
+            kept, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            self.assertFalse(self.cutOff)
+            self.assertLess(kept, 2.5 * Policy().maxUnauthenticatedBytes, kind)
+
+    def test_unknownObjects(self) -> None:
+        """A login calls nothing that it was not given."""
+        for target in (1, 99, -1, b"nobody", b""):
+            self.assertCutOff(message(b"x", name=b"respond", target=target))
+        self.connect()
+        self.send(message("alice", SCRAM, b"n,,n=alice,r=nonce"))
+        self.send(message(b"x", name=b"respond", target=1))
+        self.assertFalse(self.cutOff)
+        self.send(message(b"x", name=b"respond", target=2))
+        self.assertTrue(self.cutOff)
+
+
 class AfterLoginTests(WireTestCase):
     """Who has logged in is trusted as PB trusts everybody."""
 
@@ -270,6 +305,33 @@ class RefusedConnectionTests(SynchronousTestCase):
         transport = StringTransport()
         factory.buildProtocol(ELSEWHERE).makeConnection(transport)
         return bool(transport.disconnecting or getattr(transport, "aborting", False))
+
+    def test_oneSource(self) -> None:
+        """
+        Who takes all places, from one address, and never logs in, gets no more than half of them
+        after that; and others find some.
+        """
+        memory = MemoryServer()
+        clock = memory.clock
+        factory = AuthServerFactory(memory.authorizer, Policy(maxUnauthenticated=50), clock)
+        self.assertEqual(self.flood(factory), 50)
+        clock.advance(30)
+        self.assertEqual(self.flood(factory), 25)
+        for number in range(10):
+            address = IPv4Address("TCP", f"198.51.100.{number}", 5000)
+            self.assertIsNotNone(factory.buildProtocol(address))
+
+    def flood(self, factory: AuthServerFactory) -> int:
+        """Take as many places as there are, and give how many that were."""
+        for _ in range(1000):
+            broker: Any = factory.buildProtocol(ELSEWHERE)
+            if broker is not None:
+                transport: Any = StringTransport(peerAddress=ELSEWHERE)
+                transport.abortConnection = partial(
+                    broker.connectionLost, Failure(netError.ConnectionAborted())
+                )
+                broker.makeConnection(transport)
+        return len(factory._authRoot.guard.strangers)
 
     def test_loggedIn(self) -> None:
         """Those who are logged in do not count."""

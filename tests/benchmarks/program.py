@@ -140,13 +140,14 @@ class Stage:
 
     def server(self, module: str, **options: Any) -> Program:
         """Start the server of a peer."""
-        return self._start(module, _SERVER, self.cores[0], options)
+        return self.start(module, _SERVER, self.cores[0], options)
 
     def client(self, module: str, **options: Any) -> Program:
         """Start the client of a peer."""
-        return self._start(module, _CLIENT, self.cores[1], options)
+        return self.start(module, _CLIENT, self.cores[1], options)
 
-    def _start(self, module: str, role: str, core: int | None, options: dict[str, Any]) -> Program:
+    def start(self, module: str, role: str, core: int | None, options: dict[str, Any]) -> Program:
+        """Start a process of any class of a module (see `Program`)."""
         program = Program(module, role, core, self.deadline, options)
         self._programs.append(program)
         self.pids.append(program.pid)
