@@ -63,20 +63,41 @@ def dropConnection(broker: pb.Broker) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
+class _Pinged(pb.Referenceable):
+    """What a peer calls that wants to know whether anybody is there (see `pbauth.pinging`)."""
+
+    def remote_ping(self) -> None:
+        """Be there."""
+
+
+#: The name that it has at each of our brokers. Stock ones say that they have no such object, which
+#: is as good an answer.
+PINGED = b"pbauth"
+_PINGED = _Pinged()
+
+
 @implementer(IHandshakeListener)
 class Broker(pb.Broker):
     """
     A `twisted.spread.pb.Broker`.
+
+    Attributes:
+        silent: how often somebody has looked, in vain, whether something was received.
+        lookout: who looks, see `pbauth.pinging`; it is told when the connection is closed.
 
     Args:
         isClient: this is the end that connected.
         security: which types may come in, a `twisted.spread.jelly.SecurityOptions`.
     """
 
+    # Nobody, before the login.
+    lookout: Any = None
+
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
         # Twisted gives each connection a copy of the words, which we share.
         self.outgoingSymbols = self.outgoingVocabulary
+        self.silent = 0
         self._greeted = Milestone()
         self._secured = Milestone()
         self._closed = Milestone()
@@ -165,6 +186,7 @@ class Broker(pb.Broker):
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
         if self._violation is not None:
             return
+        self.silent = 0
         if self._writesAtOnce and self._outgoing is None:
             self._inOnePiece(self._read, chunk)
         else:
@@ -212,6 +234,13 @@ class Broker(pb.Broker):
                 fault=type(fault).__name__,
             )
             dropConnection(self)
+
+    def localObjectForID(self, luid: Any) -> Any:
+        """Find what the peer calls (see `twisted.spread.pb.Broker`)."""
+        found = self.localObjects.get(luid)
+        if found is not None:
+            return found.object
+        return _PINGED if luid == PINGED else super().localObjectForID(luid)
 
     def _makeReference(self, luid: int) -> pb.RemoteReference:
         reference = pb.RemoteReference(None, self, luid, 1)
@@ -290,6 +319,8 @@ class Broker(pb.Broker):
         self._secured.miss(reason)
         self._greeted.miss(reason)
         self._closed.reach()
+        if self.lookout is not None:
+            self.lookout.forget(self)
 
     @property
     def greeted(self) -> bool:

@@ -38,6 +38,7 @@ from pbauth.legacy import LegacyChallenger, StockChallenger, attachStockClient
 from pbauth.mechanisms import anonymous, ed25519, md5, scram
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.pinging import Watch
 from pbauth.policy import Policy
 from pbauth.reactors import chooseReactor
 from pbauth.sessions import EndReason, Session, SessionReference
@@ -67,11 +68,12 @@ class AuthRoot:
         self.policy = Policy() if policy is None else policy
         self._reactor = reactor
         self._exchanges = Exchanges(authorizer, self.policy)
+        self._watch = Watch(self.policy.pingInterval, reactor)
 
     def rootObject(self, broker: pb.Broker) -> AuthServ:
         """Give a new connection its `AuthServ`. The factory calls it."""
         reactor = chooseReactor(self._reactor)
-        return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges)
+        return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges, self._watch)
 
 
 class AuthServerFactory(pb.PBServerFactory):
@@ -103,6 +105,7 @@ class AuthServ(WireObject):
         policy: limits and switches.
         reactor: provides `IReactorTime`.
         exchanges: begins the exchanges of all connections.
+        watch: notices which clients are gone.
     """
 
     def __init__(
@@ -112,12 +115,14 @@ class AuthServ(WireObject):
         policy: Policy,
         reactor: Any,
         exchanges: Exchanges,
+        watch: Watch,
     ) -> None:
         self.authorizer = authorizer
         self.broker = broker
         self.policy = policy
         self._reactor = reactor
         self._exchanges = exchanges
+        self._watch = watch
         self._facts: Connection | None = None
         self._peer: Any = None
         self._failures = 0
@@ -200,7 +205,9 @@ class AuthServ(WireObject):
             What the client gets.
         """
         if self._grace.active():
+            # The first login on this connection.
             self._grace.cancel()
+            self._watch.add(self.broker)
         _log.info(
             "{identityName!r} logged in by {mechanism} from {peer}",
             identityName=identity.name,

@@ -38,6 +38,7 @@ FLOORS = [
         "banana",
         "milestones",
         "broker",
+        "pinging",
         "legacy",
         "exchanges",
         "root",
