@@ -176,7 +176,9 @@ class MemoryServer:
         """
         transport = reference.broker.transport
         self.pumps = [
-            _CutPump(pump) if transport in (pump.clientIO, pump.serverIO) else pump
+            _CutPump(pump)
+            if transport in (pump.clientIO, pump.serverIO) and not isinstance(pump, _CutPump)
+            else pump
             for pump in self.pumps
         ]
 
@@ -195,17 +197,22 @@ class _CutPump:
     """Carries nothing; each end that closes the connection learns of that, and of nothing else."""
 
     def __init__(self, pump: Any) -> None:
-        self.clientIO = pump.clientIO
-        self.serverIO = pump.serverIO
+        self.clientIO = client = pump.clientIO
+        self.serverIO = server = pump.serverIO
+        # That an end is closed is told to the other one first.
+        self._toTell = [
+            end for end, other in ((client, server), (server, client)) if not other.disconnected
+        ]
 
     def pump(self) -> bool:
-        closed = False
-        for end in (self.clientIO, self.serverIO):
+        closed = [end for end in self._toTell if end.disconnecting]
+        for end in self._toTell:
             end.getOutBuffer()
-            if end.disconnecting and not end.disconnected:
-                closed = end.disconnected = True
-                end.reportDisconnect()
-        return closed
+        for end in closed:
+            self._toTell.remove(end)
+            end.disconnected = True
+            end.reportDisconnect()
+        return bool(closed)
 
 
 @frozen
