@@ -43,6 +43,10 @@ from pbauth.interfaces import IIdentity, IPerspective
 
 _log = Logger()
 
+#: The method by which a client asks whether its session is live; none of a perspective can have
+#: this name. A client that only listens would not learn of the end otherwise.
+STILL_LIVE = "?"
+
 #: Of this many accounts it is remembered at most that their verifier was renewed.
 MOST_RENEWED = 10_000
 
@@ -82,6 +86,8 @@ class SessionReference(pb.Referenceable):
         perspective = self.session.perspective
         if perspective is None or not self.session.live:
             raise Detached()
+        if message == STILL_LIVE:
+            return broker.serialize(None)
         result = perspective.perspectiveMessageReceived(broker, message, args, kw)
         if not isinstance(result, Deferred) or (result.called and not result.paused):
             return result
