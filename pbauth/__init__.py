@@ -50,6 +50,7 @@ from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.perspective import Perspective
 from pbauth.policy import Policy
+from pbauth.reconnecting import BackOff
 from pbauth.root import (
     AuthChallenger,
     AuthRoot,
@@ -69,6 +70,7 @@ __all__ = [
     "AuthServ",
     "AuthServerFactory",
     "Authorizer",
+    "BackOff",
     "Broker",
     "CertificateKey",
     "ClientCertificate",

@@ -47,6 +47,7 @@ FLOORS = [
         "opening",
         "client",
         "connector",
+        "reconnecting",
     ],
     ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
