@@ -29,6 +29,7 @@ from pbauth.errors import (
     KeyNotFound,
     LoginTimeout,
     MechanismNotSupported,
+    NotAttached,
     ProtocolViolation,
     ServerNotTrusted,
     StoreError,
@@ -49,6 +50,7 @@ from pbauth.interfaces import (
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.perspective import Perspective
+from pbauth.perspectiveclient import PerspectiveClient
 from pbauth.policy import Policy
 from pbauth.reconnecting import BackOff
 from pbauth.root import (
@@ -96,8 +98,10 @@ __all__ = [
     "KeyNotFound",
     "LoginTimeout",
     "MechanismNotSupported",
+    "NotAttached",
     "Password",
     "Perspective",
+    "PerspectiveClient",
     "PlainPassword",
     "Policy",
     "PrivateKey",

@@ -48,6 +48,7 @@ FLOORS = [
         "client",
         "connector",
         "reconnecting",
+        "perspectiveclient",
     ],
     ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
     ["", "state", "admin", "echo", "demo", "tap"],
