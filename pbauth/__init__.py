@@ -32,6 +32,7 @@ from pbauth.errors import (
     LoginTimeout,
     MechanismNotSupported,
     NobodyAttached,
+    NotAttached,
     ProtocolViolation,
     ServerNotTrusted,
     StoreError,
@@ -53,7 +54,9 @@ from pbauth.interfaces import (
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.perspective import Perspective
+from pbauth.perspectiveclient import PerspectiveClient
 from pbauth.policy import Policy
+from pbauth.reconnecting import BackOff
 from pbauth.root import (
     AuthChallenger,
     AuthRoot,
@@ -74,6 +77,7 @@ __all__ = [
     "AuthServ",
     "AuthServerFactory",
     "Authorizer",
+    "BackOff",
     "Broker",
     "CertificateKey",
     "ClientCertificate",
@@ -103,8 +107,10 @@ __all__ = [
     "LoginTimeout",
     "MechanismNotSupported",
     "NobodyAttached",
+    "NotAttached",
     "Password",
     "Perspective",
+    "PerspectiveClient",
     "PlainPassword",
     "Policy",
     "PrivateKey",

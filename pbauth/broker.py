@@ -82,6 +82,19 @@ def dropConnection(protocol: Protocol) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
+class _Pinged(pb.Referenceable):
+    """What a peer calls that wants to know whether anybody is there (see `pbauth.pinging`)."""
+
+    def remote_ping(self) -> None:
+        """Be there."""
+
+
+#: The name that it has at each of our brokers. Stock ones say that they have no such object, which
+#: is as good an answer.
+PINGED = b"pbauth"
+_PINGED = _Pinged()
+
+
 @implementer(IHandshakeListener, IWaryBroker, IRevokingBroker)
 class Broker(pb.Broker):
     """
@@ -91,6 +104,10 @@ class Broker(pb.Broker):
     `remoteMessageReceived` is given is for `unserialize` only, and what `serialize` gives is for
     sending only. A subclass that overrides what handles expressions (see `_READING` and
     `_WRITING`) is given expressions, as by Twisted.
+
+    Attributes:
+        silent: how often somebody has looked, in vain, whether something was received.
+        lookout: who looks, see `pbauth.pinging`; it is told when the connection is closed.
 
     Args:
         isClient: this is the end that connected.
@@ -106,10 +123,14 @@ class Broker(pb.Broker):
         cls._readsOwnWay = _keeps(cls, _READING)
         cls._writesOwnWay = _keeps(cls, _WRITING)
 
+    # Nobody, before the login.
+    lookout: Any = None
+
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
         # Twisted gives each connection a copy of the words, which we share.
         self.outgoingSymbols = self.outgoingVocabulary
+        self.silent = 0
         self._greeted = Milestone()
         self._secured = Milestone()
         self._closed = Milestone()
@@ -224,6 +245,7 @@ class Broker(pb.Broker):
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
         if self._violation is not None:
             return
+        self.silent = 0
         if self._writesAtOnce and self._outgoing is None:
             self._inOnePiece(self._read, chunk)
         else:
@@ -280,6 +302,16 @@ class Broker(pb.Broker):
                 reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
                 _audit.dropped(originOf(self), reason, type(fault).__name__)
             dropConnection(self)
+
+    def localObjectForID(self, luid: Any) -> Any:
+        """Find what the peer calls (see `twisted.spread.pb.Broker`)."""
+        found = self.localObjects.get(luid)
+        if found is not None:
+            return found.object
+        # Nobody is asked before the login.
+        if luid == PINGED and self._allowance is None:
+            return _PINGED
+        return super().localObjectForID(luid)
 
     def _makeReference(self, luid: int) -> pb.RemoteReference:
         reference = pb.RemoteReference(None, self, luid, 1)
@@ -447,6 +479,8 @@ class Broker(pb.Broker):
         self._secured.miss(reason)
         self._greeted.miss(reason)
         self._closed.reach()
+        if self.lookout is not None:
+            self.lookout.forget(self)
 
     @property
     def greeted(self) -> bool:

@@ -93,7 +93,7 @@ def connect(
     theReactor = chooseReactor(reactor)
 
     async def run() -> Any:
-        request = _Request(username, password, serviceName, perspectiveName, client)
+        request = Request(username, password, serviceName, perspectiveName, client)
         target = Target(host, port, insecure, trust, request.credentials.clientCertificate)
         root = await openRoot(theReactor, target)
         return await using(root, request.attach(root))
@@ -158,7 +158,7 @@ def logIn(
     """
 
     async def run() -> Any:
-        request = _Request(username, password, service, perspectiveName, client)
+        request = Request(username, password, service, perspectiveName, client)
         return await request.attach(authServRef)
 
     return Deferred.fromCoroutine(run())
@@ -215,8 +215,25 @@ def changePassword(identityRef: Any, newPassword: str) -> Deferred[None]:
     return Deferred.fromCoroutine(run())
 
 
-class _Request:
-    """Who wants to be attached to what; checked before anything is opened."""
+class Request:
+    """
+    Who wants to be attached to what; checked before anything is opened.
+
+    Attributes:
+        credentials: what proves it.
+
+    Args:
+        username: as for `connect`, and so are the others.
+        password: a `str`, or credentials.
+        serviceName: the service.
+        perspectiveName: the perspective of it.
+        client: the client object.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        InvalidName: a name breaks the rule.
+        InvalidPassword: that can't be a password.
+    """
 
     def __init__(
         self,
@@ -237,6 +254,15 @@ class _Request:
         self._client = client
 
     async def attach(self, root: Any) -> Any:
+        """
+        Log in and attach.
+
+        Args:
+            root: a reference to an `AuthServ`.
+
+        Returns:
+            The perspective.
+        """
         _, perspective = await prove(
             root,
             self._username,

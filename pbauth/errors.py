@@ -8,7 +8,8 @@ There are three kinds, and any other exception that comes out of pbauth is a bug
   and no others.  Of what comes from the wire only those attributes are read, each is checked for
   its type, and one that fails the check is replaced by its default.  The text is always made
   here, never taken from the peer.
-- `LoginTimeout` and the `ValueError` subclasses are raised to the caller, on the caller's side.
+- `LoginTimeout`, `NotAttached` and the `ValueError` subclasses are raised to the caller, on the
+  caller's side.
 - `ExchangeRefused` never leaves the package: it carries, from a mechanism to the wire, the real
   reason why a login failed, for the operator's log only.
 """
@@ -225,6 +226,13 @@ class LoginTimeout(netError.TimeoutError, defer.TimeoutError, builtins.TimeoutEr
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class NotAttached(pb.DeadReferenceError):
+    """
+    A `PerspectiveClient` has no perspective to call, and will not wait for one: it was stopped, or
+    calls are not to wait, or too many wait already.  The call was not sent.
+    """
 
 
 class InvalidName(ValueError):

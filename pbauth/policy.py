@@ -15,6 +15,11 @@ def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be a number over 0, not {value!r}.")
 
 
+def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and value != 0:
+        _positive(instance, attribute, value)
+
+
 def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str | None) -> None:
     if value is not None:
         checkName(value, attribute.name)
@@ -62,6 +67,9 @@ class Policy:
         maxUnauthenticated: connections not yet logged in, in all; above it new ones are refused.
         throttle: slow down whoever fails often, by source address and by name; see
             `pbauth.guard`.
+        pingInterval: seconds within which a client that has logged in and is silent is asked
+            whether it is still there; if it says nothing for as long again, it is dropped. 0 or
+            `None`: it is never asked.
     """
 
     mechanisms: tuple[str, ...] = field(
@@ -77,3 +85,4 @@ class Policy:
     maxUnauthenticatedBytes: int = field(default=65536, validator=_positive)
     maxUnauthenticated: int = field(default=1000, validator=_positive)
     throttle: bool = True
+    pingInterval: float | None = field(default=30, validator=_secondsOrNone)

@@ -42,6 +42,7 @@ from pbauth.legacy import LegacyChallenger, StockChallenger, attachStockClient
 from pbauth.mechanisms import anonymous, ed25519, md5, scram
 from pbauth.mechanisms.connection import Connection
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.pinging import Watch
 from pbauth.policy import Policy
 from pbauth.reactors import chooseReactor
 from pbauth.sessions import EndReason, Session, SessionReference
@@ -78,6 +79,7 @@ class AuthRoot:
         self._reactor = reactor
         self._guard = guard
         self._exchanges = Exchanges(authorizer, self.policy)
+        self._watch = Watch(self.policy.pingInterval, reactor)
 
     @property
     def guard(self) -> Guard:
@@ -89,7 +91,10 @@ class AuthRoot:
     def rootObject(self, broker: pb.Broker) -> AuthServ:
         """Give a new connection its `AuthServ`. The factory calls it."""
         reactor = chooseReactor(self._reactor)
-        return AuthServ(self.authorizer, broker, self.policy, reactor, self._exchanges, self.guard)
+        return AuthServ(
+            *(self.authorizer, broker, self.policy, reactor),
+            *(self._exchanges, self.guard, self._watch),
+        )
 
 
 class _Refusal(Protocol):
@@ -147,6 +152,7 @@ class AuthServ(WireObject):
         reactor: provides `IReactorTime`.
         exchanges: begins the exchanges of all connections.
         guard: what is known of those who have not logged in.
+        watch: notices which clients are gone.
     """
 
     def __init__(
@@ -157,12 +163,14 @@ class AuthServ(WireObject):
         reactor: Any,
         exchanges: Exchanges,
         guard: Guard,
+        watch: Watch,
     ) -> None:
         self.authorizer = authorizer
         self.broker = broker
         self.policy = policy
         self._reactor = reactor
         self._exchanges = exchanges
+        self._watch = watch
         self._facts: Connection | None = None
         self._network = ""
         self._failures = 0
@@ -255,7 +263,9 @@ class AuthServ(WireObject):
             What the client gets.
         """
         if not self._stranger.gone:
+            # The first login on this connection.
             self._guard.strangers.left(self._stranger)
+            self._watch.add(self.broker)
             if IWaryBroker.providedBy(self.broker):
                 self.broker.loggedIn()
         self._guard.succeeded(self._network, identity.name)

@@ -45,6 +45,10 @@ from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
 _log = Logger()
 _audit = Audit()
 
+#: The method by which a client asks whether its session is live; none of a perspective can have
+#: this name. A client that only listens would not learn of the end otherwise.
+STILL_LIVE = "?"
+
 #: Of this many accounts it is remembered at most that their verifier was renewed.
 MOST_RENEWED = 10_000
 
@@ -89,6 +93,8 @@ class SessionReference(pb.Referenceable):
         perspective = self.session.perspective
         if perspective is None or not self.session.live:
             raise Detached()
+        if message == STILL_LIVE:
+            return broker.serialize(None)
         if self._giving is None:
             revokes = IRevokingBroker.providedBy(broker)
             self._giving = broker.givingFor(self.session) if revokes else broker

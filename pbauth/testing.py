@@ -21,7 +21,7 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.spread import pb
@@ -51,6 +51,8 @@ class MemoryServer:
         authorizer: by default a `DefaultAuthorizer` with `Hashing.CHEAPEST`.
         clock: the time of both ends, a `twisted.internet.task.Clock`.
         pumps: one `twisted.test.iosim.IOPump` for each connection that was made.
+        refusal: an exception that new connections fail with, such as a
+            `twisted.internet.error.ConnectionRefusedError`; `None`: none does.
 
     Args:
         authorizer: an authorizer of your own.
@@ -72,6 +74,7 @@ class MemoryServer:
         self.authorizer: Any = authorizer
         self.clock = Clock()
         self.pumps: list[Any] = []
+        self.refusal: BaseException | None = None
         self._factory = factory or AuthServerFactory(authorizer, policy, self.clock)
         self._peer = peer
 
@@ -124,8 +127,10 @@ class MemoryServer:
             protocolFactory: of the client.
 
         Returns:
-            Fires with the client's protocol.
+            Fires with the client's protocol; fails with `refusal` if there is one.
         """
+        if self.refusal is not None:
+            return fail(self.refusal)
         client = protocolFactory.buildProtocol(_SERVER)
         server = self._factory.buildProtocol(self._peer)
         pump = iosim.connect(
@@ -145,6 +150,38 @@ class MemoryServer:
             self.clock.advance(0)
             moved = sum(bool(pump.pump()) for pump in self.pumps) > 0
 
+    def advance(self, seconds: float) -> None:
+        """
+        Let time pass; what is due meanwhile happens in its time, and all that is sent is carried.
+
+        Args:
+            seconds: how long.
+        """
+        self.flush()
+        end = self.clock.seconds() + seconds
+        while True:
+            due = [call.getTime() for call in self.clock.getDelayedCalls()]
+            next_ = min([*due, end])
+            self.clock.advance(max(0, next_ - self.clock.seconds()))
+            self.flush()
+            if next_ == end:
+                return
+
+    def cut(self, reference: Any) -> None:
+        """
+        Cut the cable of a connection: nothing is carried any more, and neither end is told.
+
+        Args:
+            reference: anything remote that either end got over it.
+        """
+        transport = reference.broker.transport
+        self.pumps = [
+            _CutPump(pump)
+            if transport in (pump.clientIO, pump.serverIO) and not isinstance(pump, _CutPump)
+            else pump
+            for pump in self.pumps
+        ]
+
     def disconnect(self, reference: Any) -> None:
         """
         Cut a connection.
@@ -154,6 +191,28 @@ class MemoryServer:
         """
         reference.broker.transport.loseConnection()
         self.flush()
+
+
+class _CutPump:
+    """Carries nothing; each end that closes the connection learns of that, and of nothing else."""
+
+    def __init__(self, pump: Any) -> None:
+        self.clientIO = client = pump.clientIO
+        self.serverIO = server = pump.serverIO
+        # That an end is closed is told to the other one first.
+        self._toTell = [
+            end for end, other in ((client, server), (server, client)) if not other.disconnected
+        ]
+
+    def pump(self) -> bool:
+        closed = [end for end in self._toTell if end.disconnecting]
+        for end in self._toTell:
+            end.getOutBuffer()
+        for end in closed:
+            self._toTell.remove(end)
+            end.disconnected = True
+            end.reportDisconnect()
+        return bool(closed)
 
 
 @frozen

@@ -316,6 +316,12 @@ class EventTests(AuditTestCase):
             ],
         )
 
+    def test_silent(self) -> None:
+        """A client that is gone without a word, once."""
+        self.memory.cut(self.successResultOf(self.login()))
+        self.memory.advance(300)
+        self.assertEqual(self.only("connection.dropped")["reason"], DropReason.SILENT.value)
+
     def test_password(self) -> None:
         """A new password, and a better verifier of the same one."""
         self.memory.authorizer.hashing = Hashing(iterations=5000)

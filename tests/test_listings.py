@@ -55,6 +55,28 @@ class ListingTests(ListingTestCase):
         )
         await server.waitFor(r"I am perspective1\. perspective_foo\(21\) called on")
 
+    async def test_staying(self) -> None:
+        """It goes on after its server was killed and started again; it ends if it is refused."""
+        server, port = await self.serve("pb5server.py", "0")
+        client = self.start("stayingclient.py", port)
+        await client.waitFor("attached\nthe answer is 2\n")
+        server.kill()
+        await client.waitFor("detached\n")
+        server, _ = await self.serve("pb5server.py", port)
+        await client.waitFor(r"detached\n(nobody knows.*\n)?attached\nthe answer is \d+\n")
+        self.assertNotIn("refused", client.output)
+        server.kill()
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        text = (LISTINGS / "pb5server.py").read_text()
+        Path(folder, "otherserver.py").write_text(text.replace("pass1", "another"))
+        await server.whenEnded()
+        other = Program("otherserver.py", port, directory=folder)
+        self.addCleanup(other.stop)
+        await client.whenEnded()
+        self.assertIn("no longer let in: Login refused", client.output)
+        self.assertEqual(client.exitCode, 0)
+
     async def test_pb6(self) -> None:
         """Two users get a perspective each, and the server sees them come and go."""
         server, port = await self.serve("pb6server.py", "0")

@@ -27,6 +27,7 @@ class PolicyTests(SynchronousTestCase):
                 "maxUnauthenticatedBytes": 65536,
                 "maxUnauthenticated": 1000,
                 "throttle": True,
+                "pingInterval": 30,
             },
         )
 
@@ -42,11 +43,15 @@ class PolicyTests(SynchronousTestCase):
             {"maxAttempts": -1},
             {"maxUnauthenticated": "many"},
             {"maxUnauthenticatedBytes": True},
+            {"pingInterval": -1},
+            {"pingInterval": True},
             {"guest": ""},
             {"mechanisms": ["SCRAM-SHA-1"]},
         ]:
             with self.assertRaises(ValueError):
                 Policy(**options)
+        for off in (0, None):
+            self.assertEqual(Policy(pingInterval=off).pingInterval, off)
         with self.assertRaises(TypeError):
             Policy(defaultService=b"game")
         with self.assertRaises(TypeError):

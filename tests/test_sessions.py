@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.spread import pb
 
 from pbauth import Detached, EndReason, KeyNotFound, Password
+from pbauth.sessions import STILL_LIVE
 from pbauth.testing import RecordingPerspective
 from tests.wire import WireTestCase
 
@@ -167,6 +168,21 @@ class RevocationTests(WireTestCase):
         self.memory.flush()
         self.failureResultOf(login, Detached)
         self.assertEqual(self.game.events, [])
+
+    def test_stillLive(self) -> None:
+        """A client may ask whether its session is live; the perspective sees nothing of that."""
+
+        class Nosy(RecordingPerspective):
+            def perspectiveMessageReceived(self, broker: Any, message: Any, *more: Any) -> Any:
+                self.service.seen = message
+                return super().perspectiveMessageReceived(broker, message, *more)
+
+        self.game.perspectiveClass = Nosy
+        own = self.successResultOf(self.login())
+        self.assertIsNone(self.answer(own, STILL_LIVE))
+        self.assertFalse(hasattr(self.game, "seen"))
+        self.alice.removeKey("game", "alice")
+        self.assertIsInstance(self.refusal(own, STILL_LIVE), Detached)
 
     def test_callsUnderWay(self) -> None:
         """A call that has not answered yet when the session ends fails with `Detached`."""
