@@ -422,6 +422,7 @@ class Broker(pb.Broker):
         try:
             result = self.unserialize(netResult)
         except Exception:
+            # Whatever the classes of the application raise: who waits is told.
             waiting.errback(Failure())
         else:
             waiting.callback(result)
@@ -459,6 +460,7 @@ class Broker(pb.Broker):
         try:
             super()._sendError(fail, requestID)
         except Exception:
+            # Whatever becomes of the state of an error of the application.
             _log.failure("An error can't be sent; the peer is told its name")
             name = qual(type(fail.value if isinstance(fail, Failure) else fail))
             error = pb.Error(f"{name}, an error that can't be sent")

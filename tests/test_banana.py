@@ -511,26 +511,26 @@ class ReadingTests(SynchronousTestCase):
             if takes:
                 self.assertEqual([type(item) for item in got], [type(item) for item in whole])
 
-    @examples(200)
+    @examples(150)
     @given(STREAMS, SIZES)
     def test_streams(self, data: bytes, sizes: list[int]) -> None:
         """Any stream, in any chunks."""
         self.assertReadsAlike(data, sizes)
 
-    @examples(200)
+    @examples(150)
     @given(mutated(), SIZES)
     def test_mutated(self, data: bytes, sizes: list[int]) -> None:
         """Any stream that came to harm."""
         self.assertReadsAlike(data, sizes)
 
-    @examples(200)
+    @examples(150)
     @given(st.lists(st.binary(min_size=1, max_size=30), max_size=4))
     def test_anyBytes(self, chunks: list[bytes]) -> None:
         """Any bytes."""
         data = b"".join(chunks)
         self.assertReadsAlike(data, [len(chunk) for chunk in chunks] or [1])
 
-    @examples(80)
+    @examples(60)
     @given(st.lists(st.lists(VALUES, max_size=3), max_size=4), SIZES)
     def test_readAsPlain(self, messages: list[list[Any]], sizes: list[int]) -> None:
         """What was written as plain is read as plain, and is what it was."""
@@ -548,7 +548,7 @@ class ReadingTests(SynchronousTestCase):
             [frozen(Plain([b"message", 1, *values])) for values in messages],
         )
 
-    @examples(80)
+    @examples(60)
     @given(mutated(), SIZES)
     def test_withoutWords(self, data: bytes, sizes: list[int]) -> None:
         """Where no dialect with words was agreed on."""
