@@ -214,7 +214,6 @@ class LimitTests(StrangerTestCase):
             self.assertTrue(self.cutOff, what)
             self.assertLess(peak, 500_000, what)
 
-
     def test_mostKept(self) -> None:
         """
         What is kept of a message that never ends is not much more than its bytes, also where they
