@@ -149,7 +149,17 @@ def _words() -> list[bytes]:
         *(b"SCRAM-SHA-256", b"ED25519", b"PB-MD5", b"ANONYMOUS", b"alice", b"guest", b"game"),
         *(b"version", b"decref", b"answer", b"error", b"pb", b"tuple", b"dictionary", b"unicode"),
         *(b"None", b"remote", b"local", b"list", b"set", b"boolean", b"true", b"reference"),
-        *(b"dereference", b"class", b"module", b"instance", b"persistent", b"copy", b"cached"),
+        *(
+            b"dereference",
+            b"bad",
+            b"none",
+            b"class",
+            b"module",
+            b"instance",
+            b"persistent",
+            b"copy",
+            b"cached",
+        ),
     ]
     tokens = [bytes((number, token)) for number in (0, 1, 2, 127) for token in range(0x80, 0x89)]
     spoken = [banana.encode(word) for word in said]

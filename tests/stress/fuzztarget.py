@@ -5,9 +5,9 @@ An input is one byte that chooses the policy, one that says how many cuts there 
 the bytes of the stream.  A cut is the length of a chunk; 0 lets time pass instead.  Randomness is
 the same each time, so that what was recorded of a real login is a login again.
 
-Whatever the bytes are: nothing may be raised, no error logged, and nothing left when the connection
-is closed.  What comes after a login is not the point here, and what an application's methods raise
-then is logged by right.
+Whatever the bytes are: nothing may be raised, no error logged, no object made of a registered
+class, and nothing left when the connection is closed.  What comes after a login is not the point
+here, and what an application's methods raise then is logged by right.
 """
 
 from __future__ import annotations
@@ -82,6 +82,19 @@ class _Watched(Broker):
         super().dataReceived(chunk)
 
 
+class Unwanted(pb.Copyable, pb.RemoteCopy):
+    """What this process would make of what a stranger sends, if it were told to."""
+
+    made = 0
+
+    def setCopyableState(self, state: Any) -> None:
+        Unwanted.made += 1
+
+
+# A name that is soon found.
+pb.setUnjellyableForClass("bad", Unwanted)
+
+
 class Target:
     """
     Attributes:
@@ -143,6 +156,7 @@ class Target:
             else:
                 clock.advance(_PAUSE)
         entered: bool = broker.entered
+        Unwanted.made *= not entered
         self.counts["logins"] += entered
         self.counts["cutOff"] += transport.aborted
         self.counts["answered"] += transport.io.tell() > greeting
@@ -151,6 +165,7 @@ class Target:
         clock.advance(0)
         errors, self._errors = self._errors, []
         assert entered or not errors, f"logged: {errors[0]}"
+        assert entered or not Unwanted.made, "an object was made of what came"
         assert not clock.getDelayedCalls(), "a timer is left"
         assert not len(factory._authRoot.guard.strangers), "a stranger is left"
         assert not len(self.authorizer.sessions), "a session is left"
