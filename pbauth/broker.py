@@ -103,7 +103,7 @@ class Broker(pb.Broker):
     Messages of plain values are never expressions in between. A program may notice: what
     `remoteMessageReceived` is given is for `unserialize` only, and what `serialize` gives is for
     sending only. A subclass that overrides what handles expressions (see `_READING` and
-    `_WRITING`) is given expressions, as by Twisted.
+    `_WRITING`) is given expressions, as by Twisted; but not by a peer that has not logged in.
 
     Attributes:
         silent: how often somebody has looked, in vain, whether something was received.
@@ -201,6 +201,7 @@ class Broker(pb.Broker):
     def loggedIn(self) -> None:
         """The peer has logged in (see `IWaryBroker`)."""
         self._allowance = self._reader.limits = None
+        self._reader.readsPlain = self._plain and bool(self._words)
 
     @property
     def brokeProtocol(self) -> bool:
@@ -213,6 +214,9 @@ class Broker(pb.Broker):
         self._reader.limit = limit
 
     def _selectDialect(self, dialect: bytes) -> None:
+        # Strangers are read by our own reader alone, in any dialect: it makes nothing but plain
+        # values.
+        self._reader.readsPlain = self._allowance is not None
         if dialect == b"pb":
             self._words = WORDS
             if not self._awaitsGreeting:
@@ -221,7 +225,7 @@ class Broker(pb.Broker):
 
     def _readPlain(self) -> None:
         self._reader.words = self.incomingVocabulary
-        self._reader.readsPlain = self._plain
+        self._reader.readsPlain = self._plain or self._allowance is not None
 
     def sendEncoded(self, obj: Any) -> None:
         """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""

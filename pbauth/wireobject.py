@@ -33,6 +33,8 @@ class WireObject(pb.Referenceable):
         try:
             arguments = broker.unserialize(args)
             keywords = broker.unserialize(kw)
+            if not isinstance(arguments, (tuple, list)) or not isinstance(keywords, dict):
+                raise TypeError("These are no arguments at all.")
             if keywords:
                 keywords = {
                     key.decode("utf-8") if isinstance(key, bytes) else key: value

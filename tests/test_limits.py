@@ -26,6 +26,7 @@ from pbauth import (
     getObjectAt,
 )
 from pbauth.banana import Limits
+from pbauth.broker import Broker
 from pbauth.testing import MemoryServer, RecordingService
 from tests.test_trust import TLSTestCase
 from tests.wire import SCRAM, WireTestCase
@@ -53,15 +54,20 @@ def message(*arguments: Any, name: bytes = b"username", target: Any = b"root") -
 class StrangerTestCase(SynchronousTestCase):
     """A server, and bytes that a stranger sends to it."""
 
+    #: The dialect of banana, and the class of the server's brokers.
+    dialect = b"pb"
+    protocol: Any = Broker
+
     def connect(self, policy: Policy | None = None) -> Any:
         """Connect; the protocol is agreed on."""
         self.memory = MemoryServer(policy=policy)
         self.memory.addUser("alice", "secret", ("game", "alice"))
         factory = AuthServerFactory(self.memory.authorizer, policy, self.memory.clock)
+        factory.protocol = self.protocol
         self.broker: Any = factory.buildProtocol(ELSEWHERE)
         self.transport = StringTransport(peerAddress=ELSEWHERE)
         self.broker.makeConnection(self.transport)
-        self.send(b"pb")
+        self.send(self.dialect)
         self.send([b"version", 6])
         self.assertFalse(self.cutOff)
         return factory
@@ -135,6 +141,29 @@ class LimitTests(StrangerTestCase):
             )
         self.assertEqual(Unwanted.made, before)
 
+    def test_noArguments(self) -> None:
+        """What is sent in place of arguments is refused, with no traceback in the log."""
+        for arguments, keywords in [
+            ([b"tuple"], b""),
+            ([b"tuple"], 0),
+            ([b"tuple"], [b"list"]),
+            ([b"tuple"], [b"tuple"]),
+            (b"", [b"dictionary"]),
+            (0, [b"dictionary"]),
+            ([b"dictionary"], [b"dictionary"]),
+            ([b"set"], [b"dictionary"]),
+            (b"", b""),
+            (b"x", 0),
+            (0, 0.0),
+        ]:
+            for name in (b"mechanisms", b"loginAnonymous", b"username"):
+                self.connect()
+                self.transport.clear()
+                self.send([b"message", 1, b"root", name, 1, arguments, keywords])
+                refused = b"ProtocolViolation" in self.transport.value()
+                self.assertTrue(self.cutOff or refused, (name, arguments, keywords))
+                self.assertEqual(self.flushLoggedErrors(), [], (name, arguments, keywords))
+
     def test_references(self) -> None:
         """A reference to an object of the client's is taken where a login has one, only."""
         reference = [b"remote", 5]
@@ -181,18 +210,6 @@ class LimitTests(StrangerTestCase):
         for _ in range(2000):
             self.broker.dataReceived(b"x")
         self.assertTrue(self.cutOff)
-
-    @settings(max_examples=150, deadline=None)
-    @given(
-        st.lists(st.binary(max_size=300) | st.sampled_from([b"\x07\x80", b"\x02\x80"]), max_size=8)
-    )
-    def test_anyBytes(self, chunks: list[bytes]) -> None:
-        """Whatever bytes come, nothing is raised."""
-        if hasattr(self, "broker") and not self.broker.disconnected:
-            self.broker.connectionLost(Failure(netError.ConnectionDone()))
-        self.connect()
-        for chunk in chunks:
-            self.broker.dataReceived(chunk)
 
     def test_memory(self) -> None:
         """Whatever a stranger sends to fill the memory, little of it is kept."""
@@ -245,6 +262,41 @@ class LimitTests(StrangerTestCase):
         self.assertFalse(self.cutOff)
         self.send(message(b"x", name=b"respond", target=2))
         self.assertTrue(self.cutOff)
+
+
+class AnyBytesTests(StrangerTestCase):
+    """Bytes by chance; see also ``python -m tests.stress fuzz``."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(st.binary(max_size=300) | st.sampled_from([b"\x07\x80", b"\x02\x80"]), max_size=8)
+    )
+    def test_anyBytes(self, chunks: list[bytes]) -> None:
+        """Whatever bytes come, nothing is raised."""
+        if hasattr(self, "broker") and not self.broker.disconnected:
+            self.broker.connectionLost(Failure(netError.ConnectionDone()))
+        self.connect()
+        for chunk in chunks:
+            self.broker.dataReceived(chunk)
+
+
+class OtherDialectTests(LimitTests):
+    """The same, in the dialect without words."""
+
+    dialect = b"none"
+
+
+class Spying(Broker):
+    """A broker that wants to see each expression."""
+
+    def expressionReceived(self, obj: Any) -> None:
+        super().expressionReceived(obj)
+
+
+class SubclassTests(LimitTests):
+    """The same, by a broker that is otherwise given expressions, as by Twisted."""
+
+    protocol = Spying
 
 
 class AfterLoginTests(WireTestCase):

@@ -68,7 +68,7 @@ POURED: dict[str, tuple[bytes, bytes]] = {
     # What stock PB keeps until its memory is full.
     "endless list": (GREETING + _list(640 * 1024), _string(b"x" * 600_000)),
     "endless list, before the greeting": (_list(640 * 1024), _string(b"x" * 600_000)),
-    "endless list of small strings": (GREETING + _list(60), _string(b"x" * 64)),
+    "endless list of small strings": (GREETING + _list(16), _string(b"x" * 64)),
     "endless prefix": (GREETING, b"\x01" * 4096),
     "endless string": (GREETING + head(640 * 1024 - 1, b"\x82"), b"x" * 65_536),
     "deep nesting": (GREETING, b"\x01\x80" * 32_768),
@@ -79,7 +79,7 @@ POURED: dict[str, tuple[bytes, bytes]] = {
     "huge integers": (GREETING, (b"\x7f" * 64 + b"\x85") * 1024),
     "huge integers in a call": (
         GREETING,
-        call(1, b"root", b"username", "alice", 2**447, [2**447] * 30) * 20,
+        call(1, b"root", b"username", "alice", 2**447, [2**447] * 14) * 20,
     ),
     "decref of unknown ids": (GREETING, b"".join(banana.encode([b"decref", n]) for n in range(99))),
     "decref of the root": (GREETING, banana.encode([b"decref", b"root"])),
@@ -171,7 +171,7 @@ class Attacker:
         """A byte, a pause, another byte: never so long a silence that it could be noticed."""
 
         def bytes_() -> Iterator[bytes]:
-            yield GREETING + _list(60) + head(8000, b"\x82")
+            yield GREETING + _list(Limits().longestList) + head(8000, b"\x82")
             while True:
                 yield b"x"
 
