@@ -162,7 +162,9 @@ class Broker(pb.Broker):
         """The connection is made."""
         # By TLS the transport itself puts small writes together.
         self._writesAtOnce = isinstance(transport, Connection) and not transport.TLS
-        if getattr(transport, "addressFamily", None) in (AF_INET, AF_INET6):
+        # Twisted tells the family of a client's socket only.
+        connected = getattr(transport, "socket", None)
+        if getattr(connected, "family", None) in (AF_INET, AF_INET6):
             # Messages go out whole, so there is nothing to gain by waiting for more.
             transport.setTcpNoDelay(True)
         super().makeConnection(transport)

@@ -382,6 +382,18 @@ class OverTCPTests(TestCase):
         """Log in as alice."""
         return connect("127.0.0.1", port, "alice", "secret", "game", **options)
 
+    async def test_noDelay(self) -> None:
+        """Neither end lets a small message wait for the acknowledgement of the one before."""
+        port, game = self.serve()
+        perspective = await self.attempt(port)
+        (session,) = game.authorizer.sessions
+        for broker in (perspective.broker, session.broker):
+            self.assertTrue(broker.transport.getTcpNoDelay())
+        perspective.broker.transport.loseConnection()
+        await perspective.broker.whenClosed()
+        while not game.kinds().count("detached"):
+            await self.turn()
+
     async def test_allForms(self) -> None:
         """Host and port, an endpoint string and an endpoint all work; derivation in a thread."""
         from twisted.internet import reactor
