@@ -12,7 +12,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 
 #: Seconds after which what does not happen has failed.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 PBAUTH = ("-m", "pbauth")
 TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "pbauth")

@@ -41,7 +41,7 @@ class Plan:
 
 
 FULL = Plan()
-SHORT = Plan(clients=5, pingInterval=0.5, messages=20, times=1)
+SHORT = Plan(clients=5, pingInterval=1, messages=20, times=1)
 
 
 def limited(plan: Plan, seconds: float | None, clients: int | None) -> Plan:
