@@ -18,18 +18,22 @@ FAMILY = "twisted"
 class _End(protocol.Protocol):
     """One end of one connection."""
 
-    def __init__(self, cable: Cable) -> None:
+    def __init__(self, cable: Cable, other: _End | None = None) -> None:
         self._cable = cable
         self._waiting: list[bytes] | None = []
-        self.other: _End | None = None
+        self._other = other
         self.cut = False
 
     def connectionMade(self) -> None:
         self._cable.ends.append(self)
+        if self._other is not None:
+            # The far end, which is made last.
+            self.join(self._other)
+            self._other.join(self)
 
     def join(self, other: _End) -> None:
-        """The other end is there."""
-        self.other = other
+        """Both ends are connected: pass on what was sent so far."""
+        self._other = other
         waiting, self._waiting = self._waiting, None
         for data in waiting or ():
             self.dataReceived(data)
@@ -39,16 +43,20 @@ class _End(protocol.Protocol):
             # Lost on the way. The kernel has acknowledged it, as the far side of a broken link
             # would not; what is on top of TCP has to notice by itself all the more.
             return
-        if self.other is None:
-            assert self._waiting is not None
+        if self._waiting is not None:
             self._waiting.append(data)
-        elif self.other.transport is not None:
-            self.other.transport.write(data)
+        elif self._other is not None and self._other.transport is not None:
+            self._other.transport.write(data)
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         self._cable.ends.remove(self)
-        if self.other is not None and not self.cut and self.other.transport is not None:
-            self.other.transport.loseConnection()
+        if not self.cut:
+            self.hangUp(self._other)
+
+    def hangUp(self, end: _End | None) -> None:
+        """Close the connection of an end."""
+        if end is not None and end.transport is not None:
+            end.transport.loseConnection()
 
 
 class Cable:
@@ -76,19 +84,15 @@ class Cable:
         from twisted.internet import reactor
 
         reactor: Any
-        near, far = _End(self), _End(self)
+        near = _End(self)
         near.cut = self._broken
         if not self._broken:
             factory = protocol.ClientFactory()
             factory.noisy = False
-
-            def joined(address: Any) -> _End:
-                near.join(far)
-                far.join(near)
-                return far
-
-            factory.buildProtocol = joined  # type: ignore[method-assign, assignment]
-            factory.clientConnectionFailed = lambda connector, reason: near.hangUp()  # type: ignore
+            factory.buildProtocol = lambda address: _End(self, near)  # type: ignore
+            factory.clientConnectionFailed = (  # type: ignore[method-assign, assignment]
+                lambda connector, reason: near.hangUp(near)
+            )
             reactor.connectTCP(HOST, self._port, factory)
         return near
 
