@@ -19,13 +19,11 @@ as well, where it can be: it is all there is under a broker that is not ours.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
-from pbauth.audit import Audit, DropReason, originOf
 from pbauth.broker import PINGED, Broker, dropConnection
 from pbauth.reactors import chooseReactor
-
-_audit = Audit()
 
 #: Into so many parts, looked at one after the other, the connections are divided.
 _PARTS = 32
@@ -55,11 +53,18 @@ class Watch:
         interval: seconds within which a silent peer is asked, and seconds that it then has to say
             something; 0 or `None`: nothing is done.
         reactor: provides `IReactorTime`; the global one by default.
+        dropping: is given the broker of a connection that is about to be dropped.
     """
 
-    def __init__(self, interval: float | None, reactor: Any = None) -> None:
+    def __init__(
+        self,
+        interval: float | None,
+        reactor: Any = None,
+        dropping: Callable[[Broker], None] | None = None,
+    ) -> None:
         self._interval = interval or 0
         self._reactor = reactor
+        self._dropping = dropping
         # Time is counted in steps. A part is looked at when the number of the step is its own,
         # modulo their number: each half of an interval.
         self._step = self._interval / 2 / _PARTS
@@ -147,7 +152,8 @@ class Watch:
         if silent == 1:
             _ask(broker)
         elif silent >= 3:
-            _audit.dropped(originOf(broker), DropReason.SILENT)
+            if self._dropping is not None:
+                self._dropping(broker)
             dropConnection(broker)
 
 

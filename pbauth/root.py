@@ -79,7 +79,11 @@ class AuthRoot:
         self._reactor = reactor
         self._guard = guard
         self._exchanges = Exchanges(authorizer, self.policy)
-        self._watch = Watch(self.policy.pingInterval, reactor)
+        self._watch = Watch(
+            self.policy.pingInterval,
+            reactor,
+            lambda broker: _audit.dropped(originOf(broker), DropReason.SILENT),
+        )
 
     @property
     def guard(self) -> Guard:

@@ -150,7 +150,8 @@ class ReadmeTests(SynchronousTestCase):
         """The two commands that set up and run the demonstration and the tests."""
         for command in (
             "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/pbauth demo",
-            "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/trial -j2 tests",
+            "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && "
+            ".venv/bin/trial -j2 tests",
         ):
             self.assertIn(command, self.blocks)
 
