@@ -41,6 +41,7 @@ from pbauth.errors import (
 )
 from pbauth.hashing import Hashing
 from pbauth.identity import Identity
+from pbauth.identitywrapper import IdentityWrapper
 from pbauth.interfaces import (
     IAuthorizer,
     IClients,
@@ -62,7 +63,6 @@ from pbauth.root import (
     AuthRoot,
     AuthServ,
     AuthServerFactory,
-    IdentityWrapper,
 )
 from pbauth.service import Service
 from pbauth.sessions import EndReason, Session, Sessions

@@ -40,6 +40,7 @@ FLOORS = [
         "revocable",
         "broker",
         "pinging",
+        "identitywrapper",
         "legacy",
         "exchanges",
         "root",
