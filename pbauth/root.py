@@ -288,9 +288,10 @@ class AuthServ(WireObject):
         Returns:
             What to raise.
         """
-        _audit.refused(self.origin, name, mechanism, reason)
-        self._guard.failed(self._network, name)
-        self._countFailure()
+        if not self._tooManyFailures:
+            _audit.refused(self.origin, name, mechanism, reason)
+            self._guard.failed(self._network, name)
+            self._countFailure()
         return Unauthorized()
 
     def checkWait(self, name: str, mechanism: str) -> None:
@@ -303,18 +304,33 @@ class AuthServ(WireObject):
 
         Raises:
             TooManyAttempts: not yet.
+            Unauthorized: not on this connection any more.
         """
+        if self._tooManyFailures:
+            raise Unauthorized()
         wait = self._guard.wait(self._network, name)
         if wait:
             _audit.throttled(self.origin, name, mechanism, wait)
             self._countFailure()
             raise TooManyAttempts(wait)
 
+    @property
+    def _tooManyFailures(self) -> bool:
+        # The connection is about to be dropped. What came with the last failure in one piece is
+        # neither looked at nor written down.
+        return self._failures >= self.policy.maxAttempts
+
     def _countFailure(self) -> None:
         self._failures += 1
-        if self._failures >= self.policy.maxAttempts:
+        if self._tooManyFailures:
             # Not at once: the answer has to go out first.
             self._reactor.callLater(0, self._drop, DropReason.ATTEMPTS)
+
+    def _refuseMechanism(self, name: str, mechanism: str) -> MechanismNotSupported:
+        if not self._tooManyFailures:
+            _audit.mechanismRefused(self.origin, name, mechanism)
+            self._countFailure()
+        return MechanismNotSupported(self._offered())
 
     def challengerDone(self) -> None:
         """A challenge was answered."""
@@ -339,8 +355,7 @@ class AuthServ(WireObject):
 
     def _serviceForStockClients(self, name: Any, mechanism: str) -> str:
         if not self.policy.legacyLogin or self.policy.defaultService is None:
-            _audit.mechanismRefused(self.origin, asName(name), mechanism)
-            raise MechanismNotSupported(self._offered())
+            raise self._refuseMechanism(asName(name), mechanism)
         return self.policy.defaultService
 
     @contextmanager
@@ -365,8 +380,7 @@ class AuthServ(WireObject):
             try:
                 claim = await self._exchanges.begin(name, mechanism, connection)
             except MechanismNotSupported:
-                _audit.mechanismRefused(self.origin, name, mechanism)
-                raise
+                raise self._refuseMechanism(name, mechanism) from None
             try:
                 challenge = claim.exchange.challenge(initial)
             except ExchangeRefused as refusal:

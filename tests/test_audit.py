@@ -264,6 +264,7 @@ class EventTests(AuditTestCase):
 
     def test_mechanisms(self) -> None:
         """A mechanism that is not offered, by native and by stock clients."""
+        self.serve(Policy(maxAttempts=7))
         begun = self.root()
         for call in (
             ["username", "alice", "PLAIN", b""],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet import error as netError
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,6 +26,7 @@ from pbauth import (
     Unauthorized,
     getObjectAt,
 )
+from pbauth.audit import NAMESPACE
 from pbauth.banana import Limits
 from pbauth.broker import Broker
 from pbauth.testing import MemoryServer, RecordingService
@@ -262,6 +264,69 @@ class LimitTests(StrangerTestCase):
         self.assertFalse(self.cutOff)
         self.send(message(b"x", name=b"respond", target=2))
         self.assertTrue(self.cutOff)
+
+
+class OneChunkTests(StrangerTestCase):
+    """Many calls that come at once: the answers go out after all of them were read."""
+
+    def setUp(self) -> None:
+        self.events: list[Any] = []
+
+        def observe(event: Any) -> None:
+            if event["log_namespace"] == NAMESPACE:
+                self.events.append(event["event"])
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+
+    def flood(self, *arguments: Any, name: bytes = b"username", **policy: Any) -> list[str]:
+        """Make a call a hundred times, all at once; give the names of the events."""
+        self.connect(Policy(throttle=False, **policy))
+        self.asked: list[str] = []
+        find = self.memory.authorizer.getIdentityRequest
+
+        def getIdentityRequest(name: str) -> Any:
+            self.asked.append(name)
+            return find(name)
+
+        self.memory.authorizer.getIdentityRequest = getIdentityRequest
+        self.events.clear()
+        self.broker.dataReceived(banana.encode(message(*arguments, name=name)) * 100)
+        self.memory.clock.advance(0)
+        self.assertTrue(self.cutOff)
+        return self.events
+
+    def test_refusals(self) -> None:
+        """No more logins are looked at, or written down, than may fail on one connection."""
+        events = self.flood("alice", SCRAM, b"nonsense")
+        self.assertEqual(events, ["login.refused"] * 6 + ["connection.dropped"])
+        self.assertEqual(self.asked, ["alice"] * 6)
+
+    def test_throttled(self) -> None:
+        """Who has to wait is told so as often, and no more."""
+        self.connect()
+        for _ in range(2):
+            self.broker.dataReceived(banana.encode(message("alice", SCRAM, b"nonsense")) * 100)
+        self.memory.clock.advance(0)
+        self.assertEqual(self.events, ["login.refused"] * 6 + ["connection.dropped"])
+
+    def test_mechanisms(self) -> None:
+        """Mechanisms that are not offered are failures, too."""
+        for call in (("alice", "NONE", b""), ("alice",)):
+            events = self.flood(*call, maxAttempts=3)
+            self.assertEqual(events, ["mechanism.refused"] * 3 + ["connection.dropped"])
+        self.flood(b"alice", name=b"login", maxAttempts=3)
+        self.assertEqual(len(self.events), 4)
+
+    def test_secondResponses(self) -> None:
+        """Nor are second responses of any use."""
+        self.connect(Policy(throttle=False))
+        self.send(message("alice", SCRAM, b"n,,n=alice,r=nonce"))
+        self.events.clear()
+        response = message(b"nonsense", name=b"respond", target=1)
+        self.broker.dataReceived(banana.encode(response) * 100)
+        self.memory.clock.advance(0)
+        self.assertEqual(self.events, ["login.refused"] * 6 + ["connection.dropped"])
 
 
 class AnyBytesTests(StrangerTestCase):

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Detached, EndReason, IdentityConnector, Password
+from pbauth import Detached, EndReason, IdentityConnector, KeyNotFound, Password, Policy
 from pbauth.interfaces import IRevokingBroker, IWaryBroker
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from tests.wire import WireTestCase
@@ -279,25 +279,68 @@ class SeedTests(WireTestCase):
             perspective.callRemote("whoami")
 
 
+class SlowPlayer(Player):
+    """Takes its time to attach, if it is told to."""
+
+    def attached(self, clientref: Any, identity: Any) -> Any:
+        super().attached(clientref, identity)
+        service: Any = self.getService()
+        if not service.slow:
+            return self
+        service.attaching.append((Deferred(), self))
+        return service.attaching[-1][0]
+
+
+class SlowService(RecordingService):
+    """Has them."""
+
+    perspectiveClass = SlowPlayer
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.slow = False
+        self.attaching: list[tuple[Deferred[Any], SlowPlayer]] = []
+
+
+class Attached:
+    """
+    One session, as the test sees it.
+
+    Attributes:
+        name: of the perspective.
+        connector: that asked for it.
+        dead: it was ended, by whatever.
+        references: that came by it, each with a method and its answer.
+    """
+
+    def __init__(self, name: str, connector: Any) -> None:
+        self.name = name
+        self.connector = connector
+        self.dead = False
+        self.references: list[tuple[Any, str, str]] = []
+
+
 class Machine(RuleBasedStateMachine):
     """
-    Attach, detach, revoke, grant, disconnect and log in again, in any order: what was attached is
-    detached once each, and no call reaches a perspective that its identity holds no key for.
+    Attach at once or slowly, detach, revoke, grant, end, change the password, disconnect and log in
+    again, in any order: what was attached is detached once each, what was ended stays dead, what
+    was not is alive, and no call reaches a perspective that its identity holds no key for.
     """
 
     names = ("alice", "shared", "third")
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = MemoryServer()
-        self.game = RecordingService("game", self.memory.services, self.memory.authorizer)
-        self.game.perspectiveClass = Player
+        self.memory = MemoryServer(policy=Policy(throttle=False))
+        self.game = SlowService("game", self.memory.services, self.memory.authorizer)
         self.alice = self.memory.addUser("alice", "secret", *(("game", n) for n in self.names))
         self.password = Password("secret")
+        self.passwords = 0
         self.held = set(self.names)
         self.connectors: list[Any] = []
-        # References to perspectives, and to what they gave, with the name of the perspective.
-        self.references: list[tuple[Any, str, str]] = []
+        self.attached: list[Attached] = []
+        # Those that are slow: what finishes it, and what it will come to.
+        self.attaching: list[tuple[Attached, Deferred[Any], SlowPlayer, Any]] = []
 
     def result(self, deferred: Any) -> Any:
         """What a call came to: a value, or an error."""
@@ -306,6 +349,23 @@ class Machine(RuleBasedStateMachine):
         deferred.addCallbacks(found.append, lambda failure: found.append(failure.value))
         (outcome,) = found
         return outcome
+
+    def kill(self, condition: Any) -> None:
+        """These sessions are ended, also those that are being attached."""
+        for each in [*self.attached, *(waiting[0] for waiting in self.attaching)]:
+            each.dead |= condition(each)
+
+    def got(self, session: Attached, found: Any) -> None:
+        """A session is attached."""
+        self.attached.append(session)
+        name = session.name
+        piece = self.result(found.callRemote("piece", name))
+        inner = self.result(piece.callRemote("inner"))
+        session.references += [
+            (found, "whoami", name),
+            (piece, "name", name),
+            (inner, "name", f"inner {name}"),
+        ]
 
     @rule()
     def connect(self) -> None:
@@ -322,55 +382,119 @@ class Machine(RuleBasedStateMachine):
         found = self.result(connector.requestService("game", name))
         assert isinstance(found, pb.RemoteReference) == (name in self.held)
         if name in self.held:
-            self.references.append((found, "whoami", name))
-            piece = self.result(found.callRemote("piece", name))
-            self.references.append((piece, "name", name))
+            self.got(Attached(name, connector), found)
 
-    @precondition(lambda self: self.references)
+    @precondition(lambda self: self.connectors)
+    @rule(data=st.data(), name=st.sampled_from(names))
+    def attachSlowly(self, data: Any, name: str) -> None:
+        connector = data.draw(st.sampled_from(self.connectors))
+        self.game.slow = True
+        request = connector.requestService("game", name)
+        self.memory.flush()
+        self.game.slow = False
+        if name not in self.held:
+            assert isinstance(self.result(request), KeyNotFound)
+            return
+        assert not request.called
+        waiting, perspective = self.game.attaching.pop()
+        self.attaching.append((Attached(name, connector), waiting, perspective, request))
+
+    @precondition(lambda self: self.attaching)
+    @rule(data=st.data())
+    def finish(self, data: Any) -> None:
+        which = data.draw(st.integers(0, len(self.attaching) - 1))
+        session, waiting, perspective, request = self.attaching.pop(which)
+        waiting.callback(perspective)
+        found = self.result(request)
+        assert isinstance(found, pb.RemoteReference) != session.dead
+        if not session.dead:
+            self.got(session, found)
+
+    @precondition(lambda self: self.attached)
     @rule(data=st.data())
     def call(self, data: Any) -> None:
-        reference, method, name = data.draw(st.sampled_from(self.references))
+        session = data.draw(st.sampled_from(self.attached))
+        self.check(session, *data.draw(st.sampled_from(session.references)))
+
+    def check(self, session: Attached, reference: Any, method: str, expected: str) -> None:
+        """A reference of a session that was not ended answers, and no other."""
         try:
             answer = self.result(reference.callRemote(method))
         except pb.DeadReferenceError:
+            assert session.dead
             return
-        if isinstance(answer, str):
-            assert (answer, name in self.held) == (name, True)
-        else:
+        if session.dead:
             assert isinstance(answer, Detached)
+        else:
+            assert (answer, session.name in self.held) == (expected, True)
 
-    @precondition(lambda self: self.references)
+    @precondition(lambda self: self.attached)
     @rule(data=st.data())
     def detach(self, data: Any) -> None:
-        reference, method, _ = data.draw(st.sampled_from(self.references))
-        if method == "whoami":
-            for connector in self.connectors:
-                identity = connector._identity
-                if identity is not None and identity.broker is reference.broker:
-                    self.result(identity.callRemote("detach", reference))
+        session = data.draw(st.sampled_from(self.attached))
+        reference = session.references[0][0]
+        identity = session.connector._identity
+        if identity is not None and identity.broker is reference.broker:
+            self.result(identity.callRemote("detach", reference))
+            session.dead = True
+
+    @precondition(lambda self: self.attached)
+    @rule(data=st.data())
+    def end(self, data: Any) -> None:
+        session = data.draw(st.sampled_from(self.attached))
+        reference = session.references[0][0]
+        if not session.dead:
+            # What stands behind it, at the other end of its connection.
+            (server,) = [
+                pump.server
+                for pump in self.memory.pumps
+                if pump.clientIO is reference.broker.transport
+            ]
+            theSession = server.localObjectForID(reference.luid).session
+            self.result(self.memory.authorizer.sessions.end(theSession))
+            session.dead = True
 
     @rule(name=st.sampled_from(names))
     def revoke(self, name: str) -> None:
         if name in self.held:
             self.held.discard(name)
             self.alice.removeKey("game", name)
+            self.kill(lambda each: each.name == name)
 
     @rule(name=st.sampled_from(names))
     def grant(self, name: str) -> None:
         self.held.add(name)
         self.alice.addKeyByString("game", name)
 
+    @rule()
+    def changePassword(self) -> None:
+        self.passwords += 1
+        self.alice.setPassword(f"secret {self.passwords}")
+        self.password = Password(f"secret {self.passwords}")
+        self.kill(lambda each: True)
+        # Who has logged in by the old one gets nowhere; so they go, all of them.
+        for session in self.attached:
+            self.check(session, *session.references[-1])
+        for connector in self.connectors:
+            connector.disconnect()
+        self.memory.flush()
+        self.connectors.clear()
+
     @precondition(lambda self: self.connectors)
     @rule(data=st.data())
     def disconnect(self, data: Any) -> None:
         connector = data.draw(st.sampled_from(self.connectors))
         connector.disconnect()
+        self.kill(lambda each: each.connector is connector)
         self.memory.flush()
 
     def teardown(self) -> None:
         for connector in self.connectors:
             connector.disconnect()
         self.memory.flush()
+        for _, waiting, perspective, request in self.attaching:
+            waiting.callback(perspective)
+            self.result(request)
         counts: dict[tuple[str, str], int] = {}
         for event in self.game.events:
             key = (event.kind, event.perspectiveName)
@@ -386,5 +510,5 @@ class MachineTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         """Whatever happens in whatever order."""
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
+            Machine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
         )
