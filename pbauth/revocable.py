@@ -9,7 +9,7 @@ connection were given ends with the last of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -40,7 +40,7 @@ class GivingBroker:
 
     def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
         """As the broker does, for the session; also what a Deferred comes to later."""
-        if hasattr(object, "__await__"):
+        if isinstance(object, (Deferred, Coroutine)):
             later: Deferred[Any] = ensureDeferred(object)
             return later.addCallback(self.serialize, *args, **kw)
         broker = self._broker

@@ -74,6 +74,17 @@ class BoardCopy(pb.RemoteCache):
 pb.setUnjellyableForClass(Board, BoardCopy)
 
 
+class Ticket(pb.Copyable, pb.RemoteCopy):
+    """Something that can be awaited, and sent all the same."""
+
+    def __await__(self) -> Any:
+        raise AssertionError("Nobody asked for that.")
+        yield
+
+
+pb.setUnjellyableForClass(Ticket, Ticket)
+
+
 class Player(RecordingPerspective):
     """Gives all of this."""
 
@@ -92,6 +103,9 @@ class Player(RecordingPerspective):
 
     def perspective_shared(self) -> Any:
         return self.shared
+
+    def perspective_ticket(self) -> Any:
+        return Ticket()
 
     def perspective_view(self) -> Any:
         return View()
@@ -178,6 +192,11 @@ class RevocationTests(WireTestCase):
         self.assertEqual(self.answer(late, "name"), "in time")
         self.end("alice")
         self.assertDead(late)
+
+    def test_awaitableCopy(self) -> None:
+        """Only coroutines and Deferreds are waited for: what else can be awaited is sent."""
+        (alice,) = self.attach("alice")
+        self.assertIsInstance(self.answer(alice, "ticket"), Ticket)
 
     def test_otherSessionLives(self) -> None:
         """Another session on the same connection keeps what it was given."""
