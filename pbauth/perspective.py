@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import cached_property
 from typing import Any
 
@@ -191,7 +192,7 @@ class Perspective:
             for key, value in broker.unserialize(kw, self).items()
         }
         result = method(*arguments, **keywords)
-        if hasattr(result, "__await__") and not isinstance(result, Deferred):
+        if isinstance(result, Coroutine):
             result = ensureDeferred(result)
         return broker.serialize(result, self, method, arguments, keywords)
 
