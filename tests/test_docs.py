@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from attrs import fields_dict
 from docutils import nodes
 from docutils.core import publish_doctree
 from docutils.parsers.rst import Directive, directives
@@ -15,8 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbauth.audit import KINDS
 from pbauth.cli import main
 from pbauth.metrics import Metrics
-from pbauth.policy import MECHANISMS
+from pbauth.policy import MECHANISMS, Policy
 from pbauth.tap import Options
+from tests.stress.__main__ import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -81,19 +83,29 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(named, {page.stem for page in DOCS.glob("*.rst")} - {"index"})
 
 
-class MechanismsPageTests(SynchronousTestCase):
-    """The page that says who gains what."""
+class ThreatPagesTests(SynchronousTestCase):
+    """The pages that say who gains what, and what that costs."""
 
     def test_tests(self) -> None:
-        """The tests that it names are there."""
+        """The tests that they name are there."""
         sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
         there = set(re.findall(r"def (test_\w+)\(", sources))
-        named = set(re.findall(r"``(test_\w+)``", (DOCS / "mechanisms.rst").read_text()))
-        self.assertGreater(len(named), 20)
-        self.assertEqual(named - there, set())
+        for page in ("mechanisms.rst", "attacks.rst"):
+            named = set(re.findall(r"``(test_\w+)``", (DOCS / page).read_text()))
+            self.assertGreater(len(named), 20, page)
+            self.assertEqual(named - there, set(), page)
+
+    def test_scripts(self) -> None:
+        """So are the scripts and the fields of the policy that the page of attacks names."""
+        text = (DOCS / "attacks.rst").read_text()
+        scripts = set(re.findall(r"``python -m tests\.stress (\w+)``", text))
+        self.assertEqual(scripts, set(SCENARIOS))
+        fields = set(re.findall(r"``Policy\.(\w+)``", text))
+        self.assertGreater(len(fields), 5)
+        self.assertEqual(fields - fields_dict(Policy).keys(), set())
 
     def test_mechanisms(self) -> None:
-        """It has a section for each mechanism."""
+        """One has a section for each mechanism."""
         text = (DOCS / "mechanisms.rst").read_text()
         for name in MECHANISMS | {"PB-MD5"}:
             self.assertIn(f"\n``{name}``\n---", text)

@@ -14,14 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.processes import Program
 from tests.stress import attacks, crowd, faults, fuzz
+from tests.stress.__main__ import SCENARIOS
 from tests.stress.attackers import POURED
 from tests.stress.findings import Findings
 from tests.stress.fuzztarget import POLICIES, read, write
 from tests.test_benchmarks import childrenOf, isThere
 
 ROOT = str(Path(__file__).parent.parent)
-
-SCENARIOS = ("crowd", "attacks", "faults", "fuzz")
 
 
 def start(*arguments: str) -> Program:

@@ -15,7 +15,7 @@ from tests.benchmarks.program import BenchmarkFailed, Stage
 from tests.stress import attacks, crowd, faults, fuzz
 from tests.stress.findings import Findings
 
-_SCENARIOS: dict[str, Any] = {
+SCENARIOS: dict[str, Any] = {
     "crowd": crowd,
     "attacks": attacks,
     "faults": faults,
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.list:
-        for name, scenario in _SCENARIOS.items():
+        for name, scenario in SCENARIOS.items():
             print(f"{name:<8}  {scenario.__doc__.splitlines()[0]}")
         return 0
     if options.name is None:
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     if options.json is not None and not os.path.isdir(os.path.dirname(options.json) or "."):
         # Not after ten minutes.
         parser.error(f"There is no folder for {options.json}.")
-    scenario = _SCENARIOS[options.name]
+    scenario = SCENARIOS[options.name]
     plan = scenario.SHORT if options.short else scenario.FULL
     plan = scenario.limited(plan, options.seconds, options.clients)
     findings = Findings(_say)
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Show what a server withstands, on loopback. Ends with 0 if all was shown that "
         "is to be shown, with 1 and the reason if not.",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", choices=_SCENARIOS, help="see --list")
+    parser.add_argument("name", nargs="?", metavar="NAME", choices=SCENARIOS, help="see --list")
     parser.add_argument("--list", action="store_true", help="list the scenarios, and run nothing")
     parser.add_argument("--seconds", type=_positive, metavar="N", help="how long, where it matters")
     parser.add_argument(
