@@ -60,7 +60,7 @@ def measureMemory(
 
 
 def _grow(plan: Plan, stage: Stage, name: str, certificate: str) -> dict[str, float]:
-    options = {"mostConnected": plan.held + 100} if name == "pbauth" else {}
+    options = {"mostConnected": 2 * plan.held} if name == "pbauth" else {}
     server = stage.server(
         PEERS[name].path, certificate=certificate, accounts=max(plan.held, _WARM_UP), **options
     )
