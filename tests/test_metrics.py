@@ -195,9 +195,8 @@ class MetricsTests(WireTestCase):
         before = set(parse(self.metrics.exposition()))
         RecordingService("hidden", self.memory.services, self.memory.authorizer)
         self.successResultOf(self.login("alice", Password("secret"), "hidden"))
-        begun = self.root()
         for number in range(50):
-            self.refusal(begun, "username", f"user{number}", f"mechanism{number}", b"")
+            self.refusal(self.root(), "username", f"user{number}", f"mechanism{number}", b"")
             self.failureResultOf(self.login(f"user{number}", Password("x"), f"service{number}"))
         Audit().loggedIn(ELSEWHERE, "alice", "a mechanism of their own")
         self.assertEqual(set(parse(self.metrics.exposition())), before)

@@ -36,6 +36,7 @@ class Plan:
         calls: logins that are begun and never ended.
         tries: honest logins while one address takes all places.
         again: what needs memory for each connection is done twice.
+        judged: the grace time is so long that a busy machine lets everybody in before its end.
     """
 
     graceTime: float = 30
@@ -48,6 +49,7 @@ class Plan:
     calls: int = 100_000
     tries: int = 200
     again: bool = True
+    judged: bool = True
 
 
 FULL = Plan()
@@ -62,6 +64,7 @@ SHORT = Plan(
     calls=17 * 20,
     tries=10,
     again=False,
+    judged=False,
 )
 
 
@@ -236,7 +239,8 @@ class Attacks:
             floodLogins=tried,
             floodLoginsFailed=failed,
         )
-        findings.expect(tried > 0 and not failed, "others log in all the same")
+        most = 0 if plan.judged else tried // 2
+        findings.expect(tried > 0 and failed <= most, "others log in all the same")
 
     def _attackTwice(self, name: str, do: str, each: int, **arguments: Any) -> None:
         """
@@ -336,7 +340,10 @@ class Attacks:
 
     def _logIn(self, count: int) -> float | None:
         """Log in; gives the seconds, of the last."""
-        found = self._honest.ask(
-            "logins", port=self._ports["tcp"], accounts=_ACCOUNTS, seconds=30, most=count
-        )
-        return found["took"][-1] if found["took"] and not found["errors"] else None
+        for _ in range(1 if self._plan.judged else 3):
+            found = self._honest.ask(
+                "logins", port=self._ports["tcp"], accounts=_ACCOUNTS, seconds=30, most=count
+            )
+            if found["took"] and not found["errors"]:
+                return float(found["took"][-1])
+        return None
