@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
+from twisted.trial.unittest import TestCase
 
 #: Seconds after which what does not happen has failed.
 PATIENCE = 60.0
@@ -149,3 +151,45 @@ async def run(*arguments: str, stdin: str = "", directory: str | None = None) ->
     finally:
         await program.stop()
     return program
+
+
+def isThere(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def childrenOf(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, which may hold anything, is in parentheses.
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found.append(int(path.parent.name))
+    return found
+
+
+async def checkInterrupted(test: TestCase, program: Program, said: str) -> None:
+    """Ctrl-C ends a program that has started others, and these, at once and without a traceback.
+
+    Args:
+        test: the test.
+        program: just started.
+        said: a pattern; what the program says once the others run.
+    """
+    test.addCleanup(program.stop)
+    await program.waitFor(said)
+    started = childrenOf(program.process.pid)
+    test.assertGreater(len(started), 2)
+    program.kill("INT")
+    await program.whenEnded()
+    test.assertEqual(program.exitCode, 130, program.output)
+    test.assertNotIn("Traceback", program.output)
+    test.assertEqual([pid for pid in started if isThere(pid)], [])

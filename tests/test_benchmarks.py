@@ -23,7 +23,7 @@ from tests.benchmarks.report import asReStructuredText, asText
 from tests.benchmarks.samples import calibrate, ratios
 from tests.benchmarks.suite import PARTS, runAll
 from tests.benchmarks.work import WORKS
-from tests.processes import Program
+from tests.processes import Program, checkInterrupted, childrenOf, isThere
 
 ROOT = str(Path(__file__).parent.parent)
 
@@ -33,29 +33,6 @@ BENCHMARKS = ("-m", "tests.benchmarks")
 def start(*arguments: str) -> Program:
     """Start the benchmarks."""
     return Program(*BENCHMARKS, *arguments, directory=ROOT)
-
-
-def isThere(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def childrenOf(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name, which may hold anything, is in parentheses.
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == pid:
-            found.append(int(path.parent.name))
-    return found
 
 
 class WholeTests(TestCase):
@@ -130,16 +107,7 @@ class WholeTests(TestCase):
 
     async def test_interrupted(self) -> None:
         """Ctrl-C ends all processes at once."""
-        program = start("--quick", "--only", "stock,pbauth")
-        self.addCleanup(program.stop)
-        await program.waitFor("calls: ")
-        started = childrenOf(program.process.pid)
-        self.assertGreater(len(started), 2)
-        program.kill("INT")
-        await program.whenEnded()
-        self.assertEqual(program.exitCode, 130, program.output)
-        self.assertNotIn("Traceback", program.output)
-        self.assertEqual([pid for pid in started if isThere(pid)], [])
+        await checkInterrupted(self, start("--quick", "--only", "stock,pbauth"), "calls: ")
 
     async def test_failed(self) -> None:
         """Where a process dies, the others are ended, and it is said which one it was."""

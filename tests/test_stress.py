@@ -12,13 +12,12 @@ from attrs import evolve
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.processes import Program
+from tests.processes import Program, checkInterrupted, childrenOf, isThere
 from tests.stress import attacks, crowd, faults, fuzz
 from tests.stress.__main__ import SCENARIOS
 from tests.stress.attackers import POURED
 from tests.stress.findings import Findings
 from tests.stress.fuzztarget import POLICIES, read, write
-from tests.test_benchmarks import childrenOf, isThere
 
 ROOT = str(Path(__file__).parent.parent)
 
@@ -76,16 +75,7 @@ class ScenarioTests(TestCase):
 
     async def test_interrupted(self) -> None:
         """Ctrl-C ends all processes at once."""
-        program = start("attacks", "--seconds", "1")
-        self.addCleanup(program.stop)
-        await program.waitFor("(?m)^endless list: ")
-        started = childrenOf(program.process.pid)
-        self.assertGreater(len(started), 2)
-        program.kill("INT")
-        await program.whenEnded()
-        self.assertEqual(program.exitCode, 130, program.output)
-        self.assertNotIn("Traceback", program.output)
-        self.assertEqual([pid for pid in started if isThere(pid)], [])
+        await checkInterrupted(self, start("attacks", "--seconds", "1"), "(?m)^endless list: ")
 
     async def test_notShown(self) -> None:
         """What is not shown is told, and the command ends with 1."""
