@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import json
-import secrets
+import os
 from datetime import datetime, timezone
 from time import time
 from typing import Any
@@ -189,7 +189,7 @@ def newId() -> str:
     Returns:
         A name for a connection or a session that no other one has, in whatever process.
     """
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 class Origin:
@@ -202,14 +202,16 @@ class Origin:
             the load balancer said, so anything that no address has is escaped.
         port: the peer's, or `None`.
         authenticated: whether there was a login on it.
+        address: of the peer, an `IAddress`; `None`: not known.
 
     Args:
         address: of the peer, an `IAddress`; `None`: not known.
     """
 
-    __slots__ = ("authenticated", "connection", "host", "port")
+    __slots__ = ("address", "authenticated", "connection", "host", "port")
 
     def __init__(self, address: Any) -> None:
+        self.address = address
         self.connection: str | None = None if address is None else newId()
         self.host: str | None = None
         self.port: int | None = None

@@ -9,7 +9,7 @@ do not exist) ends the connection here with one line; and whatever waits for the
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -108,12 +108,36 @@ class Broker(pb.Broker):
     Attributes:
         silent: how often somebody has looked, in vain, whether something was received.
         lookout: who looks, see `pbauth.pinging`; it is told when the connection is closed.
+        origin: where the connection comes from, see `pbauth.audit.originOf`.
 
     Args:
         isClient: this is the end that connected.
         security: which types may come in, a `twisted.spread.jelly.SecurityOptions`. Whether it
             allows all plain types is looked at once, now.
     """
+
+    # Twisted's part has a dict, which is small while there are few attributes. That is a fifth of
+    # what a connection takes.
+    __slots__ = (
+        "_allowance",
+        "_awaitsGreeting",
+        "_closed",
+        "_given",
+        "_greeted",
+        "_outgoing",
+        "_plain",
+        "_reader",
+        "_references",
+        "_secured",
+        "_violation",
+        "_words",
+        "_writesAtOnce",
+        "_writesPlain",
+        "givers",
+        "lookout",
+        "origin",
+        "silent",
+    )
 
     _readsOwnWay = _writesOwnWay = True
 
@@ -123,14 +147,14 @@ class Broker(pb.Broker):
         cls._readsOwnWay = _keeps(cls, _READING)
         cls._writesOwnWay = _keeps(cls, _WRITING)
 
-    # Nobody, before the login.
-    lookout: Any = None
-
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
         # Twisted gives each connection a copy of the words, which we share.
         self.outgoingSymbols = self.outgoingVocabulary
         self.silent = 0
+        # Nobody, before the login.
+        self.lookout: Any = None
+        self.origin: Any = None
         self._greeted = Milestone()
         self._secured = Milestone()
         self._closed = Milestone()
@@ -212,7 +236,7 @@ class Broker(pb.Broker):
 
     def setPrefixLimit(self, limit: int) -> None:
         """Set how long numbers may be (see `twisted.spread.banana.Banana`)."""
-        super().setPrefixLimit(limit)
+        vars(self).update(_numbersUpTo(limit))
         self._reader.limit = limit
 
     def _selectDialect(self, dialect: bytes) -> None:
@@ -581,6 +605,19 @@ _READING = (
     "unserialize",
 )
 _WRITING = ("serialize", "sendCall", "sendEncoded", "_sendAnswer")
+
+
+class _Numbers:
+    """What Twisted derives from the limit of a prefix; some are too large to be kept many times."""
+
+    setPrefixLimit = banana.Banana.setPrefixLimit
+
+
+@lru_cache(maxsize=8)
+def _numbersUpTo(limit: int) -> dict[str, Any]:
+    numbers = _Numbers()
+    numbers.setPrefixLimit(limit)  # type: ignore[misc]
+    return vars(numbers)
 
 
 def _keeps(subclass: type[Broker], names: tuple[str, ...]) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from pbauth.broker import PINGED, Broker, dropConnection
@@ -198,20 +199,26 @@ def _keepAlive(transport: Any, interval: float) -> None:
     if getattr(theSocket, "family", None) not in (socket.AF_INET, socket.AF_INET6):
         return
     transport.setTcpKeepAlive(True)
+    for option, value in _optionsFor(interval):
+        try:
+            theSocket.setsockopt(socket.IPPROTO_TCP, option, value)
+        except OSError:
+            # Then the system's own values hold: hours, usually.
+            continue
+
+
+@lru_cache(maxsize=8)
+def _optionsFor(interval: float) -> list[tuple[int, int]]:
     seconds = min(max(1, round(interval)), 32_767)
-    for name, value in (
-        ("TCP_KEEPIDLE", seconds),
+    values = {
+        "TCP_KEEPIDLE": seconds,
         # The name of the same on macOS.
-        ("TCP_KEEPALIVE", seconds),
-        ("TCP_KEEPINTVL", max(1, seconds // 3)),
-        ("TCP_KEEPCNT", 3),
+        "TCP_KEEPALIVE": seconds,
+        "TCP_KEEPINTVL": max(1, seconds // 3),
+        "TCP_KEEPCNT": 3,
         # In milliseconds; while something is not acknowledged, the others do nothing.
-        ("TCP_USER_TIMEOUT", 2000 * seconds),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None:
-            try:
-                theSocket.setsockopt(socket.IPPROTO_TCP, option, value)
-            except OSError:
-                # Then the system's own values hold: hours, usually.
-                continue
+        "TCP_USER_TIMEOUT": 2000 * seconds,
+    }
+    return [
+        (getattr(socket, name), value) for name, value in values.items() if hasattr(socket, name)
+    ]

@@ -13,8 +13,6 @@ answers stands in ``docs/protocol.rst``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.protocol import Protocol
@@ -358,34 +356,30 @@ class AuthServ(WireObject):
             raise self._refuseMechanism(asName(name), mechanism)
         return self.policy.defaultService
 
-    @contextmanager
-    def _challengerCounted(self) -> Iterator[None]:
-        if self._challengers >= MOST_CHALLENGERS:
-            self._drop(DropReason.CHALLENGERS)
-            raise Unauthorized()
-        self._challengers += 1
-        try:
-            yield
-        except BaseException:
-            self._challengers -= 1
-            raise
-
     async def _challenge(
         self, name: Any, mechanism: Any, initial: Any
     ) -> tuple[bytes, AuthChallenger]:
         connection = self._connection()
-        self.checkWait(asName(name), asName(mechanism))
-        with self._challengerCounted():
-            begun, name = self.now(), asName(name)
-            try:
-                claim = await self._exchanges.begin(name, mechanism, connection)
-            except MechanismNotSupported:
-                raise self._refuseMechanism(name, mechanism) from None
-            try:
-                challenge = claim.exchange.challenge(initial)
-            except ExchangeRefused as refusal:
-                raise self.refuse(claim.name, claim.mechanism, refusal.reason) from None
-            return challenge, AuthChallenger(self, claim, begun)
+        name = asName(name)
+        self.checkWait(name, asName(mechanism))
+        if self._challengers >= MOST_CHALLENGERS:
+            self._drop(DropReason.CHALLENGERS)
+            raise Unauthorized()
+        begun = self.now()
+        self._challengers += 1
+        challenger = None
+        try:
+            claim = await self._exchanges.begin(name, mechanism, connection)
+            challenge = claim.exchange.challenge(initial)
+            challenger = AuthChallenger(self, claim, begun)
+        except MechanismNotSupported:
+            raise self._refuseMechanism(name, mechanism) from None
+        except ExchangeRefused as refusal:
+            raise self.refuse(claim.name, claim.mechanism, refusal.reason) from None
+        finally:
+            if challenger is None:
+                self._challengers -= 1
+        return challenge, challenger
 
     def _drop(self, reason: DropReason) -> None:
         if self.broker.disconnected or self.broker.transport is None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pbauth.coroutines import run
 from pbauth.errors import KeyNotFound
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective, IService
 from pbauth.names import checkName
@@ -124,7 +125,7 @@ class Service(service.Service):
         try:
             named = self.getPerspectiveNamed(name)
         except KeyError:
-            return Deferred.fromCoroutine(self._loadOnce(name))
+            return maybeDeferred(run, self._loadOnce(name))
         except Exception:
             return fail()
         if not hasattr(named, "__await__"):
@@ -133,7 +134,7 @@ class Service(service.Service):
 
     def _load(self, failure: Failure, name: str) -> Deferred[Any]:
         failure.trap(KeyError)
-        return Deferred.fromCoroutine(self._loadOnce(name))
+        return maybeDeferred(run, self._loadOnce(name))
 
     async def _loadOnce(self, name: str) -> Any:
         loaded = self._loaded.get(name)

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.spread import pb
 from twisted.spread.jelly import InsecureJelly
 
+from pbauth.audit import originOf
 from pbauth.coroutines import run
 from pbauth.errors import ProtocolViolation
 from pbauth.mechanisms.connection import Connection
@@ -78,7 +79,10 @@ def peerOf(broker: Any) -> Any:
     Returns:
         The address of the peer; `None` where there is no connection yet.
     """
-    return None if broker.transport is None else broker.transport.getPeer()
+    if broker.isClient:
+        return None if broker.transport is None else broker.transport.getPeer()
+    # A server's audit keeps it; to make it anew takes some time.
+    return originOf(broker).address
 
 
 def connectionOf(broker: Any, bindingOffered: bool = True) -> Connection:
