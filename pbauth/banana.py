@@ -347,21 +347,6 @@ class Limits:
     deepest: int = 8
     lists: int = 32
 
-    def check(self, items: int, depth: int, lists: int) -> None:
-        """
-        A list begins.
-
-        Args:
-            items: that it will have.
-            depth: how many lists are open around it.
-            lists: how many there were in the message.
-
-        Raises:
-            BananaError: that is too much.
-        """
-        if items > self.longestList or depth >= self.deepest or lists >= self.lists:
-            raise BananaError("Security precaution: too much before login.")
-
 
 class _Unspoken(dict[int, bytes]):
     """The words before a dialect was agreed on, or in one without words."""
@@ -574,7 +559,12 @@ class Reader:
                     raise BananaError("Security precaution: List too long.")
                 if limits is not None:
                     self._lists = 0 if items is None else self._lists + 1
-                    limits.check(number, len(stack) + (items is not None), self._lists)
+                    if (
+                        number > limits.longestList
+                        or self._lists >= limits.lists
+                        or (items is not None and len(stack) + 1 >= limits.deepest)
+                    ):
+                        raise BananaError("Security precaution: too much before login.")
                 if items is None:
                     start = position
                     position = at
