@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -13,11 +14,12 @@ from zope.interface import implementer
 from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.hashing import Hashing
 from pbauth.identity import Identity
-from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.records import Record, holdersAmong, recordOf
 from pbauth.sessions import Sessions
 
 #: What whoever says nothing gets.
@@ -114,7 +116,7 @@ class Authorizer:
         if mechanism in KEY_MECHANISMS:
             return AuthorizedKeys(mechanism)
 
-        derived = hmac.digest(secret, f"{mechanism}\0{name}".encode(), "sha512")
+        derived = hashlib.blake2b(f"{mechanism}\0{name}".encode(), key=secret).digest()
         if mechanism == md5.NAME:
             return MD5Verifier(derived[:16])
         # The client sees the salt. To fit these keys a proof would have to hash to zero.
@@ -185,6 +187,7 @@ class Authorizer:
         self._services = IServiceCollection(collection)
 
 
+@implementer(IAccountStore)
 class DefaultAuthorizer(Authorizer):
     """
     Keeps its identities in memory, in a dict (the seed, "Authorizer").
@@ -242,6 +245,62 @@ class DefaultAuthorizer(Authorizer):
             return succeed(self.identities[name])
         except KeyError:
             return fail(Unauthorized())
+
+    def listIdentities(self, after: str = "", most: int | None = None) -> Any:
+        """
+        Returns:
+            A list of `(name, locked, number of keys)`, as `IAccountStore` has it.
+        """
+        return [
+            (name, bool(self.identities[name].locked), len(self.identities[name].getAllKeys()))
+            for name in self._names(after, most)
+        ]
+
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+        """
+        Returns:
+            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it.
+        """
+
+        async def find() -> list[tuple[str, str, bool]]:
+            return holdersAmong(await self.readRecords(), service)
+
+        return Deferred.fromCoroutine(find())
+
+    def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
+        """
+        Returns:
+            Fires with a list of records, as `IAccountStore` has it.
+        """
+
+        async def read() -> list[Record]:
+            found = [self.identities[name] for name in self._names(after, most)]
+            return [await recordOf(identity) for identity in found]
+
+        return Deferred.fromCoroutine(read())
+
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
+        """
+        Store new identities, all or none.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            DuplicateIdentity: a name is taken.
+        """
+        made: dict[str, Any] = {}
+        for record in records:
+            if record.name not in self.identities and record.name not in made:
+                made[record.name] = record.asIdentity(self)
+            elif not skipKnown:
+                raise DuplicateIdentity(record.name)
+        for identity in made.values():
+            self.addIdentity(identity)
+        return len(made)
+
+    def _names(self, after: str, most: int | None) -> list[str]:
+        return sorted(name for name in self.identities if name > after)[:most]
 
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that the stored identity no longer allows."""

@@ -90,6 +90,40 @@ class IAuthorizer(Interface):
         """Say where services are looked up: anything that adapts to `IServiceCollection`."""
 
 
+class IAccountStore(IAuthorizer):
+    """
+    An authorizer that stores identities and can tell which ones: what administration needs.
+
+    Names are in the order of their code points.
+    """
+
+    def listIdentities(after: str = "", most: int | None = None) -> Any:
+        """
+        Give a Deferred that fires with a list of `(name, locked, number of keys)`: of the first
+        `most` identities whose names come after `after`.
+        """
+
+    def listHolders(service: str) -> Any:
+        """
+        Give a Deferred that fires with a sorted list of `(name, perspectiveName, locked)`: of
+        each key to the service, who holds it.
+        """
+
+    def readRecords(after: str = "", most: int | None = None) -> Any:
+        """
+        Give a Deferred that fires with a list of `pbauth.records.Record`: of the first `most`
+        identities whose names come after `after`.
+        """
+
+    def addRecords(records: Any, skipKnown: bool = False) -> Any:
+        """
+        Store new identities, all of these records or none.  They have been checked.
+
+        Give a Deferred that fires with the number of those that were added.  It fails with
+        `DuplicateIdentity` if a name is taken; or, with `skipKnown`, leaves that identity as it is.
+        """
+
+
 class IIdentity(Interface):
     """
     One person or program: proves who it is, and holds a keyring.

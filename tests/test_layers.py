@@ -31,7 +31,7 @@ FLOORS = [
         "mechanisms",
         "hashing",
     ],
-    ["audit", "clients", "sessions", "identity", "perspective", "authorizer", "service"],
+    ["audit", "clients", "sessions", "identity", "records", "perspective", "authorizer", "service"],
     ["policy", "guard", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
