@@ -20,8 +20,11 @@ from typing import Any
 
 from gogame import COLOURS, GoGame, GoGameError, Move
 from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from zope.interface import implementer
 
 from pbauth import Perspective, Service
+from pbauth.interfaces import IConfigurableServiceFactory
 
 _log = Logger()
 
@@ -364,3 +367,19 @@ def _replace(path: str, data: bytes) -> None:
     except BaseException:
         os.unlink(draft)
         raise
+
+
+@implementer(IPlugin, IConfigurableServiceFactory)
+class GoServiceFactory:
+    """``twistd pbauth --service go``."""
+
+    name = "go"
+    description = "Games of Go: keys to black, white, observer and host."
+    parameters = (("games", "go-games", "The folder of the games, as SGF; made if there is none."),)
+
+    def makeService(self, serviceName: str, authorizer: Any, games: str) -> GoService:
+        """Make the service."""
+        try:
+            return GoService(serviceName, authorizer=authorizer, folder=games)
+        except OSError as error:
+            raise ValueError(f"{games}: {error.strerror}.") from None
