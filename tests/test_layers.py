@@ -32,7 +32,7 @@ FLOORS = [
         "hashing",
     ],
     ["audit", "clients", "sessions", "identity", "records", "perspective", "authorizer", "service"],
-    ["policy", "guard", "peers", "reactors", "trust", "descriptions", "ports"],
+    ["policy", "passwordpolicy", "guard", "peers", "reactors", "trust", "descriptions", "ports"],
     [
         "wireobject",
         "banana",
@@ -52,7 +52,15 @@ FLOORS = [
         "reconnecting",
         "perspectiveclient",
     ],
-    ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
+    [
+        "authorizers",
+        "authorizers.sql",
+        "authorizers.cred",
+        "checker",
+        "dumps",
+        "transfer",
+        "testing",
+    ],
     ["", "state", "auditfile", "admin", "echo", "demo", "metrics", "tap"],
     [
         "cli.running",
@@ -63,6 +71,7 @@ FLOORS = [
         "cli.keys",
         "cli.calls",
         "cli.passwd",
+        "cli.dumps",
         "cli",
         "__main__",
     ],

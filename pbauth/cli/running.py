@@ -20,6 +20,7 @@ from pbauth.auditfile import AuditUnwritable, auditing
 from pbauth.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
 from pbauth.hashing import Hashing
+from pbauth.passwordpolicy import PasswordPolicy
 from pbauth.state import openAuthorizer
 
 _Result = TypeVar("_Result")
@@ -46,10 +47,12 @@ class Place:
     Attributes:
         state: the state folder.
         audit: the file for the audit, or `None`.
+        policy: what new passwords have to be like.
     """
 
     state: str
     audit: str | None = None
+    policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - immutable
 
 
 def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
@@ -130,7 +133,7 @@ def administer(
         with auditing(place.audit):
             authorizer = openAuthorizer(place.state, hashing=hashing, reactor=reactor)
             try:
-                return await operation(Administration(authorizer, _operator()))
+                return await operation(Administration(authorizer, _operator(), place.policy))
             finally:
                 authorizer.close()
 
