@@ -54,6 +54,9 @@ FLOORS = [
     ],
     [
         "authorizers",
+        "authorizers.engines",
+        "authorizers.sqlite",
+        "authorizers.postgres",
         "authorizers.sql",
         "authorizers.cred",
         "checker",

@@ -34,6 +34,11 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
     help="The folder of the accounts. Made if there is none.",
 )
 @click.option(
+    "--accounts",
+    metavar="sqlite:FILE|postgresql://...",
+    help="The accounts, where they are elsewhere.",
+)
+@click.option(
     "--audit",
     metavar="FILE",
     help="Append a line of JSON to this file for each change to the accounts.",
@@ -51,12 +56,18 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
 )
 @click.version_option(__version__, prog_name="pbauth")
 @click.pass_context
-def main(context: click.Context, state: str, audit: str | None, policy: PasswordPolicy) -> None:
+def main(
+    context: click.Context,
+    state: str,
+    accounts: str | None,
+    audit: str | None,
+    policy: PasswordPolicy,
+) -> None:
     """Administer the accounts of a pbauth server, or try a server out.
 
     The server itself is started by: twistd pbauth
     """
-    context.obj = Place(state, audit, policy)
+    context.obj = Place(state, audit, accounts, policy)
 
 
 @main.command()

@@ -47,11 +47,13 @@ class Place:
     Attributes:
         state: the state folder.
         audit: the file for the audit, or `None`.
+        accounts: as for `pbauth.state.openAuthorizer`.
         policy: what new passwords have to be like.
     """
 
     state: str
     audit: str | None = None
+    accounts: str | None = None
     policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - immutable
 
 
@@ -131,7 +133,9 @@ def administer(
     async def main(reactor: Any) -> _Result:
         place: Place = context.obj
         with auditing(place.audit):
-            authorizer = openAuthorizer(place.state, hashing=hashing, reactor=reactor)
+            authorizer = openAuthorizer(
+                place.state, place.accounts, hashing=hashing, reactor=reactor
+            )
             try:
                 return await operation(Administration(authorizer, _operator(), place.policy))
             finally:
