@@ -34,8 +34,10 @@ from typing import Any, Protocol
 from attrs import field, frozen
 
 from pbauth.errors import InvalidName, InvalidPassword
+from pbauth.identity import checkIdentityName
 from pbauth.mechanisms import KEY_MECHANISMS, decodeVerifier
 from pbauth.mechanisms.scram import preparePassword
+from pbauth.names import checkName
 from pbauth.records import Record
 
 #: The longest line, in bytes; this is also the largest cell that Python's `csv` reads.
@@ -119,10 +121,10 @@ class JSONLines:
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
         """As `Format.read`."""
+        reader = _Reader()
         for number, end, text in _decoded(lines):
             if text.strip():
-                found = _parseJSON(number, text)
-                yield _Fields(number, found).entry(end)
+                yield reader.entry(number, end, _parseJSON(number, text))
 
     def header(self) -> bytes:
         """Nothing."""
@@ -147,6 +149,7 @@ class CSV:
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
         """As `Format.read`."""
+        reader = _Reader()
         columns: list[str] | None = None
         for number, end, text in _decoded(lines):
             if not text.strip():
@@ -161,7 +164,7 @@ class CSV:
                     f"there are {len(cells)} cells, and {len(columns)} columns. Cells have commas "
                     'between them; one that holds a comma stands in double quotes: "a, b"',
                 )
-            yield _Fields(number, _fieldsOf(number, columns, cells)).entry(end)
+            yield reader.entry(number, end, _fieldsOf(number, columns, cells))
 
     def header(self) -> bytes:
         """The names of the columns; there is none for passwords."""
@@ -360,105 +363,115 @@ def _unescape(number: int, text: str) -> str:
 # What the fields hold, whatever the format.
 
 
-class _Fields:
+class _Reader:
     """
-    Makes an entry of the fields of a line.
-
-    Args:
-        number: of the line.
-        found: the fields; those that are missing or `None` have not been given.
+    Makes entries of the fields of lines.
     """
 
-    def __init__(self, number: int, found: dict[str, Any]) -> None:
-        self._number = number
-        self._found = found
+    def __init__(self) -> None:
+        # Names that have been found good: most users hold keys to the same services.
+        self._good: set[str] = set()
 
-    def entry(self, end: int) -> Entry:
+    def entry(self, line: int, end: int, found: dict[str, Any]) -> Entry:
         """
         Args:
+            line: as in `Entry`.
             end: as in `Entry`.
+            found: the fields; those that are missing or `None` have not been given.
 
         Raises:
             DumpError: a field holds what it can't hold.
         """
-        name = self._get("name", str, "a text", "")
-        verifiers = self._verifiers()
-        password = self._password(verifiers)
-        record = Record(
-            name,
-            self._get("locked", bool, "true or false", False),
-            frozenset(verifiers.items()),
-            self._keys(),
-        )
-        reason = None
         try:
-            record.check()
-        except InvalidName as error:
-            reason = str(error)
-        if reason is not None:
-            raise DumpError(self._number, reason)
-        return Entry(self._number, end, record, password)
-
-    def _get(self, name: str, kind: type, what: str, default: Any) -> Any:
-        value = self._found.get(name)
-        if value is None:
-            return default
-        if type(value) is not kind:
-            raise DumpError(self._number, f"in {name!r} stands {what}.")
-        return value
-
-    def _verifiers(self) -> dict[str, str]:
-        made: dict[str, str] = {}
-        for text in self._get("verifiers", list, "a list of texts", ()):
-            if not isinstance(text, str):
-                raise DumpError(self._number, "in 'verifiers' stands a list of texts.")
-            try:
-                # In the one spelling that stores compare.
-                encoded = decodeVerifier(text).encode()
-            except ValueError:
-                encoded = ""
-            mechanism = encoded.partition("$")[0]
-            if not encoded:
-                raise DumpError(
-                    self._number,
-                    f"the verifier number {len(made) + 1} is none. One of a password is, as in "
-                    "PostgreSQL: SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY, with 4096 "
-                    "iterations or more.",
-                )
-            if mechanism in made:
-                raise DumpError(
-                    self._number, f"there are two verifiers of {mechanism}. Leave one of them out."
-                )
-            made[mechanism] = encoded
-        return made
-
-    def _password(self, verifiers: dict[str, str]) -> str | None:
-        password: str | None = self._get("password", str, "a text", None)
-        if password is None:
-            return None
-        if set(verifiers) - set(KEY_MECHANISMS):
-            raise DumpError(
-                self._number,
-                "there are a password and a verifier of a password. Leave one of them out.",
+            name = _get(found, "name", str, "a text", "")
+            verifiers = _verifiersOf(found)
+            entry = Entry(
+                line,
+                end,
+                Record(
+                    checkIdentityName(name),
+                    _get(found, "locked", bool, "true or false", False),
+                    frozenset(verifiers.items()),
+                    self._keysOf(found, name),
+                ),
+                _passwordOf(found, verifiers),
             )
-        reason = None
-        try:
-            preparePassword(password)
-        except InvalidPassword as error:
+            reason = None
+        except (_Mistake, InvalidName, InvalidPassword) as error:
             reason = str(error)
         if reason is not None:
-            raise DumpError(self._number, reason)
-        return password
+            raise DumpError(line, reason)
+        return entry
 
-    def _keys(self) -> frozenset[tuple[str, str]]:
-        keys = self._get("keys", list, "a list of pairs of texts", ())
-        for key in keys:
-            if (
-                not isinstance(key, list)
-                or len(key) != 2
-                or not all(isinstance(part, str) for part in key)
-            ):
-                raise DumpError(
-                    self._number, 'in \'keys\' stands a list of pairs: [["SERVICE", "PERSPECTIVE"]]'
-                )
-        return frozenset((service, perspective) for service, perspective in keys)
+    def _keysOf(self, found: dict[str, Any], owner: str) -> frozenset[tuple[str, str]]:
+        keys = []
+        for key in _get(found, "keys", list, "a list of pairs of texts", ()):
+            if type(key) is not list or len(key) != 2:
+                raise _Mistake(_PAIRS)
+            service, perspective = key
+            if type(service) is not str or type(perspective) is not str:
+                raise _Mistake(_PAIRS)
+            self._check(service, "name of a service")
+            if perspective != owner:
+                self._check(perspective, "name of a perspective")
+            keys.append((service, perspective))
+        return frozenset(keys)
+
+    def _check(self, name: str, what: str) -> None:
+        if name not in self._good:
+            checkName(name, what)
+            if len(self._good) >= _REMEMBERED:
+                self._good.clear()
+            self._good.add(name)
+
+
+#: How many names are remembered.
+_REMEMBERED = 5_000
+
+_PAIRS = 'in \'keys\' stands a list of pairs: [["SERVICE", "PERSPECTIVE"]]'
+
+
+class _Mistake(ValueError):
+    """What is wrong with a line."""
+
+
+def _get(found: dict[str, Any], name: str, kind: type, what: str, default: Any) -> Any:
+    value = found.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise _Mistake(f"in {name!r} stands {what}.")
+    return value
+
+
+def _verifiersOf(found: dict[str, Any]) -> dict[str, str]:
+    made: dict[str, str] = {}
+    for text in _get(found, "verifiers", list, "a list of texts", ()):
+        if type(text) is not str:
+            raise _Mistake("in 'verifiers' stands a list of texts.")
+        try:
+            # In the one spelling that stores compare.
+            encoded = decodeVerifier(text).encode()
+        except ValueError:
+            encoded = ""
+        mechanism = encoded.partition("$")[0]
+        if not encoded:
+            raise _Mistake(
+                f"the verifier number {len(made) + 1} is none. One of a password is, as in "
+                "PostgreSQL: SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY, with 4096 "
+                "iterations or more."
+            )
+        if mechanism in made:
+            raise _Mistake(f"there are two verifiers of {mechanism}. Leave one of them out.")
+        made[mechanism] = encoded
+    return made
+
+
+def _passwordOf(found: dict[str, Any], verifiers: dict[str, str]) -> str | None:
+    password: str | None = _get(found, "password", str, "a text", None)
+    if password is None:
+        return None
+    if set(verifiers) - set(KEY_MECHANISMS):
+        raise _Mistake("there are a password and a verifier of a password. Leave one of them out.")
+    preparePassword(password)
+    return password
