@@ -226,7 +226,8 @@ class _Import:
             finally:
                 # What is read ahead is not wanted any more.
                 self._enough()
-                await reading.addErrback(lambda failure: failure.trap(DumpError) and None)
+                if not reading.called:
+                    await reading
         finally:
             self._pool.stop()
         return self._done
@@ -234,14 +235,12 @@ class _Import:
     def _inThread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, function, *arguments)
 
-    async def _orFail(self, reading: Deferred[list[Entry]]) -> list[Entry]:
-        try:
-            entries = await reading
-        except DumpError as error:
-            self._checkStopped()
-            raise ImportFailed(error.line, error.reason, self._done) from None
+    async def _orFail(self, reading: Deferred[list[Entry] | DumpError]) -> list[Entry]:
+        found = await reading
         self._checkStopped()
-        return entries
+        if isinstance(found, DumpError):
+            raise ImportFailed(found.line, found.reason, self._done)
+        return found
 
     def _checkStopped(self) -> None:
         if self.stopped:
@@ -249,7 +248,14 @@ class _Import:
 
     # In a thread, one batch after the other.
 
-    def _read(self) -> list[Entry]:
+    def _read(self) -> list[Entry] | DumpError:
+        """The next batch, or why there is none."""
+        try:
+            return self._readOn()
+        except DumpError as error:
+            return error
+
+    def _readOn(self) -> list[Entry]:
         entries: list[Entry] = []
         size = iterations = 0
         left, self._left = self._left, []

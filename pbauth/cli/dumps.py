@@ -125,7 +125,9 @@ def importUsers(
         click.echo(f"{failure} The same command with --resume goes on.", err=True)
         context.exit(_INTERRUPTED)
     if failure is not None:
-        raise click.ClickException(f"{lines.name}, {failure} After that --resume goes on.")
+        raise click.ClickException(
+            f"{lines.name}, {failure} Once that is mended, the same command with --resume goes on."
+        )
     rate = (done.added + done.skipped) / max(watch.seconds, 0.001)
     skipped = f"; {done.skipped:,} were there already" if done.skipped else ""
     click.echo(
