@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import maybeDeferred
@@ -11,6 +12,8 @@ from pbauth.errors import Unauthorized
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.names import checkName
+from pbauth.passwordpolicy import PasswordPolicy
+from pbauth.records import Record
 
 _audit = Audit()
 
@@ -57,11 +60,19 @@ class Administration:
     Args:
         authorizer: stores the identities; one with `listIdentities`.
         operator: the name of the one who does it all, for the audit.
+        policy: what new passwords have to be like.
     """
 
-    def __init__(self, authorizer: Any, operator: str = "") -> None:
+    def __init__(
+        self,
+        authorizer: Any,
+        operator: str = "",
+        policy: PasswordPolicy = PasswordPolicy(),  # noqa: B008 - immutable
+    ) -> None:
         self._authorizer = authorizer
         self._operator = operator
+        self._policy = policy
+        self._hasRead = False
 
     async def addUser(self, name: str, password: str | None) -> None:
         """
@@ -74,9 +85,11 @@ class Administration:
         Raises:
             DuplicateIdentity: the name is taken.
             InvalidName: the name breaks the rule of `pbauth.names`.
-            InvalidPassword: it can't be a password.
+            InvalidPassword: it can't be a password, or the policy forbids it.
         """
         identity = self._authorizer.createIdentity(name)
+        if password is not None:
+            self._policy.check(password, name)
         identity.setPassword(password)
         await maybeDeferred(identity.save)
         _audit.userAdded(self._operator, name)
@@ -100,9 +113,10 @@ class Administration:
 
         Raises:
             UnknownUser: there is none of that name.
-            InvalidPassword: it can't be a password.
+            InvalidPassword: it can't be a password, or the policy forbids it.
         """
         identity = await self._find(name)
+        self._policy.check(password, name)
         identity.setPassword(password)
         await maybeDeferred(identity.save)
         _audit.passwordSet(self._operator, name)
@@ -210,6 +224,49 @@ class Administration:
         identity.removePublicKey(found[0])
         await maybeDeferred(identity.save)
         _audit.publicKeyRemoved(self._operator, name, found[0].fingerprint())
+
+    async def readRecords(self, after: str = "", most: int = 1000) -> list[Record]:
+        """
+        Read whole identities, for an export. The audit is told of each export once, whichever page
+        it begins with.
+
+        Args:
+            after: only those whose names come after this one.
+            most: how many.
+
+        Returns:
+            The records, as `IAccountStore` has it.
+        """
+        if not after or not self._hasRead:
+            self._hasRead = True
+            _audit.exported(self._operator)
+        found: list[Record] = await maybeDeferred(self._authorizer.readRecords, after, most)
+        return found
+
+    async def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
+        """
+        Add identities, all of them or none.
+
+        Args:
+            records: of the identities. Their passwords, if they have any, are verifiers already:
+                no policy can be asked.
+            skipKnown: leave identities that are there already as they are.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            DuplicateIdentity: a name is taken.
+            InvalidName: a name breaks the rule of `pbauth.names`.
+            ValueError: a verifier is of no known form.
+        """
+        wanted = list(records)
+        for record in wanted:
+            record.check()
+        added: int = await maybeDeferred(self._authorizer.addRecords, wanted, skipKnown)
+        if added:
+            _audit.imported(self._operator, added)
+        return added
 
     async def _find(self, name: str) -> IIdentity:
         checkName(name, "name of an identity")

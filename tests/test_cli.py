@@ -92,13 +92,13 @@ class CommandTests(TestCase):
             (["user", "list"], "", "alice\t1 key\tlocked\n"),
             (["user", "unlock", "alice"], "", "Unlocked alice.\n"),
             (["user", "list"], "", "alice\t1 key\n"),
-            (["user", "passwd", "alice", "--password-stdin"], "other", "Changed the password"),
+            (["user", "passwd", "alice", "--password-stdin"], "another", "Changed the password"),
         ]:
             program = await self.pbauth(*arguments, stdin=stdin)
             self.assertIn(said, program.output)
             self.assertEqual(program.exitCode, 0, program.output)
         identity = await self.authorizer().getIdentityRequest("alice")
-        await identity.verifyPlainPassword("other")
+        await identity.verifyPlainPassword("another")
         with self.assertRaises(Unauthorized):
             await identity.verifyPlainPassword("secret")
         program = await self.pbauth("user", "remove", "alice")

@@ -20,6 +20,7 @@ from pbauth.auditfile import AuditUnwritable, auditing
 from pbauth.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
 from pbauth.hashing import Hashing
+from pbauth.passwordpolicy import PasswordPolicy
 from pbauth.state import openAuthorizer
 
 _Result = TypeVar("_Result")
@@ -47,11 +48,13 @@ class Place:
         state: the state folder.
         audit: the file for the audit, or `None`.
         accounts: as for `pbauth.state.openAuthorizer`.
+        policy: what new passwords have to be like.
     """
 
     state: str
     audit: str | None = None
     accounts: str | None = None
+    policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - immutable
 
 
 def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
@@ -134,7 +137,7 @@ def administer(
                 place.state, place.accounts, hashing=hashing, reactor=reactor
             )
             try:
-                return await operation(Administration(authorizer, _operator()))
+                return await operation(Administration(authorizer, _operator(), place.policy))
             finally:
                 authorizer.close()
 
