@@ -148,6 +148,11 @@ PUBLIC_KEY_REMOVED = Kind(
     "{operator!r} let the public key {fingerprint} of {identity!r} in no more",
     ("identity", "fingerprint", "operator"),
 )
+SESSION_ENDED = Kind(
+    "session.ended",
+    "{operator!r} ended the session {session} of {identity!r}",
+    ("identity", "session", "operator"),
+)
 AUDIT_GAP = Kind("audit.gap", "{lost} events could not be written to the audit", ("lost",))
 
 #: All kinds, by name.
@@ -480,6 +485,10 @@ class Audit:
     def publicKeyRemoved(self, operator: str, identity: str, fingerprint: str) -> None:
         """A public key is let in no more."""
         self._tellAct(PUBLIC_KEY_REMOVED, operator, identity, fingerprint=fingerprint)
+
+    def sessionEnded(self, operator: str, identity: str, session: str) -> None:
+        """A session was ended; `session` is its id."""
+        self._tellAct(SESSION_ENDED, operator, identity, session=session)
 
     # How.
 

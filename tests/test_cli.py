@@ -15,8 +15,9 @@ from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import DefaultAuthorizer, Hashing, SQLAuthorizer, Unauthorized
-from pbauth.admin import Administration, UnknownKey, UnknownUser
+from pbauth.admin import Administration
 from pbauth.cli import main
+from pbauth.errors import UnknownKey, UnknownUser
 from pbauth.mechanisms import md5, scram
 from pbauth.trust import makeCertificate
 from tests.processes import PBAUTH, Program, run

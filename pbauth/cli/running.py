@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from pbauth.admin import Administration, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.admin import Administration
 from pbauth.auditfile import AuditUnwritable, auditing
 from pbauth.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
@@ -30,9 +30,6 @@ _EXPLAINED = (
     InvalidName,
     InvalidPassword,
     LoginTimeout,
-    UnknownUser,
-    UnknownKey,
-    UnknownPublicKey,
     DemoFailed,
     AuditUnwritable,
 )
