@@ -134,9 +134,8 @@ class Administrator(Perspective):
             return
         proofs = await self._proofs()
         try:
-            for session, old in proofs:
-                if old is not None:
-                    session.proof = made[scram.NAME]
+            for session, _ in proofs:
+                session.proof = made[scram.NAME]
             await self._administration.setVerifiers(name, made)
         except BaseException:
             for session, old in proofs:
@@ -379,13 +378,15 @@ class Administrator(Perspective):
 
     async def _proofs(self) -> list[tuple[Any, Any]]:
         """The own sessions of this connection that a verifier of the password opened, with it."""
-        authorizer = self.getService().authorizer
-        identity = await maybeDeferred(authorizer.getIdentityRequest, self.identityName)
+        authorizer, name = self.getService().authorizer, self.identityName
+        identity = await maybeDeferred(authorizer.getIdentityRequest, name)
         verifiers = (await maybeDeferred(identity.getVerifiers)).values()
+        sessions = authorizer.sessions
         return [
             (session, session.proof)
-            for session in authorizer.sessions.ofIdentity(self.identityName)
-            if session.broker is self._broker and session.proof in verifiers
+            for session in sessions.ofIdentity(name)
+            if session.broker is self._broker
+            and any(each in verifiers for each in sessions.asGoodAs(name, session.proof))
         ]
 
     def _passwordVerifiers(self, verifiers: Any) -> dict[str, Verifier]:

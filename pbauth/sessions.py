@@ -41,6 +41,7 @@ from pbauth.audit import Audit, newId
 from pbauth.coroutines import run, settled
 from pbauth.errors import Detached
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
+from pbauth.mechanisms.scram import ScramVerifier
 
 _log = Logger()
 _audit = Audit()
@@ -51,6 +52,10 @@ STILL_LIVE = "?"
 
 #: Of this many accounts it is remembered at most that their verifier was renewed.
 MOST_RENEWED = 10_000
+
+
+def _isAmong(digests: frozenset[str], proof: object) -> bool:
+    return bool(digests) and isinstance(proof, ScramVerifier) and proof.digest() in digests
 
 
 class EndReason(enum.Enum):
@@ -338,6 +343,8 @@ class Sessions:
         self._byName: dict[str, dict[Session, None]] = {}
         # By name: verifiers of one and the same password, oldest first.
         self._renewed: dict[str, tuple[object, ...]] = {}
+        # By name: digests of verifiers that were renewed elsewhere, and the one of today.
+        self._succeeded: dict[str, tuple[frozenset[str], ScramVerifier]] = {}
 
     def __iter__(self) -> Iterator[Session]:
         """Over all sessions, those included that are just being attached."""
@@ -345,6 +352,13 @@ class Sessions:
 
     def __len__(self) -> int:
         return sum(map(len, self._byName.values()))
+
+    def names(self) -> list[str]:
+        """
+        Returns:
+            The names of the identities that have sessions.
+        """
+        return list(self._byName)
 
     def ofIdentity(self, name: str) -> list[Session]:
         """
@@ -381,7 +395,29 @@ class Sessions:
             That proof; and where it is a verifier that was renewed, the others of that password.
         """
         same = self._renewed.get(name, ())
-        return (proof, *(other for other in same if other != proof)) if proof in same else (proof,)
+        good = (proof, *(other for other in same if other != proof)) if proof in same else (proof,)
+        former, today = self._succeeded.get(name, (frozenset(), None))
+        if today not in good and any(_isAmong(former, each) for each in good):
+            return (*good, today)
+        return good
+
+    def renewed(self, name: str, former: frozenset[str], today: ScramVerifier) -> None:
+        """
+        Somebody else, another server for instance, has replaced verifiers by another one of the
+        same password: what they proved stands by that.
+
+        Args:
+            name: of the identity.
+            former: the digests of those verifiers (`ScramVerifier.digest`).
+            today: the one in their place.
+        """
+        self._succeeded.pop(name, None)
+        self._succeeded[name] = former, today
+        if len(self._succeeded) > MOST_RENEWED:
+            del self._succeeded[next(iter(self._succeeded))]
+        for session in self.ofIdentity(name):
+            if _isAmong(former, session.proof):
+                session.proof = today
 
     @contextmanager
     def renewing(self, name: str, old: object, new: object) -> Iterator[None]:
@@ -411,6 +447,7 @@ class Sessions:
     def endAll(self, name: str) -> None:
         """End all sessions of an identity that is no more."""
         self._renewed.pop(name, None)
+        self._succeeded.pop(name, None)
         for session in self.ofIdentity(name):
             session.end(EndReason.REMOVED)
 

@@ -20,22 +20,35 @@ _DATABASE = "accounts.sqlite"
 _CERTIFICATE = "server.pem"
 
 
-def openAuthorizer(folder: str, **options: Any) -> SQLAuthorizer:
+def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> SQLAuthorizer:
     """
-    Open the accounts of a state folder; folder and database are made if there are none.
+    Open the accounts: of a state folder, unless they are said to be elsewhere. What is on this
+    machine is made if it is not there.
 
     Args:
-        folder: its path.
+        folder: the path of the state folder.
+        accounts: ``sqlite:FILE`` or ``postgresql://user@host/database``; `None`: an SQLite file in
+            the state folder.
         options: for `SQLAuthorizer`.
 
     Returns:
         The authorizer.
 
     Raises:
-        StoreError: the folder can't be made, others can read it, or the database can't be used.
+        StoreError: there are no such accounts, the folder can't be made, others can read it, or
+            the database can't be used.
     """
-    _makeFolder(folder)
-    return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
+    if accounts is None:
+        _makeFolder(folder)
+        return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
+    kind, _, file = accounts.partition(":")
+    if kind == "sqlite" and file:
+        return SQLAuthorizer(os.path.abspath(file), **options)
+    if kind in ("postgresql", "postgres"):
+        return SQLAuthorizer(accounts, passwordInURL=False, **options)
+    raise StoreError(
+        f"There are no accounts {kind}:... Say sqlite:FILE or postgresql://user@host/database"
+    )
 
 
 def openCertificate(folder: str) -> ssl.PrivateCertificate:

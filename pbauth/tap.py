@@ -79,6 +79,13 @@ class Options(usage.Options, AuthOptionMixin):
             "The folder of the accounts. Made if there is none, for its owner only.",
         ],
         [
+            "accounts",
+            None,
+            None,
+            "Accounts elsewhere: sqlite:FILE, or postgresql://user@host/database, which many "
+            "servers may share.",
+        ],
+        [
             "default-service",
             None,
             None,
@@ -407,7 +414,9 @@ def makeService(options: Options) -> MultiService:
     try:
         listening = [ports.read(description) for description in options["ports"]]
         watching = None if metrics is None else _metricsPort(ports, options["metrics"])
-        accounts = openAuthorizer(options["state"], serviceCollection=services, reactor=reactor)
+        accounts = openAuthorizer(
+            options["state"], options["accounts"], serviceCollection=services, reactor=reactor
+        )
         audit = None if options["audit"] is None else AuditFile(options["audit"])
     except (StoreError, ValueError, AuditUnwritable) as error:
         _stop(str(error))
@@ -429,6 +438,7 @@ def makeService(options: Options) -> MultiService:
         ObserverService(reactor, observer).setServiceParent(server)
         MetricsService(watching, metrics.MetricsSite(observer)).setServiceParent(server)
     StoreService(accounts).setServiceParent(server)
+    accounts.changesService().setServiceParent(server)
     services.setServiceParent(server)
     guard = Guard(policy, reactor)
     for port in listening:

@@ -52,7 +52,16 @@ FLOORS = [
         "reconnecting",
         "perspectiveclient",
     ],
-    ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
+    [
+        "authorizers",
+        "authorizers.engines",
+        "authorizers.sqlite",
+        "authorizers.postgres",
+        "authorizers.sql",
+        "authorizers.cred",
+        "checker",
+        "testing",
+    ],
     [
         "admin",
         "adminservice",

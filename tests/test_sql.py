@@ -8,15 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import DeferredList
-from twisted.trial.unittest import TestCase
-
-from pbauth import DuplicateIdentity, Hashing, SQLAuthorizer, StoreError, Unauthorized
-from pbauth.authorizers.sql import SCHEMA_VERSION
+from pbauth import Hashing, SQLAuthorizer, StoreError
+from pbauth.authorizers.engines import SCHEMA_VERSION
+from pbauth.authorizers.sqlite import STEPS
+from pbauth.mechanisms.scram import ScramVerifier
+from tests.serving import ServingTestCase
 from tests.suites.authorizers import SCRAM, AuthorizerSuite
+from tests.suites.sqlstores import SQLStoreSuite, addUser
 
 
-class SQLTestCase(TestCase):
+class SQLTestCase(ServingTestCase):
     """Opens files, and closes them."""
 
     def setUp(self) -> None:
@@ -28,14 +29,6 @@ class SQLTestCase(TestCase):
         authorizer = SQLAuthorizer(path or self.path, **options)
         self.addCleanup(authorizer.close)
         return authorizer
-
-    async def add(self, authorizer: SQLAuthorizer, name: str) -> Any:
-        """Add an identity whose password is `secret`, with one key."""
-        identity = authorizer.createIdentity(name)
-        identity.setPassword("secret")
-        identity.addKeyByString("game", name)
-        await identity.save()
-        return identity
 
     def database(self) -> Any:
         """Open the file as SQLite itself does."""
@@ -49,13 +42,17 @@ class SQLAuthorizerTests(AuthorizerSuite, SQLTestCase):
         return self.open(self.mktemp(), serviceCollection=services, hashing=hashing)
 
 
+class SharedFileTests(SQLStoreSuite, SQLTestCase):
+    """Several processes on one file."""
+
+
 class FileTests(SQLTestCase):
     """What lasts, and for whom."""
 
     async def test_lasts(self) -> None:
         """What was saved is there when the file is opened again; so are the decoys."""
         authorizer = SQLAuthorizer(self.path, hashing=Hashing.CHEAPEST)
-        await self.add(authorizer, "alice")
+        await addUser(authorizer, "alice")
         decoy = authorizer.getDecoyVerifier("mallory", SCRAM)
         authorizer.close()
         reopened = self.open()
@@ -72,78 +69,13 @@ class FileTests(SQLTestCase):
     async def test_listed(self) -> None:
         """All identities are listed, sorted by name."""
         authorizer = self.open()
-        await self.add(authorizer, "bob")
-        (await self.add(authorizer, "alice")).addKeyByString("unsaved", "key")
+        await addUser(authorizer, "bob")
+        (await addUser(authorizer, "alice")).addKeyByString("unsaved", "key")
         identity = await authorizer.getIdentityRequest("bob")
         identity.locked = True
         identity.removeKey("game", "bob")
         await identity.save()
         self.assertEqual(await authorizer.listIdentities(), [("alice", False, 1), ("bob", True, 0)])
-
-    async def test_copies(self) -> None:
-        """A change to a copy counts once it is saved."""
-        authorizer = self.open()
-        await self.add(authorizer, "alice")
-        copy = await authorizer.getIdentityRequest("alice")
-        copy.addKeyByString("chat", "alice")
-        copy.locked = True
-        other = await authorizer.getIdentityRequest("alice")
-        self.assertEqual((other.getAllKeys(), other.locked), ([("game", "alice")], False))
-
-    async def test_anotherProcess(self) -> None:
-        """What another opened file changes is seen at the next request."""
-        authorizer, administrator = self.open(), self.open()
-        await self.add(authorizer, "alice")
-        identity = await administrator.getIdentityRequest("alice")
-        identity.addKeyByString("chat", "alice")
-        await identity.save()
-        found = await authorizer.getIdentityRequest("alice")
-        self.assertEqual(found.getAllKeys(), [("chat", "alice"), ("game", "alice")])
-
-    async def test_twoChangesAtOnce(self) -> None:
-        """Two who change the same identity at once do not undo each other's change."""
-        authorizer, administrator = self.open(), self.open()
-        await self.add(authorizer, "alice")
-        one = await authorizer.getIdentityRequest("alice")
-        other = await administrator.getIdentityRequest("alice")
-        one.addKeyByString("chat", "alice")
-        one.removeKey("game", "alice")
-        other.setPassword("changed")
-        other.addKeyByString("chess", "alice")
-        await one.save()
-        await other.save()
-        found = await authorizer.getIdentityRequest("alice")
-        self.assertEqual(found.getAllKeys(), [("chat", "alice"), ("chess", "alice")])
-        await found.verifyPlainPassword("changed")
-
-    async def test_sameNameAtOnce(self) -> None:
-        """Of many who add the same name at once, one succeeds."""
-        authorizers = [self.open(), self.open()]
-        attempts = []
-        for place in range(10):
-            identity = authorizers[place % 2].createIdentity("alice")
-            identity.setPassword(f"password {place}")
-            attempts.append(identity.save())
-        outcomes = await DeferredList(attempts, consumeErrors=True)
-        failures = [failure for succeeded, failure in outcomes if not succeeded]
-        self.assertEqual(len(failures), 9)
-        for failure in failures:
-            self.assertTrue(failure.check(DuplicateIdentity))
-
-    async def test_allOrNothing(self) -> None:
-        """What the schema refuses leaves nothing behind, nor an open transaction."""
-        authorizer = self.open()
-        identity = authorizer.createIdentity("alice")
-        identity.setPassword("secret")
-        identity.keyring["game", ""] = True
-        with self.assertRaises(StoreError):
-            await identity.save()
-        self.flushLoggedErrors()
-        with self.assertRaises(Unauthorized):
-            await authorizer.getIdentityRequest("alice")
-        del identity.keyring["game", ""]
-        await identity.save()
-        await authorizer.getIdentityRequest("alice")
 
 
 class TroubleTests(SQLTestCase):
@@ -184,6 +116,34 @@ class TroubleTests(SQLTestCase):
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         self.assertRefused("Upgrade pbauth")
 
+    async def test_upgraded(self) -> None:
+        """A file of each earlier version is upgraded; nothing in it is lost."""
+        for version in range(1, SCHEMA_VERSION):
+            path = self.mktemp()
+            with closing(sqlite3.connect(path, isolation_level=None)) as database:
+                for step in range(1, version + 1):
+                    for statement in STEPS[step]:
+                        database.execute(statement)
+                database.execute(f"PRAGMA user_version = {version}")
+                verifier = Hashing.CHEAPEST.makeVerifiers("secret", b"salt" * 4)[SCRAM].encode()
+                database.execute("INSERT INTO meta VALUES ('decoy secret', ?)", (b"d" * 32,))
+                database.execute("INSERT INTO identities VALUES ('alice', 0), ('bob', 1)")
+                database.execute("INSERT INTO verifiers VALUES ('alice', ?, ?)", (SCRAM, verifier))
+                database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
+            for _ in range(2):
+                authorizer = self.open(path)
+                alice = await authorizer.getIdentityRequest("alice")
+                self.assertEqual(alice.getAllKeys(), [("game", "black")])
+                await alice.verifyPlainPassword("secret")
+                self.assertTrue((await authorizer.getIdentityRequest("bob")).locked)
+                self.assertEqual(authorizer._decoySecret, b"d" * 32)
+                old = (await alice.getVerifiers())[SCRAM]
+                better = ScramVerifier.fromPassword("secret", b"s" * 16, old.iterations + 1)
+                self.assertTrue(await authorizer.renewVerifier(alice, old, better))
+            with closing(sqlite3.connect(path)) as database:
+                (now,) = database.execute("PRAGMA user_version").fetchone()
+            self.assertEqual(now, SCHEMA_VERSION)
+
     async def test_locked(self) -> None:
         """Another process that writes for too long is named as the reason."""
         authorizer = self.open(lockTimeout=0.1)
@@ -212,7 +172,7 @@ class TroubleTests(SQLTestCase):
     async def test_full(self) -> None:
         """Where there is no space left, nothing is changed by half."""
         authorizer = self.open()
-        await self.add(authorizer, "alice")
+        await addUser(authorizer, "alice")
         identity = await authorizer.getIdentityRequest("alice")
         for number in range(2000):
             identity.addKeyByString("game", f"perspective {number}" + "x" * 200)
@@ -226,7 +186,7 @@ class TroubleTests(SQLTestCase):
     async def test_readOnly(self) -> None:
         """A database that can't be written is said to be read-only; reading goes on."""
         authorizer = self.open()
-        identity = await self.add(authorizer, "alice")
+        identity = await addUser(authorizer, "alice")
         identity.addKeyByString("chat", "alice")
         await self.onOnlyConnection(authorizer, "PRAGMA query_only = ON")
         with self.assertRaises(StoreError) as raised:

@@ -1,10 +1,14 @@
 """
-Identities in an SQLite file.
+Identities in an SQL database: an SQLite file, or PostgreSQL, which many servers may share.
 
-The file is opened once to check it, to make its tables where there are none, and to read what
+The database is opened once to check it, to make its tables where there are none, and to read what
 all decoys are made from; after that every operation is one interaction of `adbapi`, that is one
-transaction and one hop to a thread.  Other processes (the `pbauth` command) may change the file
-at any time: an identity is read anew for each login.
+transaction and one hop to a thread.  What differs between the two is in their engines, `sqlite` and
+`postgres`.
+
+Other processes (the `pbauth` command, other servers) may change the accounts at any time.  An
+identity is read anew for each login; and while the service of `SQLAuthorizer.changesService` runs,
+sessions end that somebody else's change no longer allows.
 
 An identity that this authorizer gives is a copy.  Changes to it count when it is saved, and that is
 when sessions that are no longer allowed end.
@@ -13,92 +17,105 @@ when sessions that are no longer allowed end.
 from __future__ import annotations
 
 import os
-import secrets
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from attrs import field, frozen
-from twisted.enterprise import adbapi
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from pbauth.authorizer import Authorizer
+from pbauth.authorizers.engines import Engine, Statements
+from pbauth.authorizers.sqlite import SQLiteEngine
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
 from pbauth.hashing import Hashing
-from pbauth.interfaces import IIdentity
-from pbauth.mechanisms import decodeVerifier, scram
+from pbauth.interfaces import IAccountStore, IIdentity
+from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.reactors import chooseReactor
+from pbauth.records import Record, recordOf
 
 _log = Logger()
 _Result = TypeVar("_Result")
 
-#: Says of an SQLite file that it is one of ours: "pbau".
-APPLICATION_ID = 0x70626175
-#: The version of the schema below.
-SCHEMA_VERSION = 1
+#: How many identities are read at once.
+_MANY = 300
+#: How many earlier verifiers of one password are known again.
+_FORMER = 4
+#: Seconds in which nobody asks for a connection again, after there was none.
+_PAUSE = 1.0
 
-_SCHEMA = (
+# More than there can be.
+_ALL = 2**62
+
+# One statement, so that all of it is of one moment.
+_READ = """
+    SELECT name, 0, CAST(locked AS TEXT), NULL, NULL FROM identities WHERE name IN ({names})
+    UNION ALL SELECT identity, 1, mechanism, verifier, succeeds FROM verifiers
+        WHERE identity IN ({names})
+    UNION ALL SELECT identity, 2, service, perspective, NULL FROM keys WHERE identity IN ({names})
+"""
+
+
+def openEngine(database: str, lockTimeout: float, passwordInURL: bool) -> Engine:
     """
-    CREATE TABLE meta (
-        name TEXT PRIMARY KEY NOT NULL,
-        value BLOB NOT NULL
-    ) WITHOUT ROWID
-    """,
+    Args:
+        database: the path of an SQLite file, or the URL of a PostgreSQL database.
+        lockTimeout: as for `SQLAuthorizer`.
+        passwordInURL: as for `SQLAuthorizer`.
+
+    Returns:
+        What knows that kind of database.
+
+    Raises:
+        StoreError: the package for it is not installed, or it is no URL.
     """
-    CREATE TABLE identities (
-        name TEXT PRIMARY KEY NOT NULL CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 255),
-        locked INTEGER NOT NULL DEFAULT 0 CHECK (locked IN (0, 1))
-    ) WITHOUT ROWID
-    """,
+    if not database.startswith(("postgresql://", "postgres://")):
+        return SQLiteEngine(database, lockTimeout)
+    try:
+        from pbauth.authorizers.postgres import PostgresEngine
+    except ImportError:
+        raise StoreError(
+            "PostgreSQL needs one more package. Run: pip install 'pbauth[postgres]'"
+        ) from None
+    return PostgresEngine(database, passwordInURL)
+
+
+class _Reading:
     """
-    CREATE TABLE verifiers (
-        identity TEXT NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
-        mechanism TEXT NOT NULL,
-        verifier TEXT NOT NULL,
-        PRIMARY KEY (identity, mechanism)
-    ) WITHOUT ROWID
-    """,
+    Identities that are being read.
+
+    Attributes:
+        readers: how many read it.
+        changes: how often somebody has changed it since the first of them began.
     """
-    CREATE TABLE keys (
-        identity TEXT NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
-        service TEXT NOT NULL CHECK (length(CAST(service AS BLOB)) BETWEEN 1 AND 255),
-        perspective TEXT NOT NULL CHECK (length(CAST(perspective AS BLOB)) BETWEEN 1 AND 255),
-        PRIMARY KEY (identity, service, perspective)
-    ) WITHOUT ROWID
-    """,
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
 
-_DECOY_SECRET = "decoy secret"  # noqa: S105 - the name of a row
+    __slots__ = ("changes", "readers")
+
+    def __init__(self) -> None:
+        self.readers = self.changes = 0
 
 
-@frozen
-class _State:
-    """What is stored of one identity; verifiers are pairs of mechanism and encoded text."""
-
-    locked: bool = False
-    verifiers: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
-    keys: frozenset[tuple[str, str]] = frozenset()
-
-
+@implementer(IAccountStore)
 class SQLAuthorizer(Authorizer):
     """
-    Keeps identities in an SQLite file, which is made if there is none, readable by its owner only.
+    Keeps identities in an SQL database. An SQLite file is made if there is none, readable by its
+    owner only; a PostgreSQL database has to be there, its tables are made.
 
     Args:
-        database: the path of the file.
+        database: the path of an SQLite file; or ``postgresql://user@host/database``, with all
+            that libpq knows.
         serviceCollection: as for `Authorizer`.
         hashing: as for `Authorizer`.
         reactor: provides threads; the global one by default.
         lockTimeout: seconds to wait while another process writes to the file.
+        passwordInURL: whether a URL may hold a password. Not where others see it: in the arguments
+            of a program, for instance.
 
     Raises:
-        StoreError: the file can't be opened or made, is no database of pbauth, or is one of a
+        StoreError: the database can't be opened or made, is none of pbauth, or is one of a
             later version.
     """
 
@@ -110,29 +127,36 @@ class SQLAuthorizer(Authorizer):
         *,
         reactor: Any = None,
         lockTimeout: float = 5.0,
+        passwordInURL: bool = True,
     ) -> None:
         super().__init__(serviceCollection, hashing)
         # What is stored of each copy that was given out, so that saving it writes what was
         # changed in it and nothing else: two may change the same identity at once.
-        self._storedState: WeakKeyDictionary[Any, _State] = WeakKeyDictionary()
-        self._path = os.fspath(database)
-        self._lockTimeout = lockTimeout
-        self._decoySecret = self._prepare()
-        self._pool: Any = adbapi.ConnectionPool(
-            "sqlite3",
-            self._path,
-            timeout=lockTimeout,
-            check_same_thread=False,
-            cp_min=1,
-            cp_max=3,
-            cp_openfun=_configure,
-            cp_noisy=False,
-            cp_reactor=chooseReactor(reactor),
-        )
+        self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+        self._reading: dict[str, _Reading] = {}
+        self._reactor = chooseReactor(reactor)
+        self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
+        self._pausedUntil = 0.0
+        try:
+            self._decoySecret = self._engine.prepare()
+        except self._engine.Error as error:
+            raise self._refusal(error) from None
+        self._pool: Any = self._engine.openPool(self._reactor)
 
     def close(self) -> None:
-        """Close the file. Call it once, when nothing is under way any more."""
+        """Close the database. Call it once, when nothing is under way any more."""
         self._pool.close()
+
+    def changesService(self) -> IService:
+        """
+        Returns:
+            A service that, while it runs, ends the sessions that a change by somebody else, another
+            server or the `pbauth` command, no longer allows: within a second, or as soon as the
+            database can be reached again.
+        """
+        return self._engine.changesService(self._reactor, self._pool, self.changed)
+
+    # Writing.
 
     def addIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
@@ -143,14 +167,12 @@ class SQLAuthorizer(Authorizer):
             with `StoreError`.
         """
 
-        def add(cursor: sqlite3.Cursor, state: _State) -> None:
-            try:
-                cursor.execute("INSERT INTO identities (name) VALUES (?)", (identity.name,))
-            except sqlite3.IntegrityError:
-                raise DuplicateIdentity(identity.name) from None
-            _writeChanges(cursor, identity.name, _State(), state)
+        async def add() -> None:
+            record = await recordOf(identity)
+            await self._write(lambda statements: _add(statements, [record]))
+            self._saved(identity, record)
 
-        return Deferred.fromCoroutine(self._write(identity, add))
+        return Deferred.fromCoroutine(add())
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
@@ -161,42 +183,50 @@ class SQLAuthorizer(Authorizer):
             `StoreError`.
         """
 
-        def update(cursor: sqlite3.Cursor, state: _State) -> None:
-            cursor.execute("SELECT 1 FROM identities WHERE name = ?", (identity.name,))
-            if cursor.fetchone() is None:
-                raise KeyError(identity.name)
-            before = self._storedState.get(identity)
-            if before is None:
-                before = _readState(cursor, identity.name)
-            _writeChanges(cursor, identity.name, before, state)
+        async def update() -> None:
+            record = await recordOf(identity)
+            before = self._storedRecord.get(identity)
 
-        async def updateAndEnd() -> None:
-            await self._write(identity, update)
+            def write(statements: Statements) -> None:
+                if not statements.lock(record.name):
+                    raise KeyError(record.name)
+                stored = before or _read(statements, [record.name])[record.name][0]
+                _writeChanges(statements, stored, record)
+
+            await self._write(write)
+            self._saved(identity, record)
+            self._noteChange([record.name])
             self.sessions.endForbidden(identity)
 
-        return Deferred.fromCoroutine(updateAndEnd())
+        return Deferred.fromCoroutine(update())
+
+    def _saved(self, identity: IIdentity, record: Record) -> None:
+        self._storedRecord[identity] = record
+        identity.stored = True
 
     def renewVerifier(
         self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
     ) -> Deferred[bool]:
         """
         Replace a verifier by a stronger one of the same password, unless somebody, in whatever
-        process, replaced it in the meantime.
+        process, replaced it in the meantime. Sessions on other servers stand.
 
         Returns:
             Fires with whether that was done; fails with `StoreError`.
         """
 
-        def renew(cursor: sqlite3.Cursor) -> bool:
-            cursor.execute("BEGIN IMMEDIATE")
-            cursor.execute(
-                "UPDATE verifiers SET verifier = ?"
-                " WHERE identity = ? AND mechanism = ? AND verifier = ?",
-                (new.encode(), identity.name, scram.NAME, old.encode()),
+        def renew(statements: Statements) -> bool:
+            return bool(
+                statements.run(
+                    "UPDATE verifiers SET verifier = ?,"
+                    " succeeds = substr(? || coalesce(' ' || succeeds, ''), 1, ?)"
+                    " WHERE identity = ? AND mechanism = ? AND verifier = ?",
+                    *(new.encode(), old.digest(), _FORMER * (len(old.digest()) + 1)),
+                    *(identity.name, scram.NAME, old.encode()),
+                )
             )
-            return bool(cursor.rowcount)
 
-        return Deferred.fromCoroutine(self._run(renew))
+        return Deferred.fromCoroutine(self._write(renew))
 
     def removeIdentity(self, name: str) -> Deferred[None]:
         """
@@ -207,17 +237,31 @@ class SQLAuthorizer(Authorizer):
             `StoreError`.
         """
 
-        def remove(cursor: sqlite3.Cursor) -> None:
-            cursor.execute("BEGIN IMMEDIATE")
-            cursor.execute("DELETE FROM identities WHERE name = ?", (name,))
-            if not cursor.rowcount:
+        def delete(statements: Statements) -> None:
+            if not statements.run("DELETE FROM identities WHERE name = ?", name):
                 raise KeyError(name)
 
-        async def removeAndEnd() -> None:
-            await self._run(remove)
+        async def remove() -> None:
+            await self._write(delete)
+            self._noteChange([name])
             self.sessions.endAll(name)
 
-        return Deferred.fromCoroutine(removeAndEnd())
+        return Deferred.fromCoroutine(remove())
+
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
+        """
+        Store new identities, all or none.
+
+        Returns:
+            Fires with how many were added; fails with `DuplicateIdentity` if a name is taken, or
+            with `StoreError`.
+        """
+        wanted = list(records)
+        return Deferred.fromCoroutine(
+            self._write(lambda statements: _add(statements, wanted, skipKnown))
+        )
+
+    # Reading.
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
@@ -226,180 +270,272 @@ class SQLAuthorizer(Authorizer):
             `StoreError`.
         """
 
-        def read(cursor: sqlite3.Cursor) -> _State:
-            cursor.execute("BEGIN")
-            return _readState(cursor, name)
-
         async def request() -> Any:
-            state = await self._run(read)
-            identity = self.createIdentity(name)
-            identity.setVerifiers(
-                {mechanism: decodeVerifier(verifier) for mechanism, verifier in state.verifiers}
-            )
-            for key in state.keys:
-                identity.addKeyByString(*key)
-            identity.locked = state.locked
-            identity.stored = True
-            self._storedState[identity] = state
-            return identity
+            found = (await self._readNow([name])).get(name)
+            if found is None:
+                raise Unauthorized()
+            return self._asIdentity(*found)
 
         return Deferred.fromCoroutine(request())
 
-    def listIdentities(self) -> Deferred[list[tuple[str, bool, int]]]:
+    def _asIdentity(self, record: Record, former: frozenset[str]) -> Any:
+        identity = record.asIdentity(self)
+        self._saved(identity, record)
+        if former:
+            today = dict(record.verifiers)[scram.NAME]
+            self.sessions.renewed(record.name, former, ScramVerifier.decode(today))
+        return identity
+
+    async def _readNow(self, names: list[str]) -> dict[str, tuple[Record, frozenset[str]]]:
+        """
+        Read identities. What was changed while they were read is read again: who looks after the
+        sessions when there is a change finds those that exist then, and a login whose identity is
+        on its way from the database has none yet.
+        """
+        for name in names:
+            self._reading.setdefault(name, _Reading()).readers += 1
+        try:
+            while True:
+                seen = [self._reading[name].changes for name in names]
+                found = await self._run(lambda statements: _read(statements, names))
+                if seen == [self._reading[name].changes for name in names]:
+                    return found
+        finally:
+            for name in names:
+                self._reading[name].readers -= 1
+                if not self._reading[name].readers:
+                    del self._reading[name]
+
+    def _noteChange(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._reading:
+                self._reading[name].changes += 1
+
+    async def changed(self, names: Iterable[str] | None) -> None:
+        """
+        Somebody else has changed accounts: end the sessions that are no longer allowed.
+
+        Args:
+            names: of the identities; `None`: any may have changed.
+
+        Raises:
+            StoreError: the database can't be read.
+        """
+        changed = list(self._reading) if names is None else list(names)
+        self._noteChange(changed)
+        live = set(self.sessions.names())
+        concerned = sorted(live if names is None else live.intersection(changed))
+        for start in range(0, len(concerned), _MANY):
+            some = concerned[start : start + _MANY]
+            found = await self._readNow(some)
+            for name in some:
+                if name in found:
+                    self.sessions.endForbidden(self._asIdentity(*found[name]))
+                else:
+                    self.sessions.endAll(name)
+
+    def listIdentities(
+        self, after: str = "", most: int | None = None
+    ) -> Deferred[list[tuple[str, bool, int]]]:
         """
         Returns:
-            Fires with a tuple for each identity, sorted by name: the name, whether it is locked,
-            and the number of its keys; fails with `StoreError`.
+            Fires with a tuple for each of the first `most` identities after that name, sorted by
+            name: the name, whether it is locked, and the number of its keys; fails with
+            `StoreError`.
         """
 
-        def read(cursor: sqlite3.Cursor) -> list[tuple[str, bool, int]]:
-            cursor.execute(
+        def read(statements: Statements) -> list[tuple[str, bool, int]]:
+            rows = statements.rows(
                 "SELECT name, locked, (SELECT count(*) FROM keys WHERE identity = name)"
-                " FROM identities ORDER BY name"
+                " FROM identities WHERE name > ? ORDER BY name LIMIT ?",
+                after,
+                _ALL if most is None else most,
             )
-            return [(name, bool(locked), keys) for name, locked, keys in cursor.fetchall()]
+            return [(name, bool(locked), keys) for name, locked, keys in rows]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+        """
+        Returns:
+            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it; fails
+            with `StoreError`.
+        """
+
+        def read(statements: Statements) -> list[tuple[str, str, bool]]:
+            rows = statements.rows(
+                "SELECT identity, perspective, locked FROM keys"
+                " JOIN identities ON identity = name WHERE service = ?"
+                " ORDER BY identity, perspective",
+                service,
+            )
+            return [(name, perspective, bool(locked)) for name, perspective, locked in rows]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
+        """
+        Returns:
+            Fires with a list of records, as `IAccountStore` has it; fails with `StoreError`.
+        """
+
+        def read(statements: Statements) -> list[Record]:
+            rows = statements.rows(
+                "SELECT name FROM identities WHERE name > ? ORDER BY name LIMIT ?",
+                after,
+                _ALL if most is None else most,
+            )
+            names = [name for (name,) in rows]
+            found = _read(statements, names)
+            return [found[name][0] for name in names if name in found]
 
         return Deferred.fromCoroutine(self._run(read))
 
     def identityChanged(self, identity: IIdentity) -> None:
         """Nothing: the identity is a copy, and counts when it is saved."""
 
-    async def _write(
-        self, identity: IIdentity, statements: Callable[[sqlite3.Cursor, _State], None]
-    ) -> None:
-        # Passwords may still be on their way to becoming verifiers.
-        verifiers = await maybeDeferred(identity.getVerifiers)
-        state = _State(
-            bool(identity.locked),
-            frozenset((name, verifier.encode()) for name, verifier in verifiers.items()),
-            frozenset((service, perspective) for service, perspective in identity.getAllKeys()),
-        )
+    # In a thread, and what becomes of errors.
 
-        def write(cursor: sqlite3.Cursor) -> None:
-            cursor.execute("BEGIN IMMEDIATE")
-            statements(cursor, state)
+    async def _write(self, act: Callable[[Statements], _Result]) -> _Result:
+        return await self._run(act, writing=True)
 
-        await self._run(write)
-        self._storedState[identity] = state
-        identity.stored = True
-
-    async def _run(self, interaction: Callable[[sqlite3.Cursor], _Result]) -> _Result:
-        with self._asStoreError():
-            return await self._pool.runInteraction(interaction)
-
-    @contextmanager
-    def _asStoreError(self) -> Iterator[None]:
+    async def _run(self, act: Callable[[Statements], _Result], writing: bool = False) -> _Result:
+        if self._reactor.seconds() < self._pausedUntil:
+            raise StoreError()
         try:
-            yield
-        except sqlite3.Error as error:
-            refusal = StoreError(_explain(self._path, error, self._lockTimeout))
-            # A client is told only that the accounts can't be reached.
-            _log.error("{refusal}", refusal=refusal)
-            raise refusal from None
+            return await self._runOnce(act, writing)
+        except _OnceMore:
+            pass
+        try:
+            return await self._runOnce(act, writing)
+        except _OnceMore as failed:
+            raise self._refusal(failed.error) from None
 
-    def _prepare(self) -> bytes:
-        """Check the file, or make it; give the secret that decoys are made from."""
-        with self._asStoreError():
-            _makePrivate(self._path)
-            with closing(
-                sqlite3.connect(self._path, self._lockTimeout, isolation_level=None)
-            ) as connection:
-                _configure(connection)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("BEGIN IMMEDIATE")
-                version = _versionOf(connection, self._path)
-                if not version:
-                    for statement in _SCHEMA:
-                        connection.execute(statement)
-                    connection.execute(
-                        "INSERT INTO meta (name, value) VALUES (?, ?)",
-                        (_DECOY_SECRET, secrets.token_bytes(32)),
-                    )
-                row = connection.execute(
-                    "SELECT value FROM meta WHERE name = ?", (_DECOY_SECRET,)
-                ).fetchone()
-                connection.execute("COMMIT")
-                return bytes(row[0])
+    async def _runOnce(self, act: Callable[[Statements], _Result], writing: bool) -> _Result:
+        # How far it came: there was a connection; all was done but to commit it.
+        steps = []
+
+        def interact(cursor: Any) -> _Result:
+            steps.append("connected")
+            if writing:
+                self._engine.beginWriting(cursor)
+            result = act(Statements(self._engine, cursor))
+            steps.append("done")
+            return result
+
+        try:
+            result: _Result = await self._pool.runInteraction(interact)
+            return result
+        except self._engine.Error as error:
+            if not steps:
+                # Each attempt may take long: not everybody needs to find that out anew.
+                self._pausedUntil = self._reactor.seconds() + _PAUSE
+            elif steps == ["connected"] and (
+                isinstance(error, self._engine.IntegrityError) or self._engine.isLost(error)
+            ):
+                raise _OnceMore(error) from None
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> StoreError:
+        refusal = StoreError(self._engine.explain(error))
+        # A client is told only that the accounts can't be reached.
+        _log.error("{refusal}", refusal=refusal)
+        return refusal
 
 
-def _versionOf(connection: sqlite3.Connection, path: str) -> int:
-    """The version of the schema; 0 for an empty database."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if not tables and not application:
-        return 0
-    if application != APPLICATION_ID:
-        raise StoreError(f"{path} is a database of another program. Name another file.")
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} was made by a later version of pbauth (schema {version}; this one knows "
-            f"{SCHEMA_VERSION}). Upgrade pbauth."
+class _OnceMore(Exception):
+    """
+    The connection was lost, before this perhaps; or somebody else has just added what was to be
+    added. Nothing was committed, and another attempt may do better, or know more.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _read(statements: Statements, names: Sequence[str]) -> dict[str, tuple[Record, frozenset[str]]]:
+    """Read identities, each with the digests of the verifiers that its one was preceded by."""
+    locked: dict[str, bool] = {}
+    former: dict[str, frozenset[str]] = {}
+    verifiers: dict[str, list[tuple[str, str]]] = {}
+    keys: dict[str, list[tuple[str, str]]] = {}
+    for start in range(0, len(names), _MANY):
+        some = names[start : start + _MANY]
+        query = _READ.format(names=", ".join("?" * len(some)))
+        for name, part, first, second, third in statements.rows(query, *some, *some, *some):
+            if part == 0:
+                locked[name] = first == "1"
+            elif part == 1:
+                verifiers.setdefault(name, []).append((first, second))
+                if third:
+                    former[name] = frozenset(third.split())
+            else:
+                keys.setdefault(name, []).append((first, second))
+    return {
+        name: (
+            Record(
+                name,
+                locked[name],
+                frozenset(verifiers.get(name, ())),
+                frozenset(keys.get(name, ())),
+            ),
+            former.get(name, frozenset()),
         )
-    return int(version)
+        for name in locked
+    }
 
 
-def _configure(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
-    # With a write-ahead log this makes each commit last, whatever happens to the machine.
-    connection.execute("PRAGMA synchronous = FULL")
+def _known(statements: Statements, names: list[str]) -> set[str]:
+    known: set[str] = set()
+    for start in range(0, len(names), _MANY):
+        some = names[start : start + _MANY]
+        query = f"SELECT name FROM identities WHERE name IN ({', '.join('?' * len(some))})"  # noqa: S608
+        known.update(name for (name,) in statements.rows(query, *some))
+    return known
 
 
-def _makePrivate(path: str) -> None:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise StoreError(f"Can't make {path}: {error.strerror}.") from None
+def _add(statements: Statements, records: list[Record], skipKnown: bool = False) -> int:
+    known = _known(statements, [record.name for record in records])
+    new: dict[str, Record] = {}
+    for record in records:
+        if record.name not in known and record.name not in new:
+            new[record.name] = record
+        elif not skipKnown:
+            raise DuplicateIdentity(record.name)
+    statements.runEach(
+        "INSERT INTO identities (name, locked) VALUES (?, ?)",
+        [(record.name, int(record.locked)) for record in new.values()],
+    )
+    statements.runEach(
+        "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
+        [(name, *verifier) for name, record in new.items() for verifier in record.verifiers],
+    )
+    statements.runEach(
+        "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?)",
+        [(name, *key) for name, record in new.items() for key in record.keys],
+    )
+    return len(new)
 
 
-def _readState(cursor: sqlite3.Cursor, name: str) -> _State:
-    cursor.execute("SELECT locked FROM identities WHERE name = ?", (name,))
-    found = cursor.fetchone()
-    if found is None:
-        raise Unauthorized()
-    cursor.execute("SELECT mechanism, verifier FROM verifiers WHERE identity = ?", (name,))
-    verifiers = frozenset(cursor.fetchall())
-    cursor.execute("SELECT service, perspective FROM keys WHERE identity = ?", (name,))
-    return _State(bool(found[0]), verifiers, frozenset(cursor.fetchall()))
-
-
-def _writeChanges(cursor: sqlite3.Cursor, name: str, before: _State, after: _State) -> None:
+def _writeChanges(statements: Statements, before: Record, after: Record) -> None:
+    name = after.name
     if before.locked != after.locked:
-        cursor.execute("UPDATE identities SET locked = ? WHERE name = ?", (int(after.locked), name))
+        statements.run("UPDATE identities SET locked = ? WHERE name = ?", int(after.locked), name)
     changed = before.verifiers ^ after.verifiers
-    cursor.executemany(
+    statements.runEach(
         "DELETE FROM verifiers WHERE identity = ? AND mechanism = ?",
         sorted({(name, mechanism) for mechanism, _ in changed}),
     )
-    cursor.executemany(
+    statements.runEach(
         "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
         [(name, *verifier) for verifier in sorted(after.verifiers & changed)],
     )
-    cursor.executemany(
+    statements.runEach(
         "DELETE FROM keys WHERE identity = ? AND service = ? AND perspective = ?",
         [(name, *key) for key in sorted(before.keys - after.keys)],
     )
-    cursor.executemany(
+    statements.runEach(
         "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         [(name, *key) for key in sorted(after.keys - before.keys)],
     )
-
-
-def _explain(path: str, error: sqlite3.Error, lockTimeout: float) -> str:
-    text = str(error)
-    if "locked" in text or "busy" in text:
-        return (
-            f"{path} is locked by another process, for more than {lockTimeout:g} seconds now. "
-            "Try again; if it stays so, find that process."
-        )
-    if "readonly" in text or "read-only" in text:
-        return f"{path} is read-only. Make the file and its folder writable."
-    if "not a database" in text or "malformed" in text:
-        return f"{path} is damaged, or no SQLite database. Restore it from a backup."
-    if "full" in text:
-        return f"There is no space left to write {path}."
-    if "unable to open" in text:
-        return f"Can't open {path}. Is its folder there, and is it yours?"
-    return f"{path}: {text}."

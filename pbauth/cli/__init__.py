@@ -23,18 +23,23 @@ from pbauth.state import DEFAULT_FOLDER
     help="The folder of the accounts. Made if there is none.",
 )
 @click.option(
+    "--accounts",
+    metavar="sqlite:FILE|postgresql://...",
+    help="The accounts, where they are elsewhere.",
+)
+@click.option(
     "--audit",
     metavar="FILE",
     help="Append a line of JSON to this file for each change to the accounts.",
 )
 @click.version_option(__version__, prog_name="pbauth")
 @click.pass_context
-def main(context: click.Context, state: str, audit: str | None) -> None:
+def main(context: click.Context, state: str, accounts: str | None, audit: str | None) -> None:
     """Administer the accounts of a pbauth server, or try a server out.
 
     The server itself is started by: twistd pbauth
     """
-    context.obj = Place(state, audit)
+    context.obj = Place(state, audit, accounts)
 
 
 @main.command()

@@ -43,10 +43,12 @@ class Place:
     Attributes:
         state: the state folder.
         audit: the file for the audit, or `None`.
+        accounts: as for `pbauth.state.openAuthorizer`.
     """
 
     state: str
     audit: str | None = None
+    accounts: str | None = None
 
 
 def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
@@ -125,7 +127,9 @@ def administer(
     async def main(reactor: Any) -> _Result:
         place: Place = context.obj
         with auditing(place.audit):
-            authorizer = openAuthorizer(place.state, hashing=hashing, reactor=reactor)
+            authorizer = openAuthorizer(
+                place.state, place.accounts, hashing=hashing, reactor=reactor
+            )
             try:
                 return await operation(Administration(authorizer, _operator()))
             finally:

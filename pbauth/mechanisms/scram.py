@@ -233,6 +233,10 @@ class ScramVerifier:
             f"${_base64(self.storedKey)}:{_base64(self.serverKey)}"
         )
 
+    def digest(self) -> str:
+        """A text by which it is known again, and that does not help to guess the password."""
+        return hashlib.sha256(self.encode().encode("ascii")).hexdigest()
+
     @classmethod
     def decode(cls, text: str) -> ScramVerifier:
         """

