@@ -25,7 +25,7 @@ from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
-from pbauth.opening import Target, closeConnection, openRoot, using, within
+from pbauth.opening import Target, openRoot, using, within
 from pbauth.records import Record
 from pbauth.renewal import askHashing
 
@@ -65,9 +65,10 @@ class RemoteAdministration:
         self._timeout = timeout
         self._legacy = legacy
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await closeConnection(self._perspective.broker)
+    @property
+    def broker(self) -> Any:
+        """Of the connection; whoever is done closes it."""
+        return self._perspective.broker
 
     # Users.
 

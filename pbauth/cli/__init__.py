@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pbauth import __version__
 from pbauth.cli.calls import call
+from pbauth.cli.completion import completion
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
+from pbauth.cli.remote import remotePlace, serverOptions
 from pbauth.cli.running import Place, run
+from pbauth.cli.sessions import session
 from pbauth.cli.users import user
+from pbauth.cli.whocan import whoCan
 from pbauth.demo import runDemo
 from pbauth.state import DEFAULT_FOLDER
 
@@ -32,14 +38,17 @@ from pbauth.state import DEFAULT_FOLDER
     metavar="FILE",
     help="Append a line of JSON to this file for each change to the accounts.",
 )
+@serverOptions
 @click.version_option(__version__, prog_name="pbauth")
 @click.pass_context
-def main(context: click.Context, state: str, accounts: str | None, audit: str | None) -> None:
+def main(
+    context: click.Context, /, state: str, accounts: str | None, audit: str | None, **server: Any
+) -> None:
     """Administer the accounts of a pbauth server, or try a server out.
 
     The server itself is started by: twistd pbauth
     """
-    context.obj = Place(state, audit, accounts)
+    context.obj = Place(state, audit, accounts, remotePlace(context))
 
 
 @main.command()
@@ -50,5 +59,8 @@ def demo() -> None:
 
 main.add_command(user)
 main.add_command(key)
+main.add_command(whoCan)
+main.add_command(session)
 main.add_command(call)
 main.add_command(passwd)
+main.add_command(completion)

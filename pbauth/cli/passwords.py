@@ -13,12 +13,18 @@ from pbauth.credentials import PassphraseNeeded
 _Credentials = TypeVar("_Credentials")
 
 
-def readPassword(fromStdin: bool, confirm: bool, what: str = "Password") -> str:
+def readPassword(
+    fromStdin: bool,
+    confirm: bool,
+    what: str = "Password",
+    option: str = "--password-stdin",
+) -> str:
     """
     Args:
         fromStdin: read one line of standard input; otherwise ask on the terminal.
         confirm: ask twice.
         what: to ask for.
+        option: the one that says `fromStdin`.
 
     Returns:
         The password.
@@ -26,11 +32,13 @@ def readPassword(fromStdin: bool, confirm: bool, what: str = "Password") -> str:
     if fromStdin:
         line = sys.stdin.readline()
         if not line:
-            raise click.ClickException(f"There is no {what.lower()} on standard input.")
+            raise click.ClickException(
+                f"There is no {what[0].lower()}{what[1:]} on standard input."
+            )
         return line.rstrip("\r\n")
     if not sys.stdin.isatty():
         raise click.ClickException(
-            "There is no terminal to ask for the password on. Say --password-stdin, and write "
+            f"There is no terminal to ask for the password on. Say {option}, and write "
             "the password to standard input."
         )
     password: str = click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True)

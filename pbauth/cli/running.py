@@ -44,11 +44,14 @@ class Place:
         state: the state folder.
         audit: the file for the audit, or `None`.
         accounts: as for `pbauth.state.openAuthorizer`.
+        remote: the server that is administered, a `RemotePlace`; `None`: none, but the accounts
+            directly.
     """
 
     state: str
     audit: str | None = None
     accounts: str | None = None
+    remote: Any = None
 
 
 def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
@@ -109,29 +112,37 @@ def interruptible() -> Iterator[None]:
 
 def administer(
     context: click.Context,
-    operation: Callable[[Administration], Coroutine[Any, Any, _Result]],
+    operation: Callable[..., Coroutine[Any, Any, _Result]],
     hashing: Hashing = Hashing(),  # noqa: B008 - immutable
+    ask: Callable[[], Any] | None = None,
 ) -> _Result:
     """
-    Do something to the accounts.
+    Do something to the accounts, or to those of a server that runs.
 
     Args:
         context: holds a `Place`.
-        operation: takes the administration.
-        hashing: how new passwords become verifiers.
+        operation: takes the administration, an `Administration` or a `RemoteAdministration`; and
+            what `ask` gave.
+        hashing: how new passwords become verifiers. A server has its own, but for `md5`.
+        ask: asks the user for what the operation needs, or reads it from standard input: after the
+            user's own password, before anything is opened.
 
     Returns:
-        What that returns.
+        What the operation returns.
     """
+    place: Place = context.obj
+    if place.remote is not None:
+        done: _Result = place.remote.administer(operation, hashing, ask)
+        return done
+    arguments = () if ask is None else (ask(),)
 
     async def main(reactor: Any) -> _Result:
-        place: Place = context.obj
         with auditing(place.audit):
             authorizer = openAuthorizer(
                 place.state, place.accounts, hashing=hashing, reactor=reactor
             )
             try:
-                return await operation(Administration(authorizer, _operator()))
+                return await operation(Administration(authorizer, _operator()), *arguments)
             finally:
                 authorizer.close()
 
