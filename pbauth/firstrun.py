@@ -230,6 +230,10 @@ class FirstRun(Service):
             # All at once: of several servers that start on the same accounts one does it.
             await maybeDeferred(identity.save)
         except DuplicateIdentity:
+            _log.info(
+                "Another server has made the administrator {name}, and shown the password.",
+                name=ADMINISTRATOR,
+            )
             return
         _audit.userAdded(OPERATOR, ADMINISTRATOR)
         _audit.keyGranted(OPERATOR, ADMINISTRATOR, NAME, ADMINISTRATOR)

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from pbauth.adminservice import MOST_BYTES, MOST_ITEMS, NAME, asPlain, fromPlain
+from pbauth.adminservice import MOST_ITEMS, NAME, asPlain, fromPlain
 from pbauth.client import prove
 from pbauth.errors import Detached, ProtocolViolation
 from pbauth.hashing import Hashing, runDerivation
@@ -28,6 +28,9 @@ from pbauth.names import checkName
 from pbauth.opening import Target, openRoot, using, within
 from pbauth.records import Record
 from pbauth.renewal import askHashing
+
+#: About the most bytes of accounts in a message.
+MOST_SENT = 600 * 1024
 
 _KEY_READERS: dict[str, Callable[[str], AuthorizedKey]] = {
     ed25519.NAME: PublicKey.fromLine,
@@ -49,6 +52,8 @@ class RemoteAdministration:
         reactor: provides `IReactorTime`.
         timeout: seconds for each answer.
         legacy: keep MD5 verifiers of new passwords, too.
+        check: takes each new password and the name of its user, and raises `InvalidPassword` where
+            it is not good enough; the server does not see it.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class RemoteAdministration:
         reactor: Any,
         timeout: float = 30,
         legacy: bool = False,
+        check: Callable[[str, str], None] | None = None,
     ) -> None:
+        self._check = check
         self._perspective = perspective
         self._login = login
         self._reactor = reactor
@@ -75,7 +82,7 @@ class RemoteAdministration:
     async def addUser(self, name: str, password: str | None) -> None:
         """As `Administration.addUser`."""
         checkIdentityName(name)
-        verifiers = [] if password is None else await self._verifiers(password)
+        verifiers = [] if password is None else await self._verifiers(password, name)
         await self._ask("addUser", name, verifiers)
 
     async def removeUser(self, name: str) -> None:
@@ -85,7 +92,7 @@ class RemoteAdministration:
     async def setPassword(self, name: str, password: str) -> None:
         """As `Administration.setPassword`; the sessions of this connection stay."""
         checkName(name, "name of an identity")
-        await self._ask("setPassword", name, await self._verifiers(password))
+        await self._ask("setPassword", name, await self._verifiers(password, name))
 
     async def setLocked(self, name: str, locked: bool) -> None:
         """As `Administration.setLocked`."""
@@ -270,8 +277,10 @@ class RemoteAdministration:
             raise _unlikely()
         return last
 
-    async def _verifiers(self, password: str) -> list[str]:
+    async def _verifiers(self, password: str, name: str) -> list[str]:
         preparePassword(password)
+        if self._check is not None:
+            self._check(password, name)
         hashing = await askHashing(self._perspective.identity) or Hashing()
         hashing = evolve(hashing, md5=self._legacy)
         salt = secrets.token_bytes(hashing.saltBytes)
@@ -286,6 +295,7 @@ async def openAdministration(
     credentials: ICredentials,
     timeout: float = 30,
     legacy: bool = False,
+    check: Callable[[str, str], None] | None = None,
 ) -> RemoteAdministration:
     """
     Connect to a server, and log in as an administrator.
@@ -297,6 +307,7 @@ async def openAdministration(
         credentials: what proves it.
         timeout: seconds for the login, and for each answer after that.
         legacy: as for `RemoteAdministration`.
+        check: as for `RemoteAdministration`.
 
     Returns:
         The administration; close it.
@@ -314,7 +325,7 @@ async def openAdministration(
         return perspective
 
     perspective = await within(timeout, reactor, logIn())
-    return RemoteAdministration(perspective, login, reactor, timeout, legacy)
+    return RemoteAdministration(perspective, login, reactor, timeout, legacy, check)
 
 
 async def _gathered(items: AsyncIterator[Any], most: int | None) -> list[Any]:
@@ -333,7 +344,7 @@ def _batches(records: Iterable[Record]) -> Iterable[list[tuple[Any, ...]]]:
     for record in records:
         plain = asPlain(record)
         length = len(repr(plain).encode("utf-8", "replace"))
-        if batch and (len(batch) == MOST_ITEMS or size + length > MOST_BYTES):
+        if batch and (len(batch) == MOST_ITEMS or size + length > MOST_SENT):
             yield batch
             batch, size = [], 0
         batch.append(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,7 +31,7 @@ def readPassword(
         The password.
     """
     if fromStdin:
-        line = sys.stdin.readline()
+        line = _readLine()
         if not line:
             raise click.ClickException(
                 f"There is no {what[0].lower()}{what[1:]} on standard input."
@@ -43,6 +44,24 @@ def readPassword(
         )
     password: str = click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True)
     return password
+
+
+def _readLine() -> str:
+    """One line of standard input, and nothing of what follows: that is for somebody else."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except OSError:
+        # Not a file at all.
+        return sys.stdin.readline()
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+        line += byte
+    try:
+        return line.decode(sys.stdin.encoding)
+    except UnicodeDecodeError:
+        raise click.ClickException(
+            f"The password on standard input is not text in {sys.stdin.encoding}."
+        ) from None
 
 
 def readSecretFile(read: Callable[..., _Credentials], path: str, fromStdin: bool) -> _Credentials:

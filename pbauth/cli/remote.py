@@ -46,8 +46,17 @@ class RemotePlace:
         operation: Callable[..., Coroutine[Any, Any, _Result]],
         hashing: Hashing,
         ask: Callable[[], Any] | None,
+        check: Callable[[str, str], None] | None = None,
     ) -> _Result:
-        """As `pbauth.cli.running.administer`. All passwords are asked for before the login."""
+        """
+        As `pbauth.cli.running.administer`. All passwords are asked for before the login.
+
+        Args:
+            operation: as there.
+            hashing: as there.
+            ask: as there.
+            check: as for `RemoteAdministration`.
+        """
         connecting = self.connecting
 
         async def main(reactor: Any) -> _Result:
@@ -65,7 +74,8 @@ class RemotePlace:
                     credentials.clientCertificate,
                 )
                 admin = await openAdministration(
-                    reactor, target, self.login, credentials, connecting.timeout, hashing.md5
+                    *(reactor, target, self.login, credentials),
+                    *(connecting.timeout, hashing.md5, check),
                 )
             try:
                 return await operation(admin, *arguments)
