@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import (
     AdminService,
@@ -17,6 +18,7 @@ from pbauth import (
     KeyNotFound,
     ProtocolViolation,
     PublicKey,
+    SQLAuthorizer,
     Unauthorized,
 )
 from pbauth import adminservice as module
@@ -34,7 +36,7 @@ from pbauth.errors import (
 from pbauth.mechanisms import md5, scram
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
-from pbauth.records import Record
+from pbauth.records import Record, recordOf
 from pbauth.testing import MemoryServer, RecordingService
 
 SQL = "Robert'); DROP TABLE identities;--"
@@ -418,6 +420,49 @@ class LastAdministratorTests(AdminTestCase):
         owner = Administration(self.accounts, "root")
         self.successResultOf(Deferred.fromCoroutine(owner.removeUser("admin")))
         self.assertEqual(self.accounts.identities, {})
+
+
+class TwoServersTests(TestCase):
+    """Two servers on one database."""
+
+    async def test_twoAtOnce(self) -> None:
+        """Two administrators who remove each other at the same moment: one is left, or both."""
+        path = self.mktemp()
+        servers = [SQLAuthorizer(path, hashing=Hashing.CHEAPEST) for _ in "12"]
+        for server in servers:
+            self.addCleanup(server.close)
+        names = ("alice", "bob")
+        for turn in range(5):
+            for name in names:
+                identity = servers[0].createIdentity(name)
+                identity.setPassword("secret")
+                identity.addKeyByString("admin", name)
+                await servers[0].addRecords([await recordOf(identity)], True)
+            acts = [
+                Administration(server, name, keeps="admin")
+                for server, name in zip(servers, names, strict=True)
+            ]
+            other = {"alice": "bob", "bob": "alice"}
+            done = await DeferredList(
+                [
+                    Deferred.fromCoroutine(
+                        act.removeUser(other[name])
+                        if turn % 2
+                        else act.revokeKey(other[name], "admin", other[name])
+                    )
+                    for act, name in zip(acts, names, strict=True)
+                ],
+                consumeErrors=True,
+            )
+            left = await servers[0].listHolders("admin")
+            self.assertIn(len(left), (1, 2))
+            self.assertEqual(sum(succeeded for succeeded, _ in done), 2 - len(left))
+            for succeeded, failure in done:
+                if not succeeded:
+                    failure.trap(LastAdministrator)
+            for name in names:
+                with contextlib.suppress(KeyError):
+                    await servers[0].removeIdentity(name)
 
 
 def _after(gate: Deferred[None], then: Any) -> Deferred[Any]:
