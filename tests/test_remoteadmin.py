@@ -491,6 +491,26 @@ class CommandTests(TLSTestCase):
             self.assertEqual(program.exitCode, 0 if SQL in arguments else 1, program.output)
         self.assertIn(SQL, self.accounts.identities)
 
+    async def test_faults(self) -> None:
+        """A server that fails, and a connection that is lost before the answer: one line each."""
+
+        def fail(*arguments: Any) -> Any:
+            raise RuntimeError("a secret of the server")
+
+        def hangUp(*arguments: Any) -> Any:
+            for session in self.accounts.sessions:
+                session.broker.transport.loseConnection()
+            return Deferred()
+
+        for act, said in [(fail, "The server failed"), (hangUp, "was lost. Look whether it was")]:
+            self.patch(self.accounts, "listHolders", act)
+            program = await self.pbauth("who-can", "game").whenEnded()
+            self.assertIn(said, program.output)
+            self.assertNotIn("secret", program.output)
+            self.assertEqual(len(program.output.splitlines()), 1, program.output)
+            self.assertEqual(program.exitCode, 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     async def test_options(self) -> None:
         """Options that do not go together are said not to, before anything is asked."""
         cases = [
