@@ -7,6 +7,7 @@ each: `pbauth.identity`, `pbauth.authorizer`, `pbauth.service`, `pbauth.perspect
 identity proves who it is stands in `pbauth.mechanisms`.
 """
 
+from pbauth.adminservice import AdminService
 from pbauth.audit import Audit, DropReason
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.cred import CredAuthorizer
@@ -71,6 +72,7 @@ from pbauth.sessions import EndReason, Session, Sessions
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdminService",
     "Anonymous",
     "Audit",
     "AuthChallenger",

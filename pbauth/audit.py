@@ -154,6 +154,11 @@ USERS_IMPORTED = Kind(
 USERS_READ = Kind(
     "users.read", "{operator!r} read the accounts of all users, with their verifiers", ("operator",)
 )
+SESSION_ENDED = Kind(
+    "session.ended",
+    "{operator!r} ended the session {session} of {identity!r}",
+    ("identity", "session", "operator"),
+)
 AUDIT_GAP = Kind("audit.gap", "{lost} events could not be written to the audit", ("lost",))
 
 #: All kinds, by name.
@@ -496,6 +501,10 @@ class Audit:
         """Whole accounts are read, as for an export."""
         event = {"event": USERS_READ.name, "operator": operator}
         self._log.send(LogLevel.info, USERS_READ.text, event)
+
+    def sessionEnded(self, operator: str, identity: str, session: str) -> None:
+        """A session was ended; `session` is its id."""
+        self._tellAct(SESSION_ENDED, operator, identity, session=session)
 
     # How.
 
