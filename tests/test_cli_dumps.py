@@ -169,23 +169,6 @@ class CommandTests(DumpTestCase):
         self.assertIn("at least 12 characters", said)
         self.assertEqual(await self.stored(), [])
 
-    async def test_mistakes(self) -> None:
-        """Each is one line."""
-        there = os.path.dirname(self.dump(records(1)))
-        for arguments, said in [
-            (("import", "missing.jsonl"), "Can't read missing.jsonl: No such file"),
-            (("import", "--format", "csv", there), "is a folder"),
-            (("export", os.path.join(there, "no", "x.csv")), "Can't write"),
-            (("export", "--format", "csv", "/dev/null"), "is not a file"),
-        ]:
-            output = await self.pbauth(*arguments, code=1)
-            self.assertIn(said, output)
-            self.assertEqual(len(output.splitlines()), 1, output)
-        output = await self.pbauth("export", "users.txt", code=2)
-        self.assertIn("does not say in what format", output)
-        output = await self.pbauth("--password-policy", "long", "user", "list", code=2)
-        self.assertIn("for instance: length=12,strength=3", output)
-
 
 class InterruptedTests(DumpTestCase):
     """Ctrl-C in the middle."""
@@ -291,3 +274,21 @@ class HelpTests(SynchronousTestCase):
             ran = CliRunner().invoke(main, [name, "--help"])
             self.assertIn(said, ran.output)
         self.assertNotIn(SCRAM, ran.output)
+
+    def test_mistakes(self) -> None:
+        """What is wrong before any store is opened is said in one line."""
+        there = os.path.abspath(self.mktemp())
+        os.mkdir(there)
+        for arguments, said, code in [
+            (("import", "missing.jsonl"), "Can't read missing.jsonl: No such file", 1),
+            (("import", "--format", "csv", there), "is a folder", 1),
+            (("export", os.path.join(there, "no", "x.csv")), "Can't write", 1),
+            (("export", "--format", "csv", "/dev/null"), "is not a file", 1),
+            (("export", "users.txt"), "does not say in what format", 2),
+            (("--password-policy", "long", "user", "list"), "length=12,strength=3", 2),
+        ]:
+            ran = CliRunner().invoke(main, ["--state", there, *arguments])
+            self.assertEqual(ran.exit_code, code, ran.output)
+            self.assertIn(said, ran.output)
+            self.assertEqual(len(ran.output.splitlines()), 1 if code == 1 else 4, ran.output)
+        self.assertEqual(os.listdir(there), [])
