@@ -10,6 +10,9 @@ identity proves who it is stands in `pbauth.mechanisms`.
 from pbauth.audit import Audit, DropReason
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.cred import CredAuthorizer
+from pbauth.authorizers.ondemand import OnDemandAuthorizer
+from pbauth.authorizers.pam import PAMChecker
+from pbauth.authorizers.passwdfile import PasswdFileAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.checker import IdentityChecker
@@ -108,6 +111,9 @@ __all__ = [
     "MechanismNotSupported",
     "NobodyAttached",
     "NotAttached",
+    "OnDemandAuthorizer",
+    "PAMChecker",
+    "PasswdFileAuthorizer",
     "Password",
     "Perspective",
     "PerspectiveClient",

@@ -52,7 +52,17 @@ FLOORS = [
         "reconnecting",
         "perspectiveclient",
     ],
-    ["authorizers", "authorizers.sql", "authorizers.cred", "checker", "testing"],
+    [
+        "authorizers",
+        "authorizers.sql",
+        "authorizers.passwdlines",
+        "authorizers.passwdfile",
+        "authorizers.ondemand",
+        "authorizers.cred",
+        "authorizers.pam",
+        "checker",
+        "testing",
+    ],
     ["", "state", "auditfile", "admin", "echo", "demo", "metrics", "tap"],
     [
         "cli.running",
