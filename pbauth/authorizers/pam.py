@@ -44,10 +44,7 @@ _REFUSALS = {6, 7, 8, 10, 11, 12, 13, 16, 27}
 
 
 class PAMMissing(RuntimeError):
-    """The library that binds PAM is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("PAM needs one more package. Run: pip install 'pbauth[pam]'")
+    """The library that binds PAM is not installed, or the machine has no PAM."""
 
 
 def _importLibrary() -> Any:
@@ -56,7 +53,14 @@ def _importLibrary() -> Any:
     except ModuleNotFoundError as missing:
         if missing.name not in ("pam", "six"):
             raise
-        raise PAMMissing() from None
+        pam = None
+    # Other packages have a module of that name, too.
+    if not hasattr(pam, "PamAuthenticator"):
+        raise PAMMissing("PAM needs one more package. Run: pip install 'pbauth[pam]'")
+    try:
+        pam.PamAuthenticator()
+    except (AttributeError, OSError):
+        raise PAMMissing("There is no PAM on this machine: libpam is not found.") from None
     return pam
 
 
@@ -74,7 +78,7 @@ class PAMChecker:
         mostWaiting: how many checks wait for their turn at most.
 
     Raises:
-        PAMMissing: the extra ``pam`` is not installed.
+        PAMMissing: the extra ``pam`` is not installed, or the machine has no PAM.
         ValueError: that can't be the name of a service.
     """
 
@@ -134,9 +138,9 @@ class PAMChecker:
             encoding="latin-1",
             resetcreds=False,
         )
+        # Who is let in has the code 0, and nobody else.
         code = int(asked.code)
-        # Only where both say so.
-        return (code or -1 if not let else code), str(asked.reason)
+        return (code if let or code else -1), str(asked.reason)
 
     def _inThread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         reactor = chooseReactor(self._reactor)
