@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.application.service import MultiService
 from twisted.internet.defer import DeferredList, gatherResults, maybeDeferred
@@ -48,6 +48,8 @@ VERIFIER = ScramVerifier(b"0123456789abcdef", 4096, b"s" * 32, b"k" * 32).encode
 SECRET = VERIFIER.partition("$")[2]
 LINE = f"alice:{VERIFIER} key=game/alice"
 
+#: A machine that has other things to do is no fault of the examples.
+SLOW = [HealthCheck.too_slow]
 #: What a name may be made of, the awkward characters often.
 AWKWARD = st.sampled_from(list("%:#/ $=\"'\\;,|\u00a0\u3000\ufeff\u0301\u00e9\U0001f600")) | (
     st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
@@ -232,7 +234,7 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(raised.exception.number, number)
             self.assertIn(problem, str(raised.exception))
 
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200, deadline=None, suppress_health_check=SLOW)
     @given(RECORDS)
     def test_roundTrip(self, record: Record) -> None:
         """What is written of a record is one line, and read as that record."""
@@ -241,7 +243,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(readLine(line), record)
         self.assertEqual([each.record for each in readLines(f"{line}\n")], [record])
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
     @given(
         st.text()
         | st.lists(
