@@ -11,6 +11,9 @@ from pbauth.adminservice import AdminService
 from pbauth.audit import Audit, DropReason
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.cred import CredAuthorizer
+from pbauth.authorizers.ondemand import OnDemandAuthorizer
+from pbauth.authorizers.pam import PAMChecker
+from pbauth.authorizers.passwdfile import PasswdFileAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.checker import IdentityChecker
@@ -112,6 +115,9 @@ __all__ = [
     "MechanismNotSupported",
     "NobodyAttached",
     "NotAttached",
+    "OnDemandAuthorizer",
+    "PAMChecker",
+    "PasswdFileAuthorizer",
     "Password",
     "Perspective",
     "PerspectiveClient",

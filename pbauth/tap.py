@@ -178,9 +178,9 @@ class Options(usage.Options, AuthOptionMixin):
         try:
             super().opt_auth(description)
         except usage.UsageError as mistake:
-            _stop(
-                f"--auth {description.partition(':')[0]}: {mistake}. See: twistd pbauth --help-auth"
-            )
+            # What a plugin says is meant for people, and expected.
+            said = str(mistake).removeprefix("Unexpected error: ").rstrip(".")
+            _stop(f"--auth {description.partition(':')[0]}: {said}. See: twistd pbauth --help-auth")
 
     def _findMaker(self, name: str) -> Any:
         factories = findFactories()

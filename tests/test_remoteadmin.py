@@ -77,16 +77,16 @@ class SameTests(Administrating):
 
     def test_users(self) -> None:
         """Added, listed in pages, given a password, locked, unlocked, removed."""
-        self.do("addUser", "alice", "one")
+        self.do("addUser", "alice", "number one")
         self.do("addUser", "bob", None)
         self.assertEqual(
             self.do("listUsers"), [("admin", False, 1), ("alice", False, 0), ("bob", False, 0)]
         )
         self.assertEqual(self.do("listUsers", "admin", 1), [("alice", False, 0)])
         self.assertEqual(self.do("listUsers", "bob"), [])
-        self.do("setPassword", "alice", "two")
+        self.do("setPassword", "alice", "number two")
         alice = self.accounts.identities["alice"]
-        self.successResultOf(alice.verifyPlainPassword("two"))
+        self.successResultOf(alice.verifyPlainPassword("number two"))
         self.do("setLocked", "alice", True)
         self.assertTrue(alice.locked)
         self.do("setLocked", "alice", False)
@@ -388,8 +388,12 @@ class CommandTests(TLSTestCase):
         """The same words as without --server; a second password is in the second line."""
         line = KEYS[0].line()
         for arguments, more, said in [
-            (["user", "add", "bob", "--password-stdin"], "one\n", "Added bob.\n"),
-            (["user", "passwd", "bob", "--password-stdin"], "two", "Changed the password of bob"),
+            (["user", "add", "bob", "--password-stdin"], "number one\n", "Added bob.\n"),
+            (
+                ["user", "passwd", "bob", "--password-stdin"],
+                "number two",
+                "Changed the password of bob",
+            ),
             (["key", "grant", "bob", "game"], "", "bob holds the key to bob of service game.\n"),
             (["key", "list", "bob"], "", "game\tbob\n"),
             (["user", "addkey", "bob"], f"{line}\n", f"Added {KEYS[0].fingerprint()} laptop\n"),
@@ -400,7 +404,7 @@ class CommandTests(TLSTestCase):
         ]:
             self.assertIn(said, await self.says(*arguments, stdin=f"open sesame\n{more}"))
         verifiers: Any = await self.accounts.identities["bob"].getVerifiers()
-        self.assertTrue(verifiers[scram.NAME].matches("two"))
+        self.assertTrue(verifiers[scram.NAME].matches("number two"))
         self.assertEqual(await self.says("user", "remove", "bob"), "Removed bob.\n")
         # Nothing was made on this side.
         self.assertEqual(os.listdir(self.folder), [])
