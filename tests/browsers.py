@@ -17,7 +17,11 @@ except ModuleNotFoundError:
     webdriver = None
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_DRIVERS = ("chromedriver", "/usr/lib/chromium/chromedriver", "/usr/lib/chromium-browser/chromedriver")
+_DRIVERS = (
+    "chromedriver",
+    "/usr/lib/chromium/chromedriver",
+    "/usr/lib/chromium-browser/chromedriver",
+)
 
 #: Seconds after which what does not come in sight has failed.
 PATIENCE = 20.0

@@ -29,8 +29,8 @@ MOVES = """
     O10 P10 O9 G14 F13 E13 G12 G11 H12 F15 E14 E15 H13 H14 J14 D14
 """.split()
 
-# The grain of the wood is noise, which makes a picture large. With 32 shades of each colour it looks
-# the same, and takes a third.
+# The grain of the wood is noise, which makes a picture large. With 32 shades of each colour it
+# looks the same, and takes a third.
 _PIXELS = """
 const [source, done] = arguments;
 const image = new Image();

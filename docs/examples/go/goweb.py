@@ -38,8 +38,9 @@ _log = Logger()
 
 #: How many browsers may watch at once.
 MOST_WATCHING = 500
-#: How many connections there may be at once: a browser has more than one.
-MOST_CONNECTIONS = 4 * MOST_WATCHING
+#: How many connections there may be at once. A process has 1024 files as a rule, and the players
+#: need some, too.
+MOST_CONNECTIONS = MOST_WATCHING + 200
 #: How often, in seconds, those who watch hear that the server is still there.
 HEARTBEAT = 15.0
 #: How many heartbeats in a row a browser may fail to read.
@@ -443,17 +444,22 @@ class Pages(Resource):
 class _Request(Request):
     """A request whose content, of which there should be none, fills no disk."""
 
+    _refused = False
+
     def gotLength(self, length: int | None) -> None:
         """The headers are read (see `twisted.web.iweb.IRequest`)."""
-        if length is not None and length <= LONGEST_CONTENT:
-            super().gotLength(length)
-        else:
-            super().gotLength(0)
-            self.channel.persistent = False
+        self._refused = length is None or length > LONGEST_CONTENT
+        super().gotLength(0 if self._refused else length)
+        if self._refused:
             self.channel.write(
                 b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             )
             self.channel.loseConnection()
+
+    def process(self) -> None:
+        """All of it has come."""
+        if not self._refused:
+            super().process()
 
 
 class _Channel(http.HTTPChannel):
@@ -487,9 +493,7 @@ class GoSite(Site):
     displayTracebacks = False
     protocol = _Channel
 
-    def __init__(
-        self, service: Any, reactor: Any, mostWatching: int, mostConnections: int
-    ) -> None:
+    def __init__(self, service: Any, reactor: Any, mostWatching: int, mostConnections: int) -> None:
         self.watching = Watching(service, reactor, mostWatching)
         self.channels: set[_Channel] = set()
         self._most = mostConnections
@@ -561,7 +565,7 @@ class WebPort(StreamServerEndpointService):
             from twisted.internet import reactor
         try:
             endpoint = serverFromString(reactor, description)
-        except (ValueError, TypeError, KeyError, IndexError) as mistake:
+        except (ValueError, TypeError, KeyError, IndexError, OSError) as mistake:
             raise ValueError(
                 f"Can't listen on {description!r} ({mistake}). "
                 "Say where by a Twisted endpoint: tcp:8080:interface=127.0.0.1"
@@ -586,9 +590,13 @@ class WebPort(StreamServerEndpointService):
 
     def _listening(self, port: Any) -> Any:
         self.address = address = port.getHost()
-        where = getattr(address, "name", None) or f"{address.host}:{address.port}"
-        scheme = "https" if "TLS" in type(port).__name__ else "http"
-        _log.info("The board is at {scheme}://{where}/", scheme=scheme, where=where)
+        host = getattr(address, "host", None)
+        if host is None:
+            where = self._description
+        else:
+            scheme = "https" if self._description.startswith("ssl:") else "http"
+            where = f"{scheme}://{f'[{host}]' if ':' in host else host}:{address.port}/"
+        _log.info("The board is at {where}", where=where)
         return port
 
     def stopService(self) -> Any:
