@@ -15,6 +15,7 @@ from unittest import mock
 from urllib.request import urlopen
 
 from twisted.application.service import MultiService
+from twisted.internet import reactor
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -544,8 +545,6 @@ class PortTests(TestCase):
 
     async def get(self, service: Any, path: str) -> tuple[int, bytes]:
         """Ask for a page."""
-        from twisted.internet import reactor
-
         url = f"http://127.0.0.1:{service.web.address.port}{path}"
         response = await Agent(reactor).request(b"GET", url.encode())
         return response.code, await readBody(response)
@@ -576,8 +575,8 @@ class PortTests(TestCase):
         Path(certificate).write_bytes(makeCertificate())
         service = self.start(f"ssl:0:interface=127.0.0.1:privateKey={certificate}")
         url = f"https://127.0.0.1:{service.web.address.port}/api/games"
-        # Whose certificate it is, is not the question here.
-        context = ssl._create_unverified_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(certificate)
 
         def get() -> bytes:
             with urlopen(url, context=context) as answer:
@@ -614,25 +613,21 @@ class PortTests(TestCase):
         """A browser that goes away, in whatever way, leaves no listener behind."""
         service = self.start()
         (table,) = service.tables.values()
-        from twisted.internet import reactor
-
         for linger in (False, True):
             client = socket.create_connection(("127.0.0.1", service.web.address.port))
             client.sendall(b"GET /events/main HTTP/1.1\r\nHost: x\r\n\r\n")
             while not table.listeners:
-                await _later(reactor)
+                await _later()
             if linger:
                 # Closed with a reset.
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
             while table.listeners:
-                await _later(reactor)
+                await _later()
             self.assertEqual(len(service.web.factory.watching), 0)
 
     async def test_unread(self) -> None:
         """Of what a browser does not read, the server keeps no more than a snapshot."""
-        from twisted.internet import reactor
-
         service = self.start()
         (table,) = service.tables.values()
         with closing(socket.socket()) as client:
@@ -640,13 +635,13 @@ class PortTests(TestCase):
             client.connect(("127.0.0.1", service.web.address.port))
             client.sendall(b"GET /events/main HTTP/1.1\r\nHost: x\r\n\r\n")
             while not table.listeners:
-                await _later(reactor)
+                await _later()
             (channel,) = service.web.factory.channels
             transport = channel.transport
             transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             for _ in range(20_000):
                 table.tell("came", by="a" * 200, colour="black")
-            await _later(reactor)
+            await _later()
             kept = len(transport.dataBuffer) + sum(map(len, transport._tempDataBuffer))
             self.assertLess(kept, 2 * transport.bufferSize)
             # It reads on: all that it needs to know comes.
@@ -669,7 +664,7 @@ class PortTests(TestCase):
             self.assertEqual(await _receive(client), b"")
 
 
-def _later(reactor: Any) -> Deferred[None]:
+def _later() -> Deferred[None]:
     """In the next turn of the reactor."""
     later: Deferred[None] = Deferred()
     reactor.callLater(0, later.callback, None)
@@ -886,6 +881,12 @@ class BrowserTests(ServingTestCase):
         self.assertEqual(await self.text("#moves li:last-child button span:nth-child(3)"), "D17")
         await black.callRemote("play", "K10")
         await self.shows(11)
+
+        # What does not fit to what is known is not drawn: the page asks for all of it.
+        table = self.service.tables["main"]
+        table.tell("moved", number=99, colour="white", point="A1", captured=[])
+        await white.callRemote("play", "K11")
+        await self.shows(12)
         self.assertTrue(await self.browser.run("return window.sameAsBefore"))
         # That nobody answered was no secret, and there was nothing else.
         complaints = await self.browser.complaints()
@@ -934,6 +935,33 @@ class BrowserTests(ServingTestCase):
         )
         complaints = await self.browser.complaints()
         self.assertEqual([each for each in complaints if "404" not in each], [])
+
+    async def test_silence(self) -> None:
+        """A connection that is silent is made anew; one that nobody needs is closed."""
+        hurry = """
+            const later = window.setTimeout;
+            window.setTimeout = (what, delay) => later(what, delay < 20000 ? delay : 300);
+        """
+        await self.browser.do(
+            lambda driver: driver.execute_cdp_cmd(
+                "Page.addScriptToEvaluateOnNewDocument", {"source": hurry}
+            )
+        )
+        await self.open("/game/main")
+        await self.browser.until("document.getElementById('connection').dataset.state === 'lost'")
+        await self.live()
+        hide = """
+            Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        """
+        watching = self.service.web.factory.watching
+        await self.browser.run(hide, True)
+        await self.browser.until("document.getElementById('connection').textContent === 'Paused'")
+        while len(watching):
+            await _later()
+        await self.browser.run(hide, False)
+        await self.live()
+        self.assertEqual(await self.browser.complaints(), [])
 
     async def test_phone(self) -> None:
         """On a phone nothing is wider than the screen, and all buttons are large enough to hit."""
