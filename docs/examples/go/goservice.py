@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gogame import COLOURS, GoGame, GoGameError, Move
+from goweb import WebPort
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -254,9 +255,16 @@ class GoService(Service):
         authorizer: as for `pbauth.Service`.
         folder: where the games are saved after each move, as SGF, and found at the start; `None`:
             they are not.
+        web: where to show the games to browsers, a Twisted endpoint
+            (``"tcp:8080:interface=127.0.0.1"``); `None`: nowhere. See `goweb`.
 
     Attributes:
         tables: `Table`, by the name of the game.
+        listeners: are called with each table that is opened.
+        web: the port for browsers, or `None`.
+
+    Raises:
+        ValueError: ``web`` is no endpoint.
     """
 
     def __init__(
@@ -265,15 +273,38 @@ class GoService(Service):
         serviceParent: Any = None,
         authorizer: Any = None,
         folder: str | None = None,
+        web: str | None = None,
     ) -> None:
-        super().__init__(serviceName, serviceParent, authorizer)
         self.tables: dict[str, Table] = {}
+        self.listeners: list[Callable[[Table], Any]] = []
+        self.web = None if web is None else WebPort(self, web)
+        super().__init__(serviceName, None, authorizer)
         self._folder = folder
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
             self._restore(folder)
         if MAIN not in self.tables:
             self.openGame(MAIN)
+        # Last: a parent that runs already starts this at once.
+        if serviceParent is not None:
+            self.setServiceParent(serviceParent)
+
+    def privilegedStartService(self) -> None:
+        """Listen for browsers, before the program drops its privileges."""
+        super().privilegedStartService()
+        if self.web is not None:
+            self.web.privilegedStartService()
+
+    def startService(self) -> None:
+        """Listen for browsers, if that was not done before."""
+        super().startService()
+        if self.web is not None:
+            self.web.startService()
+
+    def stopService(self) -> Any:
+        """Stop, and send the browsers away."""
+        stopped = super().stopService()
+        return stopped if self.web is None else self.web.stopService()
 
     def openGame(self, name: Any, size: Any = 19, komi: Any = 7.5) -> Table:
         """
@@ -296,10 +327,12 @@ class GoService(Service):
             raise GoGameError("Size and komi of a game are numbers.")
         if name in self.tables and self.tables[name].game.result is None:
             raise GoGameError(f"There is a game {name} already, and it is not over.")
-        if len(self.tables) >= MOST_GAMES:
+        if name not in self.tables and len(self.tables) >= MOST_GAMES:
             raise GoGameError("There are too many games. Finish some.")
         table = self.tables[name] = Table(name, GoGame(size, komi), self._save)
         self._save(table)
+        for listener in list(self.listeners):
+            listener(table)
         return table
 
     def getPerspectiveForIdentity(self, name: str, identity: Any) -> Any:
