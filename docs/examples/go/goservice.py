@@ -133,12 +133,16 @@ class Table:
         nobody counts one twice.
         """
         game = self.game
+        seated = self.perspectives
         return {
             "game": self.name,
             "size": game.size,
             "komi": game.komi,
             "turn": game.turn,
             "players": dict(self.players),
+            "present": {
+                colour: colour in seated and bool(seated[colour].clients) for colour in COLOURS
+            },
             "captured": dict(game.captured),
             "result": game.result,
             "event": self.events,
@@ -293,8 +297,8 @@ class GoService(Service):
             raise GoGameError("Size and komi of a game are numbers.")
         if name in self.tables and self.tables[name].game.result is None:
             raise GoGameError(f"There is a game {name} already, and it is not over.")
-        if len(self.tables) >= MOST_GAMES:
-            raise GoGameError("There are too many games. Finish some.")
+        if name not in self.tables and len(self.tables) >= MOST_GAMES:
+            raise GoGameError("There are too many games. Give it the name of a game that is over.")
         table = self.tables[name] = Table(name, GoGame(size, komi), self._save)
         self._save(table)
         return table
