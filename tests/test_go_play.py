@@ -12,6 +12,7 @@ import termios
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
@@ -28,11 +29,11 @@ sys.path.insert(0, str(EXAMPLE))
 
 import board_text  # noqa: E402
 import goservice  # noqa: E402
-import screen as screenModule  # noqa: E402
+import play  # noqa: E402
 from board_text import Mistake, draw, leastWindow, painted, parse, plain, wrap  # noqa: E402
 from gogame import COLOURS, SIZES, GoGame, GoGameError  # noqa: E402
 from goservice import GoService, Table  # noqa: E402
-from screen import NoTerminal, Screen, Typing  # noqa: E402
+from screen import Typing  # noqa: E402
 from tableview import View, cells, clean, outcome  # noqa: E402
 
 POSITION = """\
@@ -185,14 +186,31 @@ class ViewTests(SynchronousTestCase):
     def test_nonsense(self) -> None:
         """What is no state and no event is refused, by those exceptions that the window expects."""
         expected = (AttributeError, LookupError, TypeError, ValueError)
-        for junk in (None, 1, {}, {"kind": 1}, {"kind": "moved", "event": "x"}, "moved", []):
+        for junk in (
+            *(None, 1, {}, {"kind": 1}, {"kind": "moved", "event": "x"}, "moved", []),
+            {"kind": "came", "event": 1, "by": "bob", "colour": "\x1b"},
+            {"kind": "moved", "event": 1, "point": "D4", "captured": [], "colour": None},
+        ):
             for take in (View(seen=0).happened, View().restore):
                 with self.assertRaises(expected):
                     take(junk)
+        for change in (
+            {"size": 10**9},
+            {"size": [9]},
+            {"size": 9.0},
+            {"turn": "\x1b[2J"},
+            {"moves": [["red", "D4", []]]},
+            {"captured": {"black": 1}},
+            {"komi": "much"},
+        ):
+            view = View()
+            with self.assertRaises(expected):
+                view.restore({**table().state(), **change})
+            self.assertIsNone(view.seen)
 
     _names = st.none() | st.text(max_size=300)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(
         st.integers(SIZES[0], SIZES[-1]),
         st.lists(st.integers(0, 19 * 19), max_size=40),
@@ -428,23 +446,32 @@ class Attached:
         disconnected = False
 
 
-class ScreenTests(SynchronousTestCase):
-    """Where there is no terminal."""
+class CommandTests(SynchronousTestCase):
+    """What is said before anybody is asked for a password, or a server for its key."""
 
-    def test_none(self) -> None:
-        """It is said at once."""
-        for term in ("dumb", None):
-            self.patch(screenModule.os, "environ", {"TERM": term} if term else {})
-            with self.assertRaises(NoTerminal) as raised:
-                Screen("utf-8")
-            self.assertIn("TERM", str(raised.exception))
+    def test_mistakes(self) -> None:
+        """One line says what to do."""
+        for arguments, term, said, code in (
+            ((), "xterm", "Error: Say where to sit: black, white or observer", 2),
+            (("black", "--size", "9"), "xterm", "Error: --size and --komi are for --open", 2),
+            (("black",), "dumb", "Error: This terminal can't be drawn on (TERM is dumb", 1),
+            (("black",), None, "Error: This terminal can't be drawn on (TERM is dumb", 1),
+        ):
+            command = ["tls:192.0.2.1:8787", "alice", *arguments]
+            result = CliRunner().invoke(play.main, command, env={"TERM": term})
+            self.assertIn(said, result.output)
+            self.assertEqual(result.exit_code, code)
+
+    def test_canDraw(self) -> None:
+        """Not every encoding has stones."""
+        self.assertEqual([*map(play.canDraw, ("utf-8", "ascii", "latin-1"))], [True, False, False])
 
 
 #: Runs a program, and says what has become of the terminal. (Ctrl-C reaches the shell, too.)
 SHELL = """
 trap : INT
 before=$(stty -g)
-"$@"
+if [ "$PIPED" ]; then echo "$PIPED" | "$@"; else "$@"; fi
 code=$?
 [ "$before" = "$(stty -g)" ] && echo 'as it was' || echo 'CHANGED'
 exit $code
@@ -545,9 +572,11 @@ class ProcessTests(TestCase):
 
     async def sitDown(self, name: str, side: str, **environment: str) -> Player:
         """Log in by a password."""
-        player = self.play(name, side, "--trust", self.key, **environment)
-        await player.waitFor("Password: ")
-        player.write(f"secret of {name}\n")
+        piped = ["--password-stdin"] if "PIPED" in environment else []
+        player = self.play(name, side, "--trust", self.key, *piped, **environment)
+        if not piped:
+            await player.waitFor("Password: ")
+            player.write(f"secret of {name}\n")
         await player.see("Type help for help.")
         return player
 
@@ -678,8 +707,11 @@ class ProcessTests(TestCase):
         await host.waitFor("Password: ")
         host.write("secret of carol\n")
         await host.waitFor("game-7 is open: 5 lines, komi 7.5.")
-        alice = await self.sitDown("alice", "game-7/black", NO_COLOR="", PYTHONIOENCODING="ascii")
-        await alice.see("\x1b[30;43m 5 . . . . . 5 \x1b[m", "\x1b[1mYour turn (black).\x1b[m")
+        # The password comes from elsewhere, the moves from the terminal; which has no stones.
+        how = {"NO_COLOR": "", "PYTHONIOENCODING": "ascii", "PIPED": "secret of alice"}
+        alice = await self.sitDown("alice", "game-7/black", **how)
+        await alice.enter("pass", "Black passed.")
+        await alice.see("\x1b[30;43m 5 . . . . . 5 \x1b[m", "\x1b[1mWhite's turn.\x1b[m")
         trusted = ("--trust", self.key)
         await gatherResults(
             Deferred.fromCoroutine(self.refused(self.play(name, *arguments), said, password))
@@ -704,17 +736,5 @@ class ProcessTests(TestCase):
             for player, said, password in (
                 (self.play("alice", "black"), "Is the server running there?", None),
                 (self.play("alice", "black", *trusted), "Is the server running", "secret of alice"),
-                (self.play("alice", "black", TERM="dumb"), "TERM is dumb", None),
             )
         )
-
-    async def test_usage(self) -> None:
-        """What makes no sense is said before anything else."""
-        for arguments, said in (
-            ((), "Say where to sit"),
-            (("black", "--size", "9"), "--size and --komi are for --open GAME."),
-        ):
-            player = self.play("alice", *arguments)
-            await player.whenEnded()
-            self.assertIn(said, player.output)
-            self.assertEqual(player.exitCode, 2)

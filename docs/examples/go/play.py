@@ -6,9 +6,9 @@ Play Go in a terminal, on a server that runs `goservice.GoService`::
     python play.py tls:127.0.0.1:8787 carol observer
     python play.py tls:127.0.0.1:8787 dora --open game-7 --size 9 --komi 6.5
 
-It logs in again by itself when the connection or the server was gone, and shows the board as it is
-then. What it knows is in `tableview`, what it shows in `board_text`, how it gets on the terminal in
-`screen`.
+It needs pbauth, sgfmill and a terminal.  It logs in again by itself when the connection or the
+server was gone, and shows the board as it is then.  What it knows is in `tableview`, what it shows
+in `board_text`, how that gets on the terminal in `screen`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import click
 from board_text import Mistake, draw, painted, parse, plain
 from gogame import COLOURS, GoGameError
 from screen import NoTerminal, Screen, Typing
-from tableview import View
+from tableview import View, clean
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.spread import pb
@@ -34,7 +34,9 @@ from pbauth.cli.running import run
 #: Who waits for a move does not want to wait long for the connection.
 PATIENCE = BackOff(shortest=0.5, longest=15)
 
-_NOT_UNDERSTOOD = "The server sent what this program does not understand."
+#: What reading a message raises that is none of a Go server.
+_NONSENSE = (AttributeError, LookupError, TypeError, ValueError)
+_NOT_UNDERSTOOD = "The server sent what this program does not understand. Is it a Go server?"
 
 
 class Window(pb.Referenceable):
@@ -67,6 +69,7 @@ class Window(pb.Referenceable):
         self._typing = Typing()
         self._resigning = False
         self._open = False
+        self._drawing: Any = None
 
     # What the server calls, and what the connection does.
 
@@ -74,7 +77,7 @@ class Window(pb.Referenceable):
         """Something happened at the table."""
         try:
             self.view.happened(event)
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except _NONSENSE:
             self.view.say(_NOT_UNDERSTOOD, trouble=True)
         self.redraw()
 
@@ -105,8 +108,10 @@ class Window(pb.Referenceable):
         self.redraw()
 
     def _noState(self, reason: Failure) -> None:
-        # Where the connection was lost meanwhile, there will be another session.
-        if not reason.check(pb.PBConnectionLost, Detached):
+        if reason.check(*_NONSENSE):
+            self.end(Failure(click.ClickException(_NOT_UNDERSTOOD)))
+        elif not reason.check(pb.PBConnectionLost, Detached):
+            # Where the connection was lost meanwhile, there will be another session.
             self.end(reason)
 
     def patience(self, failures: int) -> float | None:
@@ -128,9 +133,12 @@ class Window(pb.Referenceable):
     # What the user does.
 
     def redraw(self) -> None:
-        """Show everything as it is now."""
-        if not self._open:
-            return
+        """Show everything as it is, soon: once for all that happens at once."""
+        if self._open and self._drawing is None:
+            self._drawing = self._reactor.callLater(0, self._draw)
+
+    def _draw(self) -> None:
+        self._drawing = None
         width, height = self._screen.size()
         prompt = "Resign? Type yes: " if self._resigning else "> "
         line, column = self._typing.shown(prompt, width)
@@ -317,7 +325,8 @@ def main(
         except KeyboardInterrupt:
             sys.exit(130)
         except pb.RemoteError as error:
-            raise click.ClickException(f"That failed on the server: {error}") from None
+            text = clean(f"That failed on the server: {error}")
+            raise click.ClickException(text) from None
         finally:
             if screen is not None:
                 screen.leave()

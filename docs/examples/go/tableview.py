@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 from attrs import Factory, define
-from gogame import BLACK, COLOURS, other
+from gogame import BLACK, COLOURS, SIZES, other
 
 #: So many lines of chat are kept, and so many marks may be on one letter.
 MOST_CHAT = 200
@@ -89,15 +89,17 @@ class View:
         Raises:
             Exception: `KeyError`, `TypeError` and the like: it is no such state.
         """
-        self.game, self.turn = str(state["game"]), state["turn"]
-        self.size, self.komi = int(state["size"]), float(state["komi"])
+        size = state["size"]
+        if not isinstance(size, int) or size not in SIZES:
+            raise ValueError("no such board")
+        self.game, self.size, self.komi = clean(state["game"]), size, float(state["komi"])
         self.players, self.present = dict(state["players"]), dict(state["present"])
         self.result = state["result"]
         self.stones, self.moves, self.last = {}, 0, None
         for colour, point, captured in state["moves"]:
-            self._moved(colour, point, captured)
-        self.captured = dict(state["captured"])
-        self.turn = state["turn"]
+            self._moved(_colour(colour), point, captured)
+        self.captured = {colour: int(state["captured"][colour]) for colour in COLOURS}
+        self.turn = _colour(state["turn"])
         self.seen = int(state["event"])
         self.online = True
 
@@ -115,11 +117,13 @@ class View:
         if self.seen is None or event["event"] <= self.seen:
             return
         self.seen = int(event["event"])
-        kind, colour = event["kind"], event.get("colour")
+        kind = event["kind"]
         if kind == "moved":
+            colour = _colour(event["colour"])
             self._moved(colour, event["point"], event["captured"])
             self.captured[colour] += len(event["captured"])
         elif kind in ("came", "went"):
+            colour = _colour(event["colour"])
             self.players[colour] = event["by"]
             self.present[colour] = kind == "came"
             self.chat.append(f"* {clean(event['by'])} {'is here' if kind == 'came' else 'is away'}")
@@ -146,6 +150,12 @@ class View:
         if self.me == self.turn:
             return f"Your turn ({self.me})."
         return f"{self.turn.capitalize()}'s turn."
+
+
+def _colour(value: Any) -> str:
+    if value not in COLOURS:
+        raise ValueError("no colour")
+    return str(value)
 
 
 def outcome(result: str) -> str:
