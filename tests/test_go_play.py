@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import Hashing
@@ -432,7 +433,7 @@ class ServiceTests(SynchronousTestCase):
         service.openGame("other").game.resign("black")
         with self.assertRaises(GoGameError) as raised:
             service.openGame("third")
-        self.assertIn("name of a game that is over", str(raised.exception))
+        self.assertIn("too many games", str(raised.exception))
         self.assertIsNone(service.openGame("other").game.result)
 
 
@@ -738,3 +739,18 @@ class ProcessTests(TestCase):
                 (self.play("alice", "black", *trusted), "Is the server running", "secret of alice"),
             )
         )
+
+    async def test_killedAtPassword(self) -> None:
+        """Killed politely where the password is asked for, it leaves the terminal as it was."""
+        alice = self.play("alice", "game-7/black", "--trust", self.key)
+        await alice.waitFor("Password: ")
+
+        def kill() -> None:
+            for pid in childrenOf(alice.process.pid):
+                os.kill(pid, signal.SIGTERM)
+
+        # More than once: Python forgets a signal between writing a prompt and reading.
+        killing = LoopingCall(kill)
+        killing.start(1)
+        await alice.whenEnded().addBoth(lambda ended: killing.stop())
+        self.assertIn("as it was", alice.output)

@@ -298,7 +298,7 @@ class GoService(Service):
         if name in self.tables and self.tables[name].game.result is None:
             raise GoGameError(f"There is a game {name} already, and it is not over.")
         if name not in self.tables and len(self.tables) >= MOST_GAMES:
-            raise GoGameError("There are too many games. Give it the name of a game that is over.")
+            raise GoGameError("There are too many games. Finish some.")
         table = self.tables[name] = Table(name, GoGame(size, komi), self._save)
         self._save(table)
         return table
