@@ -26,8 +26,8 @@ from tests.processes import PATIENCE, TWIST, Program, childrenOf
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "docs" / "examples" / "go"
-sys.path.insert(0, str(EXAMPLE))
-
+# Not for longer than that: the folder has plugins, too.
+sys.path.append(str(EXAMPLE))
 import board_text  # noqa: E402
 import goservice  # noqa: E402
 import play  # noqa: E402
@@ -36,6 +36,8 @@ from gogame import COLOURS, SIZES, GoGame, GoGameError  # noqa: E402
 from goservice import GoService, Table  # noqa: E402
 from screen import Typing  # noqa: E402
 from tableview import View, cells, clean, outcome  # noqa: E402
+
+sys.path.remove(str(EXAMPLE))
 
 POSITION = """\
    A B C D E F G H J     game-7, komi 6.5, 7 moves
@@ -553,7 +555,7 @@ class ProcessTests(TestCase):
         self.server = Program(
             *(*TWIST, "--state", f"{self.folder}/state"),
             *("--port", f"ssl:{port}:interface=127.0.0.1", "--service", "go=goserver.makeService"),
-            PYTHONPATH=os.pathsep.join([str(EXAMPLE), str(HERE)]),
+            PYTHONPATH=os.pathsep.join(map(str, (EXAMPLE, HERE, HERE.parent))),
             GO_GAMES=f"{self.folder}/games",
         )
         self.addCleanup(self.server.stop)
