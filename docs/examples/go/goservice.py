@@ -137,12 +137,16 @@ class Table:
         nobody counts one twice.
         """
         game = self.game
+        seated = self.perspectives
         return {
             "game": self.name,
             "size": game.size,
             "komi": game.komi,
             "turn": game.turn,
             "players": dict(self.players),
+            "present": {
+                colour: colour in seated and bool(seated[colour].clients) for colour in COLOURS
+            },
             "captured": dict(game.captured),
             "result": game.result,
             "event": self.events,
