@@ -412,11 +412,21 @@ class GoServiceFactory:
 
     name = "go"
     description = "Games of Go: keys to black, white, observer and host."
-    parameters = (("games", "go-games", "The folder of the games, as SGF; made if there is none."),)
+    parameters = (
+        ("games", "go-games", "The folder of the games, as SGF; made if there is none."),
+        (
+            "web",
+            None,
+            "Where browsers may watch, a Twisted endpoint: tcp:8080:interface=127.0.0.1, as "
+            "http://127.0.0.1:8080/. Nobody has to log in for that.",
+        ),
+    )
 
-    def makeService(self, serviceName: str, authorizer: Any, games: str) -> GoService:
+    def makeService(
+        self, serviceName: str, authorizer: Any, games: str, web: str | None = None
+    ) -> GoService:
         """Make the service."""
         try:
-            return GoService(serviceName, authorizer=authorizer, folder=games)
+            return GoService(serviceName, authorizer=authorizer, folder=games, web=web)
         except OSError as error:
             raise ValueError(f"{games}: {error.strerror}.") from None
