@@ -6,11 +6,17 @@ import sys
 from pathlib import Path
 
 GO = Path(__file__).parent.parent / "docs" / "examples" / "go"
+
 # Not for longer than that: the folder has plugins, too.
 sys.path.append(str(GO))
-from gogame import BLACK, WHITE, GoGame, GoGameError  # noqa: E402
-from goservice import MAIN, GoService  # noqa: E402
+import board_text  # noqa: E402
+import gogame  # noqa: E402
+import goservice  # noqa: E402
+import goweb  # noqa: E402
+import play  # noqa: E402
+import screen  # noqa: E402
+import tableview  # noqa: E402
 
 sys.path.remove(str(GO))
 
-__all__ = ["BLACK", "GO", "MAIN", "WHITE", "GoGame", "GoGameError", "GoService"]
+__all__ = ["GO", "board_text", "gogame", "goservice", "goweb", "play", "screen", "tableview"]

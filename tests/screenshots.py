@@ -18,8 +18,7 @@ from typing import Any
 from twisted.internet import task
 
 from tests.browsers import Chromium, whyNot
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "docs" / "examples" / "go"))
+from tests.goexample import goservice
 
 #: Nobody's game: the corners as everybody plays them, and a fight.
 MOVES = """
@@ -72,9 +71,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 async def main(reactor: Any, path: str, *options: str) -> None:
     """Make it."""
-    from goservice import GoService
 
-    service = GoService("go", web="tcp:0:interface=127.0.0.1")
+    service = goservice.GoService("go", web="tcp:0:interface=127.0.0.1")
     table = service.openGame("tournament")
     table.sitDown("black", "alice")
     table.sitDown("white", "bob")

@@ -22,22 +22,27 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from pbauth import Hashing
 from pbauth.admin import Administration
 from pbauth.state import openAuthorizer
+from tests.goexample import GO as EXAMPLE
+from tests.goexample import board_text, gogame, goservice, play, screen, tableview
 from tests.processes import PATIENCE, TWIST, Program, childrenOf
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parent / "docs" / "examples" / "go"
-# Not for longer than that: the folder has plugins, too.
-sys.path.append(str(EXAMPLE))
-import board_text  # noqa: E402
-import goservice  # noqa: E402
-import play  # noqa: E402
-from board_text import Mistake, draw, leastWindow, painted, parse, plain, wrap  # noqa: E402
-from gogame import COLOURS, SIZES, GoGame, GoGameError  # noqa: E402
-from goservice import GoService, Table  # noqa: E402
-from screen import Typing  # noqa: E402
-from tableview import View, cells, clean, outcome  # noqa: E402
-
-sys.path.remove(str(EXAMPLE))
+COLOURS, SIZES = gogame.COLOURS, gogame.SIZES
+GoGame, GoGameError = gogame.GoGame, gogame.GoGameError
+GoService, Table, Typing = goservice.GoService, goservice.Table, screen.Typing
+Mistake, draw, leastWindow = board_text.Mistake, board_text.draw, board_text.leastWindow
+painted, parse, plain, wrap = (
+    board_text.painted,
+    board_text.parse,
+    board_text.plain,
+    board_text.wrap,
+)
+View, cells, clean, outcome = (
+    tableview.View,
+    tableview.cells,
+    tableview.clean,
+    tableview.outcome,
+)
 
 POSITION = """\
    A B C D E F G H J     game-7, komi 6.5, 7 moves

@@ -16,8 +16,11 @@ from pbauth import AuthServerFactory, KeyNotFound, Password, connect
 from pbauth.testing import MemoryServer
 from pbauth.trust import makeCertificate
 from tests import referee
-from tests.goexample import BLACK, MAIN, WHITE, GoGame, GoGameError, GoService
+from tests.goexample import gogame, goservice
 from tests.test_trust import TLSTestCase
+
+BLACK, WHITE, GoGame, GoGameError = gogame.BLACK, gogame.WHITE, gogame.GoGame, gogame.GoGameError
+MAIN, GoService = goservice.MAIN, goservice.GoService
 
 RECORD = Path(__file__).parent / "data" / "game.sgf"
 

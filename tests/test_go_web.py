@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import ssl
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,12 @@ from twisted.web.client import Agent, readBody
 from pbauth import AuthServerFactory, DefaultAuthorizer, Hashing, connect
 from pbauth.trust import makeCertificate
 from tests.browsers import Chromium, whyNot
+from tests.goexample import gogame, goservice, goweb
 from tests.serving import ServingTestCase
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "docs" / "examples" / "go"))
-
-import goservice
-from gogame import GoGameError
-from goservice import GoService
-from goweb import HEARTBEAT, LONGEST_CONTENT, MOST_UNREAD, WebPort, makeSite
+GoGameError, GoService = gogame.GoGameError, goservice.GoService
+HEARTBEAT, LONGEST_CONTENT, MOST_UNREAD = goweb.HEARTBEAT, goweb.LONGEST_CONTENT, goweb.MOST_UNREAD
+WebPort, makeSite = goweb.WebPort, goweb.makeSite
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
