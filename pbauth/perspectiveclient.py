@@ -41,7 +41,7 @@ class PerspectiveClient(service.Service):
     another login would fail as well: `Unauthorized`, `KeyNotFound`, `ServerNotTrusted`,
     `MechanismNotSupported`, and arguments that can't be right.
 
-    A subclass may override `attached`, `detached` and `gaveUp`.
+    A subclass may override `attached`, `detached`, `failed` and `gaveUp`.
 
     Args:
         endpoint: ``"tls:example.com:8787"``, another endpoint string, or what provides
@@ -220,6 +220,15 @@ class PerspectiveClient(service.Service):
     def detached(self) -> None:
         """The session is over, or the connection is; once for each `attached`."""
 
+    def failed(self, reason: Failure) -> None:
+        """
+        A login failed in a way that another one may mend, and there will be another one. Does
+        nothing by default; `stopService` in it prevents that.
+
+        Args:
+            reason: why.
+        """
+
     def gaveUp(self, reason: Failure) -> None:
         """
         There will be no other login, until the service is started anew. Does nothing by default.
@@ -358,6 +367,8 @@ class PerspectiveClient(service.Service):
             delay=delay,
         )
         self._timer = self._reactor.callLater(delay, self._timeIsUp)
+        if self._attachedAt is None:
+            self._tell(self.failed, self._reason)
 
     def _cancelTimer(self) -> None:
         timer, self._timer = self._timer, None

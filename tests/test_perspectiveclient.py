@@ -528,6 +528,32 @@ class GivingUpTests(ClientTestCase):
             self.assertIs(self.state(client), State.STOPPED)
             self.assertQuiet(client)
 
+    def test_failed(self) -> None:
+        """A program learns why a login failed that will be tried again, and may have enough."""
+        self.memory.refusal = REFUSED
+        reasons: list[Any] = []
+
+        def failed(reason: Any) -> None:
+            reasons.append(reason.type)
+            if len(reasons) == 3:
+                self.successResultOf(client.stopService())
+
+        client = self.client(SECRET, retryPolicy=BackOff(jitter=0))
+        client.failed = failed
+        client.startService()
+        self.memory.advance(60)
+        self.assertEqual(reasons, [netError.ConnectionRefusedError] * 3)
+        self.assertIs(self.state(client), State.STOPPED)
+        self.assertQuiet(client)
+        self.memory.refusal = None
+        reasons.clear()
+        refused = self.client("wrong")
+        refused.failed = reasons.append
+        refused.startService()
+        self.memory.flush()
+        self.assertGaveUp(refused, Unauthorized)
+        self.assertEqual(reasons, [])
+
 
 class CallTests(ClientTestCase):
     """Calls."""

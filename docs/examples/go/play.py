@@ -236,6 +236,11 @@ class Seat(PerspectiveClient):
     def detached(self) -> None:
         self._window.detached()
 
+    def failed(self, reason: Failure) -> None:
+        if reason.check(GoGameError):
+            # The side is somebody else's by now, or the game is no more.
+            self._window.end(reason)
+
     def gaveUp(self, reason: Failure) -> None:
         self._window.end(reason)
 
