@@ -18,7 +18,8 @@ from pbauth import PlainPassword, Unauthorized, connect
 from tests.processes import PBAUTH, Program, run
 from tests.test_checker import getPage, runByConch
 
-LISTINGS = Path(__file__).parent.parent / "docs" / "listings"
+DOCS = Path(__file__).parent.parent / "docs"
+LISTINGS = DOCS / "listings"
 
 
 class ListingTestCase(TestCase):
@@ -256,8 +257,9 @@ class CoverageTests(SynchronousTestCase):
     """Nothing is shown that is not run."""
 
     def test_everyListingIsRun(self) -> None:
-        """Each program is named in this module."""
+        """Each program is named in this module, or by the tutorial, which a test types."""
         source = Path(__file__).read_text()
+        source += "".join(page.read_text() for page in (DOCS / "tutorial").glob("*.rst"))
         for path in LISTINGS.glob("*.py"):
             name = path.name.replace("pb6client1", "pb6client{number}").replace(
                 "pb6client2", "pb6client{number}"

@@ -142,7 +142,7 @@ def drawSequence(title: str, lines: list[str]) -> str:
     )
 
 
-class sequence(nodes.General, nodes.Element):  # noqa: N801 - docutils names its nodes so
+class sequence(nodes.General, nodes.Element):
     """The picture, in the document."""
 
 
