@@ -45,6 +45,7 @@ from pbauth.identitywrapper import IdentityWrapper
 from pbauth.interfaces import (
     IAuthorizer,
     IClients,
+    IConfigurableServiceFactory,
     ICredentials,
     IIdentity,
     IMechanism,
@@ -91,6 +92,7 @@ __all__ = [
     "Hashing",
     "IAuthorizer",
     "IClients",
+    "IConfigurableServiceFactory",
     "ICredentials",
     "IIdentity",
     "IMechanism",

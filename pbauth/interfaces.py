@@ -427,3 +427,20 @@ class IPerspectiveServiceFactory(IPlugin):
 
     def makeService(serviceName: str, authorizer: Any) -> Any:
         """Give the `IService`, to be run under this name."""
+
+
+class IConfigurableServiceFactory(IPerspectiveServiceFactory):
+    """
+    Makes a service that has options of its own: ``twistd pbauth --service NAME --OPTION VALUE``.
+    """
+
+    parameters = Attribute(
+        "The options: a list of `(name, default, text)`. The text is for ``--help``; the names are "
+        "not those of other options."
+    )
+
+    def makeService(serviceName: str, authorizer: Any, **options: str | None) -> Any:
+        """
+        Give the `IService`, to be run under this name; with the values of the options, a hyphen in
+        whose names is an underscore. `ValueError` with a text for the user if one makes no sense.
+        """

@@ -24,7 +24,7 @@ from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
 from pbauth.guard import Guard
-from pbauth.interfaces import IPerspectiveServiceFactory
+from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFactory
 from pbauth.mechanisms import ed25519, external, plain
 from pbauth.names import checkName
 from pbauth.policy import Policy
@@ -109,6 +109,15 @@ class Options(usage.Options, AuthOptionMixin):
         ],
     ]
 
+    def __new__(cls) -> Options:
+        """Make them, together with the options of the services that there are."""
+        found = [
+            [name, None, default, f"{text} (for --service {factory.name})"]
+            for factory in findFactories().values()
+            for name, default, text in _parametersOf(factory)
+        ]
+        return super().__new__(type(cls.__name__, (cls,), {"optParameters": found}))
+
     def __init__(self) -> None:
         super().__init__()
         self["ports"] = []
@@ -143,7 +152,7 @@ class Options(usage.Options, AuthOptionMixin):
             _stop(str(mistake))
         if name in self["services"]:
             _stop(f"There are two services named {name!r}. Give each a name of its own.")
-        self["services"][name] = _importMaker(dotted) if dotted else _findMaker(name)
+        self["services"][name] = _importMaker(dotted) if dotted else self._findMaker(name)
 
     def opt_mechanism(self, name: str) -> None:
         """
@@ -164,6 +173,23 @@ class Options(usage.Options, AuthOptionMixin):
                 f"--auth {description.partition(':')[0]}: {mistake}. See: twistd pbauth --help-auth"
             )
 
+    def _findMaker(self, name: str) -> Any:
+        factories = findFactories()
+        if name not in factories:
+            _stop(
+                f"There is no service {name!r}. Found: {', '.join(factories)}. "
+                f"For one of your own say --service {name}=dotted.python.name"
+            )
+        factory = factories[name]
+
+        def make(serviceName: str, authorizer: Any) -> Any:
+            given = {
+                option.replace("-", "_"): self[option] for option, _, _ in _parametersOf(factory)
+            }
+            return factory.makeService(serviceName, authorizer, **given)
+
+        return make
+
     def postOptions(self) -> None:
         """Fill in the defaults."""
         if not self["ports"]:
@@ -171,6 +197,10 @@ class Options(usage.Options, AuthOptionMixin):
         if not self["services"]:
             self.opt_service(DEFAULT_SERVICE)
         services = list(self["services"])
+        for factory in findFactories().values():
+            for option, default, _ in _parametersOf(factory):
+                if self[option] != default and factory.name not in services:
+                    _stop(f"--{option} goes with --service {factory.name}.")
         if self["default-service"] is None and len(services) == 1:
             (self["default-service"],) = services
         if self["default-service"] not in (None, *services):
@@ -192,14 +222,10 @@ class Options(usage.Options, AuthOptionMixin):
             _stop(str(mistake))
 
 
-def _findMaker(name: str) -> Any:
-    factories = findFactories()
-    if name not in factories:
-        _stop(
-            f"There is no service {name!r}. Found: {', '.join(factories)}. "
-            f"For one of your own say --service {name}=dotted.python.name"
-        )
-    return factories[name].makeService
+def _parametersOf(factory: Any) -> list[tuple[str, str | None, str]]:
+    """The options that a service has of its own."""
+    configurable = IConfigurableServiceFactory.providedBy(factory)
+    return list(factory.parameters) if configurable else []
 
 
 def _importMaker(dotted: str) -> Any:
@@ -424,7 +450,10 @@ def makeService(options: Options) -> MultiService:
     if options["credCheckers"]:
         authorizer = CredAuthorizer(options["credCheckers"], services, accounts=accounts)
     for name, make in options["services"].items():
-        made = make(name, authorizer)
+        try:
+            made = make(name, authorizer)
+        except ValueError as mistake:
+            _stop(f"The service {name!r} can't be made: {mistake}")
         if not IAnyService.providedBy(made):
             _stop(f"What makes the service {name!r} gave {type(made).__name__}, not a service.")
         made.setName(name)

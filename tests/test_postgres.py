@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import psycopg
@@ -179,6 +180,29 @@ class TroubleTests(PostgresTestCase):
         engine = PostgresEngine("postgresql://alice:hunter2@db:5433/accounts")
         self.assertEqual(engine.where, "postgresql://alice@db:5433/accounts")
         self.assertNotIn("hunter2", repr(engine))
+
+    def test_protected(self) -> None:
+        """By a network it goes by TLS, to a server that is certified; unless the user says so."""
+
+        def mode(url: str) -> str | None:
+            return psycopg.conninfo.conninfo_to_dict(PostgresEngine(url)._conninfo).get("sslmode")
+
+        self.patch(os, "environ", {})
+        for here in ("", "localhost", "127.0.0.1", "%2Frun%2Fpostgresql", "[::1]"):
+            self.assertIsNone(mode(f"postgresql://{here}/accounts"))
+        for there in ("db.example.com", "10.0.0.1", "localhost,db.example.com"):
+            self.assertEqual(mode(f"postgresql://{there}/accounts"), "verify-full")
+            self.assertEqual(mode(f"postgresql://{there}/accounts?sslmode=prefer"), "prefer")
+        self.patch(os, "environ", {"PGSSLMODE": "require"})
+        self.assertIsNone(mode("postgresql://db.example.com/accounts"))
+
+    def test_noTLS(self) -> None:
+        """A server without TLS is named as that."""
+        text = PostgresEngine("postgresql://db/accounts").explain(
+            psycopg.OperationalError("connection failed: server does not support SSL\nmore")
+        )
+        self.assertIn("sslrootcert=FILE", text)
+        self.assertNotIn("more", text)
 
     def test_channel(self) -> None:
         """What is only added is told to nobody."""

@@ -56,6 +56,27 @@ dropped = Factory()
 """
 
 
+CONFIGURABLE = """
+from zope.interface import implementer
+from pbauth import IConfigurableServiceFactory
+from pbauth.echo import EchoService
+
+@implementer(IConfigurableServiceFactory)
+class Factory:
+    name = "painted"
+    description = "has an option of its own"
+    parameters = [("wall-colour", "grey", "Of the walls.")]
+
+    def makeService(self, serviceName, authorizer, wall_colour):
+        if wall_colour == "pink":
+            raise ValueError("Nobody paints walls pink.")
+        print("painted", wall_colour)
+        return EchoService(serviceName, authorizer=authorizer)
+
+painted = Factory()
+"""
+
+
 #: Starts a program with a socket, as systemd does.
 AS_SYSTEMD = """
 import os, sys
@@ -278,6 +299,36 @@ class ServerTests(TestCase):
         )
         self.addCleanup(server.stop)
         await server.waitFor("Listening on ")
+
+    async def test_optionsOfServices(self) -> None:
+        """A service from elsewhere may have options of its own."""
+        folder = Path(self.mktemp()).absolute()
+        plugins = folder / "twisted" / "plugins"
+        plugins.mkdir(parents=True)
+        (plugins / "painted_plugin.py").write_text(CONFIGURABLE)
+        environment = {"PYTHONPATH": str(folder)}
+        helped = Program(*TWISTD, "--help", **environment)
+        await helped.whenEnded()
+        self.assertRegex(helped.output, r"--wall-colour= +Of the walls\. \(for --service painted\)")
+        for given, said in (
+            ((), "painted grey"),
+            (("--wall-colour", "blue"), "painted blue"),
+        ):
+            server = Program(
+                *(*TWISTD, "--state", self.state, "--port", PORT, "--service", "painted", *given),
+                **environment,
+            )
+            self.addCleanup(server.stop)
+            await server.waitFor(said)
+        for wrong, said in (
+            (("--service", "painted", "--wall-colour", "pink"), "Nobody paints walls pink."),
+            (("--wall-colour", "blue"), "--wall-colour goes with --service painted."),
+        ):
+            ended = Program(*TWISTD, "--state", self.state, "--port", PORT, *wrong, **environment)
+            self.addCleanup(ended.stop)
+            await ended.whenEnded()
+            self.assertEqual(ended.exitCode, 1)
+            self.assertRegex(ended.output, rf"^pbauth: .*{said}\n$")
 
     async def test_stops(self) -> None:
         """A polite signal stops the server with no traceback."""

@@ -8,6 +8,7 @@ taken away from, whoever did it and by whatever program; each server listens.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ from zope.interface import implementer
 
 from pbauth.authorizers.engines import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed
 from pbauth.errors import StoreError
+from pbauth.peers import isLoopback
 
 _log = Logger()
 
@@ -136,6 +138,7 @@ class PostgresEngine:
         self._conninfo = conninfo.make_conninfo(
             **{
                 **_OPTIONS,
+                **_protection(self._parameters),
                 **self._parameters,
                 "options": f"{_SETTINGS} {self._parameters.get('options', '')}".strip(),
             }
@@ -216,7 +219,7 @@ class PostgresEngine:
         for pattern, text in _REFUSED:
             # Of a connection that is not made nothing but the text is known.
             if getattr(error, "sqlstate", None) is None and re.search(pattern, said):
-                return text.format(where=self.where)
+                return text.format(where=self.where, said=said)
         if self.isLost(error):
             return f"{self.where} can't be reached: {said}. Is PostgreSQL running there?"
         return f"{self.where}: {said}."
@@ -253,6 +256,11 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 
 
 _REFUSED = (
+    (
+        "certificate|SSL|channel binding",
+        "{where} can't be reached by TLS ({said}). Say sslrootcert=FILE for a certificate "
+        "authority of your own; or sslmode=prefer in a network that nobody else is in.",
+    ),
     (r'database ".*" does not exist', "{where}: there is no such database. Run: createdb"),
     (
         r'role ".*" does not exist|authentication failed|no password supplied|pg_hba\.conf',
@@ -272,6 +280,20 @@ def _read(url: str) -> dict[str, str]:
             "This is no URL of a PostgreSQL database. One is: postgresql://user@host/database"
         )
     return {name: str(value) for name, value in found.items()}
+
+
+def _protection(parameters: dict[str, str]) -> dict[str, str]:
+    """
+    Verifiers cross the network by TLS only, and to the right server, unless the user says something
+    else about it.
+    """
+    hosts = ",".join(parameters.get(name, "") for name in ("host", "hostaddr")).split(",")
+    if all(not host or host.startswith(("/", "@")) or isLoopback(host) for host in hosts):
+        return {}
+    if "sslmode" in parameters or "PGSSLMODE" in os.environ:
+        return {}
+    own = os.path.exists(os.path.expanduser("~/.postgresql/root.crt"))
+    return {"sslmode": "verify-full", **({} if own else {"sslrootcert": "system"})}
 
 
 def _withoutSecrets(parameters: dict[str, str]) -> str:

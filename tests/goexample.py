@@ -1,0 +1,15 @@
+"""The modules of the Go example, which are importable where it is started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+GO = Path(__file__).parent.parent / "docs" / "examples" / "go"
+if str(GO) not in sys.path:
+    sys.path.append(str(GO))
+
+from gogame import BLACK, WHITE, GoGame, GoGameError  # noqa: E402
+from goservice import MAIN, GoService  # noqa: E402
+
+__all__ = ["BLACK", "GO", "MAIN", "WHITE", "GoGame", "GoGameError", "GoService"]
