@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 GO = Path(__file__).parent.parent / "docs" / "examples" / "go"
-if str(GO) not in sys.path:
-    sys.path.append(str(GO))
-
+# Not for longer than that: the folder has plugins, too.
+sys.path.append(str(GO))
 from gogame import BLACK, WHITE, GoGame, GoGameError  # noqa: E402
 from goservice import MAIN, GoService  # noqa: E402
+
+sys.path.remove(str(GO))
 
 __all__ = ["BLACK", "GO", "MAIN", "WHITE", "GoGame", "GoGameError", "GoService"]
