@@ -194,6 +194,13 @@ class ExtensionTests(SynchronousTestCase):
         self.assertIn("   .. py:attribute:: perspectives\n", lines)
         self.assertIn("   .. py:method:: getPerspectiveForIdentity(name, identity)\n", lines)
 
+    def test_signatures(self) -> None:
+        """In signatures, interfaces have names."""
+        nameInterfaces = import_module("interfaces").nameInterfaces
+        signature = f"(service: {pbauth.IService!r} | None = None)"
+        self.assertEqual(nameInterfaces(signature), "(service: IService | None = None)")
+        self.assertIsNone(nameInterfaces(None))
+
     def test_sequence(self) -> None:
         """A sequence becomes a picture, in which all words find room."""
         sequence = import_module("sequence")

@@ -1,5 +1,6 @@
 """
 ``.. interface:: IService`` documents an interface of zope.interface, which autodoc can't.
+In the signatures that autodoc makes, interfaces get their names.
 
 The name is looked up in `pbauth`.
 """
@@ -7,6 +8,7 @@ The name is looked up in `pbauth`.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from docutils import nodes
@@ -62,7 +64,24 @@ class Interface(Directive):
         return parent.children
 
 
+def nameInterfaces(signature: str | None) -> str | None:
+    """
+    Args:
+        signature: as autodoc found it, in which an interface is what its `repr` says.
+
+    Returns:
+        The same, with the interfaces' names.
+    """
+    return signature and re.sub(r"<InterfaceClass [\w.]*?(\w+)>", r"\1", signature)
+
+
+def _onSignature(*event: Any) -> tuple[str | None, str | None]:
+    *_, arguments, returns = event
+    return nameInterfaces(arguments), nameInterfaces(returns)
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Tell Sphinx."""
+    app.connect("autodoc-process-signature", _onSignature)
     app.add_directive("interface", Interface)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -78,7 +78,7 @@ def describeCommands(command: click.Command = main, name: str = "pbauth") -> lis
             lines += [_plain(paragraph), ""]
         for parameter in each.get_params(context):
             record = parameter.get_help_record(context)
-            if record is not None and parameter.name != "help":
+            if record is not None and record[1] and "--help" not in parameter.opts:
                 lines += _option(record[0].replace(" / ", ", "), record[1])
     return lines
 

@@ -12,7 +12,7 @@ First come those who take part, from left to right, then what they say, from top
        client <- server: challenge
        note client: checks it
 
-The picture takes its colours from the page, and scrolls where it is too wide for the screen.
+The picture takes its colours from the page, and scrolls where the screen is much narrower than it.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def drawSequence(title: str, lines: list[str]) -> str:
         )
     return (
         f'<svg class="sequence" role="img" viewBox="0 0 {width:.0f} {height}" '
-        f'width="{width:.0f}" height="{height}" xmlns="http://www.w3.org/2000/svg">'
+        f'width="{width:.0f}" height="{height}" style="min-width: min({width:.0f}px, 42rem)" '
+        f'xmlns="http://www.w3.org/2000/svg">'
         f"<title>{escape(title)}</title>{''.join(drawn)}</svg>"
     )
 
