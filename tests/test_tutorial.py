@@ -118,7 +118,12 @@ class TutorialTests(TestCase):
         terminals: dict[str, Terminal] = {}
         for caption, lines in commands(TUTORIAL / name):
             terminal = terminals.setdefault(caption, Terminal(caption))
+            others = [each for each in terminals.values() if each is not terminal]
             for line in map(self.moved, lines):
+                if line == "^C":
+                    # A client is done when its server is stopped.
+                    for each in others:
+                        await each.program.whenEnded()
                 await self.type(terminal, line)
         for terminal in terminals.values():
             self.assertIsNotNone(terminal.program)
