@@ -7,9 +7,13 @@ each: `pbauth.identity`, `pbauth.authorizer`, `pbauth.service`, `pbauth.perspect
 identity proves who it is stands in `pbauth.mechanisms`.
 """
 
+from pbauth.adminservice import AdminService
 from pbauth.audit import Audit, DropReason
 from pbauth.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.authorizers.cred import CredAuthorizer
+from pbauth.authorizers.ondemand import OnDemandAuthorizer
+from pbauth.authorizers.pam import PAMChecker
+from pbauth.authorizers.passwdfile import PasswdFileAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.broker import Broker
 from pbauth.checker import IdentityChecker
@@ -71,6 +75,7 @@ from pbauth.sessions import EndReason, Session, Sessions
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdminService",
     "Anonymous",
     "Audit",
     "AuthChallenger",
@@ -110,6 +115,9 @@ __all__ = [
     "MechanismNotSupported",
     "NobodyAttached",
     "NotAttached",
+    "OnDemandAuthorizer",
+    "PAMChecker",
+    "PasswdFileAuthorizer",
     "Password",
     "Perspective",
     "PerspectiveClient",

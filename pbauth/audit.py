@@ -148,6 +148,17 @@ PUBLIC_KEY_REMOVED = Kind(
     "{operator!r} let the public key {fingerprint} of {identity!r} in no more",
     ("identity", "fingerprint", "operator"),
 )
+USERS_IMPORTED = Kind(
+    "users.imported", "{operator!r} imported {users} users", ("users", "operator")
+)
+USERS_READ = Kind(
+    "users.read", "{operator!r} read the accounts of all users, with their verifiers", ("operator",)
+)
+SESSION_ENDED = Kind(
+    "session.ended",
+    "{operator!r} ended the session {session} of {identity!r}",
+    ("identity", "session", "operator"),
+)
 AUDIT_GAP = Kind("audit.gap", "{lost} events could not be written to the audit", ("lost",))
 
 #: All kinds, by name.
@@ -480,6 +491,20 @@ class Audit:
     def publicKeyRemoved(self, operator: str, identity: str, fingerprint: str) -> None:
         """A public key is let in no more."""
         self._tellAct(PUBLIC_KEY_REMOVED, operator, identity, fingerprint=fingerprint)
+
+    def imported(self, operator: str, users: int) -> None:
+        """Accounts were added, so many in one batch."""
+        event = {"event": USERS_IMPORTED.name, "operator": operator, "users": users}
+        self._log.send(LogLevel.info, USERS_IMPORTED.text, event)
+
+    def exported(self, operator: str) -> None:
+        """Whole accounts are read, as for an export."""
+        event = {"event": USERS_READ.name, "operator": operator}
+        self._log.send(LogLevel.info, USERS_READ.text, event)
+
+    def sessionEnded(self, operator: str, identity: str, session: str) -> None:
+        """A session was ended; `session` is its id."""
+        self._tellAct(SESSION_ENDED, operator, identity, session=session)
 
     # How.
 

@@ -209,6 +209,105 @@ class StoreError(WireError):
         super().__init__(message or "The server can't reach its accounts now. Try again later.")
 
 
+class UnknownUser(WireError):
+    """
+    There is no identity of that name.
+
+    Attributes:
+        name: that name.
+    """
+
+    fields: ClassVar = {"name": _text}
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no user {name!r}. See: pbauth user list")
+        self.name = name
+
+
+class UnknownKey(WireError):
+    """
+    The key is not on the keyring.
+
+    Attributes:
+        name: of the identity.
+        service: of the key.
+        perspective: of the key.
+    """
+
+    fields: ClassVar = {"name": _text, "service": _text, "perspective": _text}
+
+    def __init__(self, name: str, service: str, perspective: str) -> None:
+        super().__init__(
+            f"{name!r} holds no key to {perspective!r} of service {service!r}. "
+            f"See: pbauth key list {name}"
+        )
+        self.name = name
+        self.service = service
+        self.perspective = perspective
+
+
+class UnknownPublicKey(WireError):
+    """
+    There is no public key of that fingerprint or label, or more than one.
+
+    Attributes:
+        name: of the identity.
+        which: what was given as fingerprint or label.
+    """
+
+    fields: ClassVar = {"name": _text, "which": _text}
+
+    def __init__(self, name: str, which: str) -> None:
+        super().__init__(
+            f"{name!r} has not just one public key {which!r}. See: pbauth user keys {name}"
+        )
+        self.name = name
+        self.which = which
+
+
+class UnknownSession(WireError):
+    """
+    There is no session of that id (any more).
+
+    Attributes:
+        session: that id.
+    """
+
+    fields: ClassVar = {"session": _text}
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"There is no session {session!r} now. See: pbauth session list")
+        self.session = session
+
+
+class LastAdministrator(WireError):
+    """
+    Nobody would be left who can log in and administer; nothing was changed.
+
+    Attributes:
+        name: the last administrator.
+    """
+
+    fields: ClassVar = {"name": _text}
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is the last administrator: nobody else holds a key to the administration "
+            "and can log in. Make another one first."
+        )
+        self.name = name
+
+
+class PasswordsElsewhere(WireError):
+    """The server has its passwords checked by somebody else, and keeps none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The passwords of this server are kept elsewhere: change them there. "
+            "Add a user without one: pbauth user add NAME --no-password"
+        )
+
+
 class LoginTimeout(netError.TimeoutError, defer.TimeoutError, builtins.TimeoutError):
     """
     The login was not over in time: nothing answers, or not in Perspective Broker.

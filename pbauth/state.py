@@ -51,6 +51,22 @@ def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> 
     )
 
 
+def databaseFile(folder: str, accounts: str | None = None) -> str | None:
+    """
+    Args:
+        folder: as for `openAuthorizer`.
+        accounts: as for `openAuthorizer`.
+
+    Returns:
+        The path of the SQLite file that `openAuthorizer` opens, which may not be there yet; `None`
+        where it is something else.
+    """
+    if accounts is None:
+        return os.path.abspath(os.path.join(folder, _DATABASE))
+    kind, _, file = accounts.partition(":")
+    return os.path.abspath(file) if kind == "sqlite" and file else None
+
+
 def openCertificate(folder: str) -> ssl.PrivateCertificate:
     """
     Open the server's own certificate, self-signed; it is made if there is none, and then kept,

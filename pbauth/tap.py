@@ -19,10 +19,13 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.python.reflect import namedAny
 
+from pbauth.adminservice import NAME as ADMIN
+from pbauth.adminservice import AdminService
 from pbauth.auditfile import AuditFile, AuditUnwritable
 from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
+from pbauth.firstrun import FirstRun, Reach, findTerminal, howToBegin, reachOf
 from pbauth.guard import Guard
 from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFactory
 from pbauth.mechanisms import ed25519, external, plain
@@ -69,6 +72,12 @@ class Options(usage.Options, AuthOptionMixin):
             "Every connection comes from a load balancer, and begins with the PROXY header. "
             "Nobody else may reach the ports: whoever does can name any address.",
         ],
+        [
+            "no-admin",
+            None,
+            "Do not run the service admin, by which those who hold a key to it administer the "
+            "accounts: pbauth --server",
+        ],
         ["legacy-login", None, "Let clients of Twisted 1.x and stock Twisted in, by MD5."],
     ]
     optParameters = [  # noqa: RUF012 - as usage.Options has it
@@ -90,7 +99,7 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             None,
             "The service that clients of stock Twisted get, which can't name one. "
-            "By default the only one there is.",
+            "By default the only one there is, not counting admin.",
         ],
         ["guest", None, None, "The user that anonymous clients are. By default there is none."],
         [
@@ -169,9 +178,9 @@ class Options(usage.Options, AuthOptionMixin):
         try:
             super().opt_auth(description)
         except usage.UsageError as mistake:
-            _stop(
-                f"--auth {description.partition(':')[0]}: {mistake}. See: twistd pbauth --help-auth"
-            )
+            # What a plugin says is meant for people, and expected.
+            said = str(mistake).removeprefix("Unexpected error: ").rstrip(".")
+            _stop(f"--auth {description.partition(':')[0]}: {said}. See: twistd pbauth --help-auth")
 
     def _findMaker(self, name: str) -> Any:
         factories = findFactories()
@@ -201,8 +210,8 @@ class Options(usage.Options, AuthOptionMixin):
             for option, default, _ in _parametersOf(factory):
                 if self[option] != default and factory.name not in services:
                     _stop(f"--{option} goes with --service {factory.name}.")
-        if self["default-service"] is None and len(services) == 1:
-            (self["default-service"],) = services
+        if self["default-service"] is None and len({*services} - {ADMIN}) == 1:
+            (self["default-service"],) = {*services} - {ADMIN}
         if self["default-service"] not in (None, *services):
             _stop(f"--default-service {self['default-service']}: there is no such --service.")
 
@@ -265,6 +274,7 @@ class PortService(StreamServerEndpointService):
         self._raiseSynchronously = True
         self._port = port
         self._refusal: NotProtected | None = None
+        self._address: Any = None
 
     def privilegedStartService(self) -> None:
         """Listen."""
@@ -292,11 +302,19 @@ class PortService(StreamServerEndpointService):
             self._refusal = refusal
             port.stopListening()
             return port
+        self._address = address
         where = getattr(address, "name", None) or f"{address.host}:{address.port}"
         if isinstance(where, bytes):
             where = where.decode("utf-8", "replace")
         self.say(where, self._port.fingerprint)
         return port
+
+    def reach(self) -> Reach:
+        """
+        Returns:
+            How a client on this machine gets here.
+        """
+        return reachOf(self._address, self._port.fingerprint)
 
     def say(self, where: str, fingerprint: str | None) -> None:
         """
@@ -458,11 +476,15 @@ def makeService(options: Options) -> MultiService:
             _stop(f"What makes the service {name!r} gave {type(made).__name__}, not a service.")
         made.setName(name)
         made.setServiceParent(services)
+    administered = not options["no-admin"] and ADMIN not in options["services"]
+    if administered:
+        AdminService(ADMIN, services, authorizer, accounts=accounts)
     makeFactory = AuthServerFactory
     if audit is not None:
         AuditService(reactor, audit).setServiceParent(server)
     if metrics is not None and watching is not None:
-        observer = metrics.Metrics(options["services"], authorizer.sessions)
+        names = [*options["services"], *([ADMIN] if administered else [])]
+        observer = metrics.Metrics(names, authorizer.sessions)
         makeFactory = observer.serverFactory
         ObserverService(reactor, observer).setServiceParent(server)
         MetricsService(watching, metrics.MetricsSite(observer)).setServiceParent(server)
@@ -470,9 +492,21 @@ def makeService(options: Options) -> MultiService:
     accounts.changesService().setServiceParent(server)
     services.setServiceParent(server)
     guard = Guard(policy, reactor)
-    for port in listening:
-        factory = makeFactory(authorizer, policy, reactor, guard)
-        PortService(port, factory).setServiceParent(server)
+    portServices = [
+        PortService(port, makeFactory(authorizer, policy, reactor, guard)) for port in listening
+    ]
+    for portService in portServices:
+        portService.setServiceParent(server)
+    if administered:
+        first = FirstRun(
+            accounts,
+            # Through a load balancer, wherever that is.
+            Reach if options["proxy-protocol"] else portServices[0].reach,
+            howToBegin(options["state"], options["accounts"], bool(options["credCheckers"])),
+            # Where passwords are kept elsewhere, none can be made here.
+            None if options["credCheckers"] else findTerminal(),
+        )
+        first.setServiceParent(server)
     return server
 
 

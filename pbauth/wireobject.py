@@ -27,29 +27,54 @@ class WireObject(pb.Referenceable):
     """
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
-        name = message.decode("utf-8") if isinstance(message, bytes) else message
-        method = getattr(self, f"remote_{name}", None)
-        if method is None:
-            raise ProtocolViolation(f"There is no method {name[:40]!r} here.")
-        try:
-            arguments = broker.unserialize(args)
-            keywords = broker.unserialize(kw)
-            if not isinstance(arguments, (tuple, list)) or not isinstance(keywords, dict):
-                raise TypeError("These are no arguments at all.")
-            if keywords:
-                keywords = {
-                    key.decode("utf-8") if isinstance(key, bytes) else key: value
-                    for key, value in keywords.items()
-                }
-                inspect.signature(method).bind(*arguments, **keywords)
-            else:
-                _checkCount(method.__func__, len(arguments))
-        except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
-            raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
+        method, arguments, keywords = readCall(self, "remote", broker, message, args, kw)
         result = method(*arguments, **keywords)
         if inspect.iscoroutine(result):
             result = run(result)
         return broker.serialize(result)
+
+
+def readCall(
+    called: Any, prefix: str, broker: Any, message: Any, args: Any, kw: Any, perspective: Any = None
+) -> tuple[Any, Any, dict[str, Any]]:
+    """
+    Read a call as it came, and see whether it fits.
+
+    Args:
+        called: the object that is called.
+        prefix: of its methods for that, without the underscore.
+        broker: of the connection.
+        message: the name of the method.
+        args: arguments by place, serialised.
+        kw: arguments by name, serialised.
+        perspective: for whom it is unserialised, or `None`.
+
+    Returns:
+        The method, its arguments by place, and those by name.
+
+    Raises:
+        ProtocolViolation: it does not fit.
+    """
+    name = message.decode("utf-8") if isinstance(message, bytes) else message
+    method = getattr(called, f"{prefix}_{name}", None)
+    if method is None:
+        raise ProtocolViolation(f"There is no method {name[:40]!r} here.")
+    try:
+        arguments = broker.unserialize(args, perspective)
+        keywords = broker.unserialize(kw, perspective)
+        if not isinstance(arguments, (tuple, list)) or not isinstance(keywords, dict):
+            raise TypeError("These are no arguments at all.")
+        if keywords:
+            keywords = {
+                key.decode("utf-8") if isinstance(key, bytes) else key: value
+                for key, value in keywords.items()
+            }
+            inspect.signature(method).bind(*arguments, **keywords)
+        else:
+            _checkCount(method.__func__, len(arguments))
+    except (InsecureJelly, TypeError, ValueError, LookupError, AttributeError, AssertionError):
+        raise ProtocolViolation(f"These are not the arguments of {name[:40]!r}.") from None
+    return method, arguments, keywords
 
 
 @lru_cache(maxsize=256)

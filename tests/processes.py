@@ -16,9 +16,18 @@ from twisted.trial.unittest import TestCase
 #: Seconds after which what does not happen has failed.
 PATIENCE = 60.0
 
+# A server that finds a terminal makes an administrator: not on that of whoever runs the tests.
+_ALONE = "import os; os.setsid(); "
+
 PBAUTH = ("-m", "pbauth")
-TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "pbauth")
-TWIST = ("-m", "twisted", "--log-format=text", "pbauth")
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = ("-c", f"{_ALONE}{_TWISTD}", "-n", "--pidfile=", "pbauth")
+#: The same for a program that has a terminal of its own.
+TWISTD_THERE = ("-c", _TWISTD, "-n", "--pidfile=", "pbauth")
+TWIST = (
+    *("-c", f"{_ALONE}import runpy; runpy.run_module('twisted', run_name='__main__')"),
+    *("--log-format=text", "pbauth"),
+)
 
 
 class Program(ProcessProtocol):

@@ -19,12 +19,12 @@ from pbauth import (
     Unauthorized,
 )
 from pbauth.testing import MemoryServer, RecordingService
-from tests.suites.authorizers import AuthorizerSuite
+from tests.suites.authorizers import AccountStoreSuite
 
 VERIFIERS = Hashing.CHEAPEST.makeVerifiers("secret", b"0123456789abcdef")
 
 
-class DefaultAuthorizerTests(AuthorizerSuite, TestCase):
+class DefaultAuthorizerTests(AccountStoreSuite, TestCase):
     """`DefaultAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

@@ -83,7 +83,15 @@ class WholeTests(TestCase):
         )
         for each in [*made["identities"], *made["connections"]]:
             self.checkSummary(each)
+        self.assertEqual([each["identities"] for each in made["stores"]], list(LEAST.filled))
+        for each in made["stores"]:
+            self.assertGreater(each["import"]["rate"], 0)
+            self.assertEqual(len(each["lookup"]["samples"]), LEAST.growthRounds)
+            for name in ("start", "memory"):
+                self.assertEqual(set(each[name]), {"median", "min", "max"})
         self.assertEqual(len(made["bars"]), len(BARS))
+        values = [bar["value"] for bar in made["bars"] if "SQLite" in bar["work"]]
+        self.assertEqual([type(value) for value in values], [float])
 
         self.assertGreater(len(made["processes"]), 10)
         self.assertEqual([pid for pid in made["processes"] if isThere(pid)], [])

@@ -15,8 +15,9 @@ from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import DefaultAuthorizer, Hashing, SQLAuthorizer, Unauthorized
-from pbauth.admin import Administration, UnknownKey, UnknownUser
+from pbauth.admin import Administration
 from pbauth.cli import main
+from pbauth.errors import UnknownKey, UnknownUser
 from pbauth.mechanisms import md5, scram
 from pbauth.trust import makeCertificate
 from tests.processes import PBAUTH, Program, run
@@ -90,15 +91,18 @@ class CommandTests(TestCase):
             (["key", "revoke", "alice", "game"], "", "no longer holds the key to alice of"),
             (["user", "lock", "alice"], "", "Locked alice.\n"),
             (["user", "list"], "", "alice\t1 key\tlocked\n"),
+            (["who-can", "game"], "", "alice\tblack\tlocked\n"),
+            (["who-can", "chess"], "", "pbauth key grant NAME chess\n"),
+            (["who-can", "game", "--json"], "", '{"name": "alice", "perspective": "black", "lo'),
             (["user", "unlock", "alice"], "", "Unlocked alice.\n"),
             (["user", "list"], "", "alice\t1 key\n"),
-            (["user", "passwd", "alice", "--password-stdin"], "other", "Changed the password"),
+            (["user", "passwd", "alice", "--password-stdin"], "another", "Changed the password"),
         ]:
             program = await self.pbauth(*arguments, stdin=stdin)
             self.assertIn(said, program.output)
             self.assertEqual(program.exitCode, 0, program.output)
         identity = await self.authorizer().getIdentityRequest("alice")
-        await identity.verifyPlainPassword("other")
+        await identity.verifyPlainPassword("another")
         with self.assertRaises(Unauthorized):
             await identity.verifyPlainPassword("secret")
         program = await self.pbauth("user", "remove", "alice")

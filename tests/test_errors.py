@@ -25,7 +25,16 @@ from pbauth import (
     TooManyAttempts,
     Unauthorized,
 )
-from pbauth.errors import WireError, forStockClient
+from pbauth.errors import (
+    LastAdministrator,
+    PasswordsElsewhere,
+    UnknownKey,
+    UnknownPublicKey,
+    UnknownSession,
+    UnknownUser,
+    WireError,
+    forStockClient,
+)
 from pbauth.testing import MemoryServer
 
 #: Each error, with what it carries.
@@ -41,6 +50,15 @@ ERRORS: list[tuple[WireError, dict[str, Any]]] = [
     (NobodyAttached("black"), {"perspectiveName": "black"}),
     (ProtocolViolation(), {}),
     (StoreError(), {}),
+    (UnknownUser("alice"), {"name": "alice"}),
+    (
+        UnknownKey("alice", "game", "black"),
+        {"name": "alice", "service": "game", "perspective": "black"},
+    ),
+    (UnknownPublicKey("alice", "laptop"), {"name": "alice", "which": "laptop"}),
+    (UnknownSession("0123"), {"session": "0123"}),
+    (LastAdministrator("admin"), {"name": "admin"}),
+    (PasswordsElsewhere(), {}),
 ]
 
 

@@ -155,6 +155,49 @@ class ListingTests(ListingTestCase):
             with self.assertRaises(Unauthorized):
                 await connect("127.0.0.1", int(port), name, password, "greetings")
 
+    async def test_passwdServer(self) -> None:
+        """The example of a passwd file; and a change of it, by an editor, while the server runs."""
+        path = Path(self.mktemp()).absolute()
+        text = (LISTINGS / "accounts.passwd").read_text()
+        path.write_text(text)
+        path.chmod(0o644)
+        refused = await run(str(LISTINGS / "passwdserver.py"), str(path), "0")
+        self.assertEqual(refused.exitCode, 1)
+        self.assertRegex(refused.output, rf"\AOthers can .* Run: chmod 600 {path}\n\Z")
+        path.chmod(0o600)
+        _, port = await self.serve("passwdserver.py", str(path), "0")
+
+        def logIn(name: str) -> Any:
+            return connect("127.0.0.1", int(port), name, "open sesame", "greetings")
+
+        alice = await logIn("alice")
+        self.assertEqual(await alice.callRemote("greet"), "hello, alice")
+        for name in ("bob", "Zoë", "mallory"):
+            with self.assertRaises(Unauthorized):
+                await logIn(name)
+        path.write_text("".join(line for line in text.splitlines(True) if "alice:" not in line))
+        with self.assertRaises(Detached):
+            while True:
+                await alice.callRemote("greet")
+        alice.broker.transport.loseConnection()
+        await alice.broker.whenClosed()
+        with self.assertRaises(Unauthorized):
+            await logIn("alice")
+
+    async def test_onDemand(self) -> None:
+        """Anyone is let in by the one password, but for nobody."""
+        server, port = await self.serve("ondemandserver.py", "0")
+        for name in ("alice", "日本語"):
+            perspective = await connect("127.0.0.1", int(port), name, "1234", "guestbook")
+            await perspective.callRemote("sign", "was here")
+            await server.waitFor(f"{name} wrote: was here")
+            perspective.broker.transport.loseConnection()
+            await perspective.broker.whenClosed()
+        for name, password in (("root", "1234"), ("alice", "12345")):
+            with self.assertRaises(Unauthorized):
+                await connect("127.0.0.1", int(port), name, password, "guestbook")
+        self.assertNotIn("Traceback", server.output)
+
     async def test_stock(self) -> None:
         """A server for clients of stock Twisted, and one of them; accounts by the command."""
         folder = os.path.abspath(self.mktemp())

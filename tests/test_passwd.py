@@ -55,7 +55,7 @@ class PasswdTests(TLSTestCase):
         secret = self.keyFile(serialization.BestAvailableEncryption(b"sesame"))
         for path, stdin, password in [
             (plain, "changed\n", "changed"),
-            (secret, "sesame\nagain\n", "again"),
+            (secret, "sesame\nonce more\n", "once more"),
         ]:
             program = await self.start("--key", path, "--password-stdin", stdin=stdin).whenEnded()
             self.assertEqual(program.exitCode, 0, program.output)
@@ -82,6 +82,7 @@ class PasswdTests(TLSTestCase):
             (self.start("--password-stdin", stdin="wrong\nchanged\n"), "Login refused"),
             (self.start("--password-stdin", stdin="secret\n"), "no new password on standard"),
             (self.start("--password-stdin", stdin="secret\n\n"), "must not be empty"),
+            (self.start("--password-stdin", stdin="secret\nshort\n"), "at least 6 characters"),
             (self.start(stdin="secret\nchanged\n"), "--password-stdin"),
         ]
         await gatherResults([program.whenEnded() for program, _ in programs])

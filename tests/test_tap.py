@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from twisted.application.service import MultiService
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from pbauth import (
+    AdminService,
     Hashing,
     IPerspectiveServiceFactory,
     PlainPassword,
@@ -31,6 +33,7 @@ from pbauth import (
     getObjectAt,
 )
 from pbauth.echo import EchoService, EchoServiceFactory
+from pbauth.firstrun import FirstRun
 from pbauth.tap import Options, findFactories, makeService
 from pbauth.testing import MemoryServer
 from pbauth.trust import makeCertificate
@@ -420,6 +423,27 @@ class PluginTests(SynchronousTestCase):
         options = Options()
         options.parseOptions(["--service", "echo", "--service", "e=pbauth.echo.EchoService"])
         self.assertIsNone(options.policy().defaultService)
+        options = Options()
+        options.parseOptions(["--service", "echo", "--service", "admin=pbauth.echo.EchoService"])
+        self.assertEqual(options.policy().defaultService, "echo")
+
+    def test_admin(self) -> None:
+        """The administration runs, too, unless it is not wanted, or another one is."""
+        for arguments, kind in [
+            ([], AdminService),
+            (["--auth", "memory:alice:secret"], AdminService),
+            (["--no-admin"], type(None)),
+            (["--service", "admin=pbauth.echo.EchoService"], EchoService),
+        ]:
+            options = Options()
+            options.parseOptions(["--state", self.mktemp(), "--port", PORT, *arguments])
+            server = makeService(options)
+            services = [each for each in server if isinstance(each, MultiService)][-1]
+            names = {each.name: each for each in services}
+            self.assertIs(type(names.get("admin")), kind)
+            for each in server:
+                if isinstance(each, FirstRun):
+                    self.assertIs(kind, AdminService)
 
     def test_mistakes(self) -> None:
         """Options that make no sense are said to, in one line, and nothing is made."""

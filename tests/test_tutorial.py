@@ -15,7 +15,7 @@ from attrs import define, field
 from docutils import nodes
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.processes import PBAUTH, TWISTD, Program
+from tests.processes import PBAUTH, TWISTD_THERE, Program
 from tests.test_docs import DOCS, read
 
 TUTORIAL = DOCS / "tutorial"
@@ -96,7 +96,7 @@ class TutorialTests(TestCase):
             arguments = [*PBAUTH, *arguments]
         elif word == "twistd":
             self.assertEqual(arguments[:2], ["-n", "pbauth"])
-            arguments = [*TWISTD, *arguments[2:]]
+            arguments = [*TWISTD_THERE, *arguments[2:]]
             if "--port" not in arguments:
                 arguments += ["--port", f"ssl:{self.ports[2]}:interface=127.0.0.1"]
         else:

@@ -9,6 +9,7 @@ once, in the SQL that all understand, with ``?`` for each parameter.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from twisted.application.service import IService
@@ -22,6 +23,9 @@ Changed = Callable[[Iterable[str] | None], Awaitable[None]]
 
 #: Seconds between two looks for changes, or attempts to be told of them again.
 OFTEN = 0.5
+
+#: How many rows are inserted by one statement: older versions of SQLite take 999 parameters.
+_MANY_ROWS = 300
 
 #: The row of the table ``meta`` that all decoys are made from.
 DECOY_SECRET = "decoy secret"  # noqa: S105 - the name of a row
@@ -100,6 +104,20 @@ class Statements:
         """Run a statement once for each of these rows of parameters."""
         if rows:
             self._cursor.executemany(self._engine.translate(statement), rows)
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """
+        Insert these rows, many with one statement. SQLite's module lets other threads run while it
+        works on a statement, and waits its turn after each: one for each row would take more
+        time for that than for the work, where another thread has work, too.
+        """
+        row = f"({', '.join('?' * len(columns))})"
+        for start in range(0, len(rows), _MANY_ROWS):
+            some = rows[start : start + _MANY_ROWS]
+            statement = (
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * len(some))}"  # noqa: S608
+            )
+            self._cursor.execute(self._engine.translate(statement), list(chain.from_iterable(some)))
 
     def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a query."""

@@ -503,16 +503,19 @@ def _add(statements: Statements, records: list[Record], skipKnown: bool = False)
             new[record.name] = record
         elif not skipKnown:
             raise DuplicateIdentity(record.name)
-    statements.runEach(
-        "INSERT INTO identities (name, locked) VALUES (?, ?)",
+    statements.insert(
+        "identities",
+        ("name", "locked"),
         [(record.name, int(record.locked)) for record in new.values()],
     )
-    statements.runEach(
-        "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
+    statements.insert(
+        "verifiers",
+        ("identity", "mechanism", "verifier"),
         [(name, *verifier) for name, record in new.items() for verifier in record.verifiers],
     )
-    statements.runEach(
-        "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?)",
+    statements.insert(
+        "keys",
+        ("identity", "service", "perspective"),
         [(name, *key) for name, record in new.items() for key in record.keys],
     )
     return len(new)

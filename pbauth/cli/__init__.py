@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pbauth import __version__
 from pbauth.cli.calls import call
+from pbauth.cli.completion import completion
+from pbauth.cli.dumps import exportUsers, importUsers
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
+from pbauth.cli.remote import remotePlace, serverOptions
 from pbauth.cli.running import Place, run
+from pbauth.cli.sessions import session
 from pbauth.cli.users import user
+from pbauth.cli.whocan import whoCan
 from pbauth.demo import runDemo
+from pbauth.passwordpolicy import PasswordPolicy
 from pbauth.state import DEFAULT_FOLDER
+
+
+def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolicy:
+    try:
+        return PasswordPolicy.fromText(text)
+    except ValueError as mistake:
+        raise click.BadParameter(str(mistake)) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,14 +47,34 @@ from pbauth.state import DEFAULT_FOLDER
     metavar="FILE",
     help="Append a line of JSON to this file for each change to the accounts.",
 )
+@click.option(
+    "--password-policy",
+    "policy",
+    metavar="length=N,strength=S",
+    envvar="PBAUTH_PASSWORD_POLICY",
+    show_envvar=True,
+    default="",
+    callback=_readPolicy,
+    help="What new passwords have to be like: at least N characters (6 by default), and S, from 0 "
+    "to 4, by zxcvbn's judgement.",
+)
+@serverOptions
 @click.version_option(__version__, prog_name="pbauth")
 @click.pass_context
-def main(context: click.Context, state: str, accounts: str | None, audit: str | None) -> None:
+def main(
+    context: click.Context,
+    /,
+    state: str,
+    accounts: str | None,
+    audit: str | None,
+    policy: PasswordPolicy,
+    **server: Any,
+) -> None:
     """Administer the accounts of a pbauth server, or try a server out.
 
     The server itself is started by: twistd pbauth
     """
-    context.obj = Place(state, audit, accounts)
+    context.obj = Place(state, audit, accounts, policy, remotePlace(context))
 
 
 @main.command()
@@ -50,5 +85,10 @@ def demo() -> None:
 
 main.add_command(user)
 main.add_command(key)
+main.add_command(whoCan)
+main.add_command(session)
 main.add_command(call)
 main.add_command(passwd)
+main.add_command(exportUsers)
+main.add_command(importUsers)
+main.add_command(completion)

@@ -39,6 +39,8 @@ class Connecting:
         keyFile: of a private key to log in by; `None`: by a password.
         certificateFile: of a TLS client certificate with its key, to log in by.
         plain: let the server see the password.
+        passwordName: how the password is asked for.
+        passwordOption: the option that says `passwordStdin`.
     """
 
     timeout: float
@@ -50,6 +52,8 @@ class Connecting:
     keyFile: str | None = None
     certificateFile: str | None = None
     plain: bool = False
+    passwordName: str = "Password"
+    passwordOption: str = "--password-stdin"
 
     async def settleTrust(self, reactor: Any, endpoint: str) -> str | None:
         """
@@ -123,7 +127,9 @@ class Connecting:
                 return readSecretFile(
                     ClientCertificate.fromFile, self.certificateFile, self.passwordStdin
                 )
-            password = readPassword(self.passwordStdin, confirm=False)
+            password = readPassword(
+                self.passwordStdin, False, self.passwordName, self.passwordOption
+            )
             return PlainPassword(password) if self.plain else Password(password, renew)
 
     def newPassword(self) -> str:
@@ -164,7 +170,11 @@ def _alarm(path: str, address: str, pin: str, known: list[KnownServer]) -> str:
     )
 
 
-def _defaultKnownServers() -> str:
+def defaultKnownServers() -> str:
+    """
+    Returns:
+        The path of the file of known servers, unless the user says otherwise.
+    """
     return os.path.join(click.get_app_dir("pbauth"), "known_servers")
 
 
@@ -192,7 +202,7 @@ _OPTIONS = (
         "--known-servers",
         "knownServers",
         metavar="FILE",
-        default=_defaultKnownServers,
+        default=defaultKnownServers,
         show_default="known_servers in the user's folder for pbauth",
         help="The keys of servers that were trusted before.",
     ),

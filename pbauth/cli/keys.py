@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from pbauth.cli.completion import completeServices, completeUsers
 from pbauth.cli.running import administer
+from pbauth.cli.tables import Listing, jsonOption
 
 
 @click.group()
@@ -13,8 +15,8 @@ def key() -> None:
 
 
 @key.command("grant")
-@click.argument("name")
-@click.argument("service")
+@click.argument("name", shell_complete=completeUsers)
+@click.argument("service", shell_complete=completeServices)
 @click.argument("perspective", required=False)
 @click.pass_context
 def grantKey(context: click.Context, name: str, service: str, perspective: str | None) -> None:
@@ -25,8 +27,8 @@ def grantKey(context: click.Context, name: str, service: str, perspective: str |
 
 
 @key.command("revoke")
-@click.argument("name")
-@click.argument("service")
+@click.argument("name", shell_complete=completeUsers)
+@click.argument("service", shell_complete=completeServices)
 @click.argument("perspective", required=False)
 @click.pass_context
 def revokeKey(context: click.Context, name: str, service: str, perspective: str | None) -> None:
@@ -37,9 +39,11 @@ def revokeKey(context: click.Context, name: str, service: str, perspective: str 
 
 
 @key.command("list")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
+@jsonOption
 @click.pass_context
-def listKeys(context: click.Context, name: str) -> None:
+def listKeys(context: click.Context, name: str, asJSON: bool) -> None:
     """List the keys of a user: service and perspective."""
-    for service, perspective in administer(context, lambda admin: admin.listKeys(name)):
-        click.echo(f"{service}\t{perspective}")
+    listing = Listing(("service", "perspective"), lambda *cells: cells, asJSON)
+    listing.add(administer(context, lambda admin: admin.listKeys(name)))
+    listing.end()

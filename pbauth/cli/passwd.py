@@ -8,10 +8,9 @@ import click
 from twisted.spread import pb
 
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
-from pbauth.cli.running import run
+from pbauth.cli.running import Place, run
 from pbauth.client import authIdentity, changePassword, getObjectAt
 from pbauth.errors import ProtocolViolation
-from pbauth.mechanisms.scram import preparePassword
 from pbauth.opening import closeConnection, within
 
 
@@ -19,7 +18,8 @@ from pbauth.opening import closeConnection, within
 @click.argument("endpoint")
 @click.argument("name")
 @connectingOptions
-def passwd(endpoint: str, name: str, connecting: Connecting) -> None:
+@click.pass_context
+def passwd(context: click.Context, endpoint: str, name: str, connecting: Connecting) -> None:
     """Change your own password on a server.
 
     You log in by the old password, or by a key, and your other sessions end. The server learns
@@ -29,11 +29,13 @@ def passwd(endpoint: str, name: str, connecting: Connecting) -> None:
     For instance: pbauth passwd tls:example.com:8787 alice
     """
 
+    place: Place = context.obj
+
     async def main(reactor: Any) -> None:
         trust = await connecting.settleTrust(reactor, endpoint)
         credentials = connecting.credentials(renew=False)
         new = connecting.newPassword()
-        preparePassword(new)
+        place.policy.check(new, name)
         root = await getObjectAt(
             endpoint,
             None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,28 +14,54 @@ from pbauth.credentials import PassphraseNeeded
 _Credentials = TypeVar("_Credentials")
 
 
-def readPassword(fromStdin: bool, confirm: bool, what: str = "Password") -> str:
+def readPassword(
+    fromStdin: bool,
+    confirm: bool,
+    what: str = "Password",
+    option: str = "--password-stdin",
+) -> str:
     """
     Args:
         fromStdin: read one line of standard input; otherwise ask on the terminal.
         confirm: ask twice.
         what: to ask for.
+        option: the one that says `fromStdin`.
 
     Returns:
         The password.
     """
     if fromStdin:
-        line = sys.stdin.readline()
+        line = _readLine()
         if not line:
-            raise click.ClickException(f"There is no {what.lower()} on standard input.")
+            raise click.ClickException(
+                f"There is no {what[0].lower()}{what[1:]} on standard input."
+            )
         return line.rstrip("\r\n")
     if not sys.stdin.isatty():
         raise click.ClickException(
-            "There is no terminal to ask for the password on. Say --password-stdin, and write "
+            f"There is no terminal to ask for the password on. Say {option}, and write "
             "the password to standard input."
         )
     password: str = click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True)
     return password
+
+
+def _readLine() -> str:
+    """One line of standard input, and nothing of what follows: that is for somebody else."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except OSError:
+        # Not a file at all.
+        return sys.stdin.readline()
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(descriptor, 1)):
+        line += byte
+    try:
+        return line.decode(sys.stdin.encoding)
+    except UnicodeDecodeError:
+        raise click.ClickException(
+            f"The password on standard input is not text in {sys.stdin.encoding}."
+        ) from None
 
 
 def readSecretFile(read: Callable[..., _Credentials], path: str, fromStdin: bool) -> _Credentials:

@@ -15,11 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from pbauth.admin import Administration, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.admin import Administration
 from pbauth.auditfile import AuditUnwritable, auditing
 from pbauth.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
 from pbauth.hashing import Hashing
+from pbauth.passwordpolicy import PasswordPolicy
 from pbauth.state import openAuthorizer
 
 _Result = TypeVar("_Result")
@@ -30,9 +31,6 @@ _EXPLAINED = (
     InvalidName,
     InvalidPassword,
     LoginTimeout,
-    UnknownUser,
-    UnknownKey,
-    UnknownPublicKey,
     DemoFailed,
     AuditUnwritable,
 )
@@ -47,11 +45,16 @@ class Place:
         state: the state folder.
         audit: the file for the audit, or `None`.
         accounts: as for `pbauth.state.openAuthorizer`.
+        policy: what new passwords have to be like.
+        remote: the server that is administered, a `RemotePlace`; `None`: none, but the accounts
+            directly.
     """
 
     state: str
     audit: str | None = None
     accounts: str | None = None
+    policy: PasswordPolicy = PasswordPolicy()  # noqa: RUF009 - immutable
+    remote: Any = None
 
 
 def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
@@ -112,29 +115,38 @@ def interruptible() -> Iterator[None]:
 
 def administer(
     context: click.Context,
-    operation: Callable[[Administration], Coroutine[Any, Any, _Result]],
+    operation: Callable[..., Coroutine[Any, Any, _Result]],
     hashing: Hashing = Hashing(),  # noqa: B008 - immutable
+    ask: Callable[[], Any] | None = None,
 ) -> _Result:
     """
-    Do something to the accounts.
+    Do something to the accounts, or to those of a server that runs.
 
     Args:
         context: holds a `Place`.
-        operation: takes the administration.
-        hashing: how new passwords become verifiers.
+        operation: takes the administration, an `Administration` or a `RemoteAdministration`; and
+            what `ask` gave.
+        hashing: how new passwords become verifiers. A server has its own, but for `md5`.
+        ask: asks the user for what the operation needs, or reads it from standard input: after the
+            user's own password, before anything is opened.
 
     Returns:
-        What that returns.
+        What the operation returns.
     """
+    place: Place = context.obj
+    if place.remote is not None:
+        done: _Result = place.remote.administer(operation, hashing, ask, place.policy.check)
+        return done
+    arguments = () if ask is None else (ask(),)
 
     async def main(reactor: Any) -> _Result:
-        place: Place = context.obj
         with auditing(place.audit):
             authorizer = openAuthorizer(
                 place.state, place.accounts, hashing=hashing, reactor=reactor
             )
             try:
-                return await operation(Administration(authorizer, _operator()))
+                administration = Administration(authorizer, _operator(), place.policy)
+                return await operation(administration, *arguments)
             finally:
                 authorizer.close()
 

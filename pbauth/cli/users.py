@@ -7,13 +7,18 @@ from typing import Any
 import click
 from cryptography import x509
 
+from pbauth.cli.completion import completeUsers
 from pbauth.cli.passwords import passwordOption, readPassword
-from pbauth.cli.running import administer
+from pbauth.cli.running import Place, administer
+from pbauth.cli.tables import Listing, jsonOption
 from pbauth.hashing import Hashing
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.fingerprints import fingerprintOf
+
+# How many users are read at once: there may be many.
+_PAGE = 1_000
 
 legacyOption = click.option(
     "--legacy",
@@ -40,13 +45,28 @@ def addUser(
     """Add a user. Grant them keys after that: pbauth key grant NAME SERVICE"""
     if no_password and (password_stdin or legacy):
         raise click.UsageError("--no-password goes without --password-stdin and --legacy.")
-    password = None if no_password else readPassword(password_stdin, confirm=True)
-    administer(context, lambda admin: admin.addUser(name, password), Hashing(md5=legacy))
+
+    def ask() -> str | None:
+        return None if no_password else _readPassword(context, password_stdin)
+
+    administer(
+        context,
+        lambda admin, password: admin.addUser(name, password),
+        Hashing(md5=legacy),
+        ask,
+    )
     click.echo(f"Added {name}.")
 
 
+def _readPassword(context: click.Context, fromStdin: bool) -> str:
+    place: Place = context.obj
+    # The administrator of a server has just been asked for another one.
+    what = "Password" if place.remote is None else "New password"
+    return readPassword(fromStdin, confirm=True, what=what)
+
+
 @user.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
 @click.pass_context
 def removeUser(context: click.Context, name: str) -> None:
     """Remove a user, with all keys."""
@@ -55,19 +75,23 @@ def removeUser(context: click.Context, name: str) -> None:
 
 
 @user.command("passwd")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
 @passwordOption
 @legacyOption
 @click.pass_context
 def setPassword(context: click.Context, name: str, password_stdin: bool, legacy: bool) -> None:
     """Give a user a new password. Without --legacy an MD5 verifier of the old one goes, too."""
-    password = readPassword(password_stdin, confirm=True)
-    administer(context, lambda admin: admin.setPassword(name, password), Hashing(md5=legacy))
+    administer(
+        context,
+        lambda admin, password: admin.setPassword(name, password),
+        Hashing(md5=legacy),
+        lambda: _readPassword(context, password_stdin),
+    )
     click.echo(f"Changed the password of {name}.")
 
 
 @user.command("lock")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
 @click.pass_context
 def lockUser(context: click.Context, name: str) -> None:
     """Lock a user out; the keys and the password are kept."""
@@ -76,7 +100,7 @@ def lockUser(context: click.Context, name: str) -> None:
 
 
 @user.command("unlock")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
 @click.pass_context
 def unlockUser(context: click.Context, name: str) -> None:
     """Let a locked user in again."""
@@ -85,7 +109,7 @@ def unlockUser(context: click.Context, name: str) -> None:
 
 
 @user.command("addkey")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
 @click.argument("file", type=click.File(), default="-")
 @click.pass_context
 def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
@@ -94,15 +118,23 @@ def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
 
     They are read from FILE, or from standard input.
     """
+
+    async def add(admin: Any, keys: list[AuthorizedKey]) -> list[AuthorizedKey]:
+        await admin.addPublicKeys(name, keys)
+        return keys
+
+    for each in administer(context, add, ask=lambda: _readKeyFile(file)):
+        click.echo(f"Added {each.fingerprint()} {each.label}".rstrip())
+
+
+def _readKeyFile(file: Any) -> list[AuthorizedKey]:
     try:
         keys = _readKeys(file.read())
     except ValueError as mistake:
         raise click.ClickException(f"{file.name}: {mistake}") from None
     if not keys:
         raise click.ClickException(f"There is no public key in {file.name}.")
-    administer(context, lambda admin: admin.addPublicKeys(name, keys))
-    for each in keys:
-        click.echo(f"Added {each.fingerprint()} {each.label}".rstrip())
+    return keys
 
 
 def _readKeys(text: str) -> list[AuthorizedKey]:
@@ -119,16 +151,19 @@ def _commonName(certificate: x509.Certificate) -> str:
 
 
 @user.command("keys")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
+@jsonOption
 @click.pass_context
-def listPublicKeys(context: click.Context, name: str) -> None:
+def listPublicKeys(context: click.Context, name: str, asJSON: bool) -> None:
     """List the public keys of a user: fingerprint and label."""
-    for each in administer(context, lambda admin: admin.listPublicKeys(name)):
-        click.echo(f"{each.fingerprint()}\t{each.label}".rstrip())
+    listing = Listing(("fingerprint", "label"), lambda *cells: cells, asJSON)
+    keys = administer(context, lambda admin: admin.listPublicKeys(name))
+    listing.add((key.fingerprint(), key.label) for key in keys)
+    listing.end()
 
 
 @user.command("rmkey")
-@click.argument("name")
+@click.argument("name", shell_complete=completeUsers)
 @click.argument("public_key", metavar="KEY")
 @click.pass_context
 def removePublicKey(context: click.Context, name: str, public_key: str) -> None:
@@ -138,12 +173,25 @@ def removePublicKey(context: click.Context, name: str, public_key: str) -> None:
 
 
 @user.command("list")
+@jsonOption
 @click.pass_context
-def listUsers(context: click.Context) -> None:
+def listUsers(context: click.Context, asJSON: bool) -> None:
     """List the users: name, number of keys, and whether locked."""
-    users = administer(context, lambda admin: admin.listUsers())
-    if not users:
-        click.echo("There are no users yet. Add one: pbauth user add NAME", err=True)
-    for name, locked, keys in users:
-        columns = [name, "1 key" if keys == 1 else f"{keys} keys"]
-        click.echo("\t".join([*columns, "locked"] if locked else columns))
+    listing = Listing(
+        ("name", "keys", "locked"),
+        lambda name, keys, locked: (
+            name,
+            "1 key" if keys == 1 else f"{keys} keys",
+            "locked" if locked else "",
+        ),
+        asJSON,
+    )
+
+    async def tell(admin: Any) -> None:
+        after = ""
+        while page := await admin.listUsers(after, _PAGE):
+            listing.add((name, keys, locked) for name, locked, keys in page)
+            after = page[-1][0]
+
+    administer(context, tell)
+    listing.end("There are no users yet. Add one: pbauth user add NAME")

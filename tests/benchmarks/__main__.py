@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(plan=FULL)
     group = parser.add_mutually_exclusive_group()
     for plan, text in (
-        (QUICK, "less than a minute, in place of about six"),
+        (QUICK, "about a minute, in place of about eight"),
         (LEAST, "everything once, to see that it runs; the figures say nothing"),
     ):
         group.add_argument(

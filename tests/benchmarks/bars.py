@@ -72,6 +72,22 @@ def _logins(kind: str, way: str, what: str) -> _Find:
     return _median("logins", kind, way, what)
 
 
+def _store(*path: str) -> _Find:
+    def find(made: dict[str, Any]) -> float | None:
+        # Of the largest.
+        here: Any = made["stores"][-1] if made.get("stores") else {}
+        for name in path:
+            here = here.get(name, {})
+        return here or None
+
+    return find
+
+
+def _memoryOfServers(made: dict[str, Any]) -> float | None:
+    sizes = [store["memory"]["median"] for store in made.get("stores", ())]
+    return sizes[-1] / sizes[0] if sizes else None
+
+
 BARS = [
     Bar("pipelined calls, int", "stock PB", "at least", 3.0, _calls("int", "stock")),
     Bar("pipelined calls, int", "Pyro5's batches", "more than", 1.0, _calls("int", "pyro")),
@@ -115,6 +131,16 @@ BARS = [
         1.15,
         _median("memory", "pbauth", "loggedIn", "timesStock"),
     ),
+    Bar(
+        "look-up in the largest SQLite file",
+        "in the smallest",
+        "at most",
+        1.5,
+        _store("lookup", "timesFirst", "median"),
+    ),
+    Bar("memory of a server on it", "on the smallest", "at most", 1.05, _memoryOfServers),
+    Bar("start of a server on it, seconds", "-", "at most", 2.0, _store("start", "median")),
+    Bar("import of verifiers, users a second", "-", "at least", 20_000, _store("import", "rate")),
 ]
 
 
@@ -133,7 +159,7 @@ def judge(made: dict[str, Any]) -> list[dict[str, Any]]:
             {
                 "work": bar.work,
                 "compared": bar.compared,
-                "bar": f"{bar.how} {bar.limit:.2f}",
+                "bar": f"{bar.how} {bar.limit:,.2f}",
                 "value": value,
                 "reached": None if value is None else _COMPARED[bar.how](value, bar.limit),
             }

@@ -26,6 +26,10 @@ class Plan:
         connections: numbers of idle clients.
         growthRounds: rounds for these.
         growthLogins: logins of one sample for these.
+        filled: numbers of identities in SQLite files that are filled by an import; the first one is
+            what the others are compared with.
+        starts: how often a server is started on each of these.
+        lookups: look-ups of one sample in these; there are as many rounds as for the others.
     """
 
     name: str
@@ -45,6 +49,9 @@ class Plan:
     connections: tuple[int, ...]
     growthRounds: int
     growthLogins: int
+    filled: tuple[int, ...]
+    starts: int
+    lookups: int
 
 
 FULL = Plan(
@@ -62,6 +69,9 @@ FULL = Plan(
     connections=(0, 1000, 2000),
     growthRounds=5,
     growthLogins=150,
+    filled=(1_000, 1_000_000),
+    starts=3,
+    lookups=1000,
 )
 
 QUICK = Plan(
@@ -79,6 +89,9 @@ QUICK = Plan(
     connections=(0, 500),
     growthRounds=3,
     growthLogins=30,
+    filled=(1_000, 100_000),
+    starts=1,
+    lookups=300,
 )
 
 #: Each work once: says nothing, but shows that all of it runs.
@@ -100,4 +113,7 @@ LEAST = Plan(
     connections=(0, 3),
     growthRounds=1,
     growthLogins=2,
+    filled=(20, 30),
+    starts=1,
+    lookups=2,
 )

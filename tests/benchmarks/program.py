@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 #: The folder that `tests` is in.
 ROOT = Path(__file__).parent.parent.parent
@@ -115,6 +115,16 @@ class Program:
         return BenchmarkFailed(f"The {self.name} {what}" + (f"\n{said}" if said else ""))
 
 
+class Adopted(Protocol):
+    """A process that a stage ends: first it lets all of them end, and then sees to it."""
+
+    pid: int
+
+    def dismiss(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Stage:
     """
     Starts processes, servers on one core and clients on another, and ends them all at the end of
@@ -132,7 +142,7 @@ class Stage:
     def __init__(self, deadline: float, parent: Stage | None = None) -> None:
         self.deadline = deadline
         self.pids: list[int] = [] if parent is None else parent.pids
-        self._programs: list[Program] = []
+        self._programs: list[Adopted] = []
         allowed = sorted(os.sched_getaffinity(0))
         self.cores: tuple[int | None, int | None] = (
             (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
@@ -149,9 +159,13 @@ class Stage:
     def start(self, module: str, role: str, core: int | None, options: dict[str, Any]) -> Program:
         """Start a process of any class of a module (see `Program`)."""
         program = Program(module, role, core, self.deadline, options)
+        self.adopt(program)
+        return program
+
+    def adopt(self, program: Adopted) -> None:
+        """End a process that somebody else has started, as those that are started here."""
         self._programs.append(program)
         self.pids.append(program.pid)
-        return program
 
     def __enter__(self) -> Stage:
         return self

@@ -59,6 +59,7 @@ def tables(made: dict[str, Any]) -> list[Table]:
         *([_memory(made["memory"])] if "memory" in made else []),
         *([_identities(made["identities"])] if "identities" in made else []),
         *([_connections(made["connections"])] if "connections" in made else []),
+        *([_stores(made["stores"])] if "stores" in made else []),
     ]
 
 
@@ -68,7 +69,7 @@ def _bars(bars: list[dict[str, Any]]) -> list[Table]:
             bar["work"],
             bar["compared"],
             bar["bar"],
-            f"{bar['value']:.2f}",
+            f"{bar['value']:,.2f}",
             "reached" if bar["reached"] else "short",
         )
         for bar in bars
@@ -76,7 +77,7 @@ def _bars(bars: list[dict[str, Any]]) -> list[Table]:
     ]
     if not rows:
         return []
-    heads = ("work", "pbauth, beside", "bar", "ratio", "so")
+    heads = ("work", "pbauth, beside", "bar", "value", "so")
     return [Table("To reach", heads, rows, frozenset({1, 2, 4}))]
 
 
@@ -160,6 +161,31 @@ def _connections(found: list[dict[str, Any]]) -> Table:
         for each in found
     ]
     return Table("logins beside other clients, one after the other", heads, rows)
+
+
+def _stores(stores: list[dict[str, Any]]) -> Table:
+    heads = (
+        "identities in SQLite, three keys each",
+        "µs a look-up",
+        "times the first",
+        "s to start",
+        "MB of a server",
+        "MB after look-ups",
+        "imported a second",
+    )
+    rows = [
+        (
+            f"{store['identities']:,}",
+            _number(store["lookup"]["seconds"]["median"] * 1e6),
+            _times(store["lookup"], "timesFirst"),
+            f"{store['start']['median']:.2f}",
+            _number(store["memory"]["median"] / 1e6),
+            _number(store["lookup"]["memory"] / 1e6),
+            _number(store["import"]["rate"]),
+        )
+        for store in stores
+    ]
+    return Table("stores with many identities, filled by pbauth import", heads, rows)
 
 
 def conditions(made: dict[str, Any]) -> list[str]:

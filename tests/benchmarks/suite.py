@@ -19,6 +19,7 @@ from tests.benchmarks.memory import measureMemory
 from tests.benchmarks.peers import PEERS, STOCK
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.program import Stage
+from tests.benchmarks.stores import measureStores
 from tests.benchmarks.work import WORKS
 
 #: Of the JSON.
@@ -31,6 +32,7 @@ _PARTS: dict[str, _Part] = {
     "memory": measureMemory,
     "identities": measureIdentities,
     "connections": measureConnections,
+    "stores": measureStores,
 }
 CALLS = "calls"
 PARTS = (CALLS, *_PARTS)

@@ -23,7 +23,10 @@ from pbauth import (
     Unauthorized,
     connect,
 )
+from pbauth.interfaces import IAccountStore
+from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.records import Record, recordOf
 from pbauth.testing import RecordingService
 
 SCRAM = "SCRAM-SHA-256"
@@ -442,3 +445,161 @@ class AuthorizerSuite:
                 await perspectives[name].callRemote("whoami")
         self.assertEqual(await perspectives["bob"].callRemote("whoami"), "bob")
         self.assertEqual(len(authorizer.sessions), 1)
+
+
+class AccountStoreSuite(AuthorizerSuite):
+    """
+    As `AuthorizerSuite`, for authorizers that can tell which identities they store.
+    """
+
+    #: Names in the order of their code points, which is neither that of an alphabet nor of UTF-16.
+    NAMES = ("Zo\u00eb", "alice", "bob", "z", "\u00e9", "\uff5e", "\U0001f600")
+
+    def record(self, name: str, *keys: tuple[str, str], locked: bool = False) -> Record:
+        """A record as a dump may hold it."""
+        verifier = ScramVerifier(b"0123456789abcdef", 4096, b"s" * 32, b"k" * 32).encode()
+        return Record(name, locked, frozenset([(SCRAM, verifier)]), frozenset(keys))
+
+    async def listing(self, authorizer: Any) -> list[str]:
+        """The names that are stored."""
+        return [name for name, *_ in await maybeDeferred(authorizer.listIdentities)]
+
+    async def test_accountStore(self) -> None:
+        """It provides the interface."""
+        verifyObject(IAccountStore, self.makeAuthorizer())
+
+    async def test_nobody(self) -> None:
+        """Where nobody is, nobody is told of."""
+        authorizer = self.makeAuthorizer()
+        self.assertEqual(await maybeDeferred(authorizer.listIdentities), [])
+        self.assertEqual(await maybeDeferred(authorizer.listHolders, "game"), [])
+        self.assertEqual(await maybeDeferred(authorizer.readRecords), [])
+        self.assertEqual(await maybeDeferred(authorizer.addRecords, []), 0)
+
+    async def test_listIdentities(self) -> None:
+        """Name, lock and number of keys, as they are stored."""
+        authorizer = self.makeAuthorizer()
+        await self.make(authorizer, "bob", ("game", "bob"), ("game", "white"))
+        alice = await self.make(authorizer)
+        alice.locked = True
+        await maybeDeferred(alice.save)
+        self.assertEqual(
+            await maybeDeferred(authorizer.listIdentities), [("alice", True, 0), ("bob", False, 2)]
+        )
+
+    async def test_pages(self) -> None:
+        """Names come in the order of their code points, in pages of any size."""
+        authorizer = self.makeAuthorizer()
+        records = [self.record(name) for name in reversed(self.NAMES)]
+        self.assertEqual(await maybeDeferred(authorizer.addRecords, records), len(records))
+        for read in (authorizer.listIdentities, authorizer.readRecords):
+            for most in (1, 2, 3, len(self.NAMES), 100, None):
+                found: list[str] = []
+                while True:
+                    page = await maybeDeferred(read, found[-1] if found else "", most)
+                    names = [getattr(each, "name", None) or each[0] for each in page]
+                    self.assertLessEqual(len(names), most or len(self.NAMES))
+                    if not names:
+                        break
+                    found += names
+                self.assertEqual(found, list(self.NAMES))
+        # A page begins behind any name, also one that nobody has.
+        page = await maybeDeferred(authorizer.listIdentities, "alicf", 1)
+        self.assertEqual(page, [("bob", False, 0)])
+        self.assertEqual(await maybeDeferred(authorizer.readRecords, "", 0), [])
+
+    async def test_listHolders(self) -> None:
+        """Who holds a key to a service, sorted; services are told apart to the letter."""
+        authorizer = self.makeAuthorizer()
+        records = [
+            self.record("bob", ("game", "white"), ("game", "black"), ("chat", "bob")),
+            self.record("alice", ("game", "alice"), locked=True),
+            self.record("carol", ("Game", "carol"), ("game ", "carol"), ("gam_", "carol")),
+        ]
+        await maybeDeferred(authorizer.addRecords, records)
+        self.assertEqual(
+            await maybeDeferred(authorizer.listHolders, "game"),
+            [("alice", "alice", True), ("bob", "black", False), ("bob", "white", False)],
+        )
+        self.assertEqual(await maybeDeferred(authorizer.listHolders, "gam%"), [])
+
+    async def test_readRecords(self) -> None:
+        """A record is what is stored of an identity; with it somebody else can store the same."""
+        authorizer, other = self.makeAuthorizer(hashing=MD5), self.makeAuthorizer()
+        identity = await self.make(authorizer, "alice", ("game", "black"), ("'%:;--\\/", "\u00e9"))
+        identity.addPublicKey(PublicKey(b"k" * 32, "her laptop, 50% \u00e9"))
+        identity.locked = True
+        await maybeDeferred(identity.save)
+        await self.make(authorizer, "bob")
+        records = await maybeDeferred(authorizer.readRecords)
+        self.assertEqual([record.name for record in records], ["alice", "bob"])
+        self.assertEqual(records[0], await recordOf(identity))
+        self.assertEqual(
+            {mechanism for mechanism, _ in records[0].verifiers}, {SCRAM, "PB-MD5", "ED25519"}
+        )
+        for record in records:
+            record.check()
+        self.assertEqual(await maybeDeferred(other.addRecords, records), 2)
+        self.assertEqual(await maybeDeferred(other.readRecords), records)
+        found = await self.find(other)
+        self.assertEqual([key.label for key in found.getPublicKeys()], ["her laptop, 50% \u00e9"])
+        found.locked = False
+        await found.verifyPlainPassword("secret")
+
+    async def test_addedRecords(self) -> None:
+        """What was added as a record can be found, changed, saved and removed."""
+        authorizer = self.makeAuthorizer()
+        await maybeDeferred(authorizer.addRecords, [self.record("alice", ("game", "black"))])
+        found = await self.find(authorizer)
+        self.assertTrue(found.stored)
+        found.addKeyByString("chat", "alice")
+        found.setPassword("secret")
+        await maybeDeferred(found.save)
+        again = await self.find(authorizer)
+        self.assertEqual(again.getAllKeys(), [("chat", "alice"), ("game", "black")])
+        await again.verifyPlainPassword("secret")
+        await maybeDeferred(authorizer.removeIdentity, "alice")
+        self.assertEqual(await self.listing(authorizer), [])
+
+    async def test_addRecordsAllOrNone(self) -> None:
+        """If a name is taken, by whomever, nothing is added and nobody is changed."""
+        authorizer = self.makeAuthorizer()
+        await self.make(authorizer)
+        before = await maybeDeferred(authorizer.readRecords)
+        for records in (
+            [self.record("aaa"), self.record("alice", ("game", "black")), self.record("zzz")],
+            [self.record("zzz"), self.record("bob"), self.record("zzz", locked=True)],
+        ):
+            with self.assertRaises(DuplicateIdentity) as raised:
+                await maybeDeferred(authorizer.addRecords, records)
+            self.assertIn(raised.exception.name, ("alice", "zzz"))
+            self.assertEqual(await maybeDeferred(authorizer.readRecords), before)
+        for name in ("aaa", "bob", "zzz"):
+            with self.assertRaises(Unauthorized):
+                await self.find(authorizer, name)
+
+    async def test_addRecordsSkipsKnown(self) -> None:
+        """Where that is asked for, known names stay as they are, and the others are added."""
+        authorizer = self.makeAuthorizer()
+        await self.make(authorizer)
+        records = [
+            self.record(name, ("game", name), locked=True) for name in ("aaa", "alice", "bob")
+        ]
+        for added in (2, 0):
+            self.assertEqual(
+                await maybeDeferred(authorizer.addRecords, iter(records), skipKnown=True), added
+            )
+        self.assertEqual(
+            await maybeDeferred(authorizer.listIdentities),
+            [("aaa", True, 1), ("alice", False, 0), ("bob", True, 1)],
+        )
+        await (await self.find(authorizer)).verifyPlainPassword("secret")
+
+    async def test_addRecordsFromAnything(self) -> None:
+        """Records may come from a generator; the first of a name counts."""
+        authorizer = self.makeAuthorizer()
+        records = (self.record("alice", ("game", each)) for each in ("black", "white"))
+        self.assertEqual(await maybeDeferred(authorizer.addRecords, records, True), 1)
+        self.assertEqual(
+            await maybeDeferred(authorizer.listHolders, "game"), [("alice", "black", False)]
+        )

@@ -1,7 +1,11 @@
-"""What Twisted finds by itself: ``twistd pbauth``, and the services that come with pbauth."""
+"""
+What Twisted finds by itself: ``twistd pbauth``, the services that come with pbauth, and PAM for
+``--auth``.
+"""
 
 from twisted.application.service import ServiceMaker
 
+from pbauth.authorizers.pam import PAMCheckerFactory
 from pbauth.echo import EchoServiceFactory
 
 pbauth = ServiceMaker(
@@ -12,3 +16,5 @@ pbauth = ServiceMaker(
 )
 
 echo = EchoServiceFactory()
+
+pam = PAMCheckerFactory()

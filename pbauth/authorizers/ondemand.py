@@ -1,0 +1,200 @@
+"""
+Identities that are made for whoever asks (the seed, "Authorizer": "create new Identities for anyone
+that asks").
+
+Whoever asks is a stranger, who may ask for any number of names.  So what was made is kept only
+while somebody holds it - a session, a login under way - and a bounded number beyond that; the
+others are made anew when they are asked for again.  What is saved is kept as `DefaultAuthorizer`
+keeps it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.logger import Logger
+
+from pbauth.authorizer import DefaultAuthorizer
+from pbauth.coroutines import settled
+from pbauth.errors import InvalidName, StoreError, Unauthorized
+from pbauth.hashing import Hashing
+from pbauth.identity import checkIdentityName
+from pbauth.interfaces import IIdentity
+from pbauth.mechanisms import scram
+from pbauth.mechanisms.scram import ScramVerifier
+
+_log = Logger()
+
+#: Of this many unsaved identities it is remembered at most that they were made, those aside that
+#: somebody holds.
+MOST_KEPT = 1_000
+
+
+class OnDemandAuthorizer(DefaultAuthorizer):
+    """
+    Makes an identity when it is asked for the first time.
+
+    An identity that is not saved is in memory, and a change to it counts at once; but it may be
+    forgotten when nobody is logged in by it, and made anew. Save it, and it stays: `create` is not
+    asked for that name any more. A client that changes its password saves its identity.
+
+    Args:
+        create: is called with a name; gives an identity of that name, made by `createIdentity`, or
+            `None`: there is nobody of that name. A plain value, a coroutine or a Deferred. Two who
+            ask for a name at once get the same identity. What it raises is logged, and the client
+            gets `StoreError`; `Unauthorized` is as `None`.
+        serviceCollection: as for `Authorizer`.
+        hashing: as for `Authorizer`.
+        mostKept: unsaved identities to keep that nobody holds.
+    """
+
+    def __init__(
+        self,
+        create: Callable[[str], Any],
+        serviceCollection: Any = None,
+        hashing: Hashing = Hashing(),  # noqa: B008 - immutable
+        *,
+        mostKept: int = MOST_KEPT,
+    ) -> None:
+        super().__init__(serviceCollection, hashing)
+        self._create = create
+        self._mostKept = mostKept
+        # What was made and not saved: all that somebody holds, and those that were asked for last.
+        self._made: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._waiting: dict[str, list[Deferred[Any]]] = {}
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Returns:
+            Fires with the identity of that name, which is made if there is none; fails with
+            `Unauthorized` if there is nobody of that name, or with `StoreError` if it can't be
+            made.
+        """
+        found = self._find(name)
+        if found is not None:
+            return succeed(found)
+        try:
+            checkIdentityName(name)
+        except (InvalidName, TypeError):
+            return fail(Unauthorized())
+        waiter: Deferred[Any] = Deferred()
+        waiting = self._waiting.get(name)
+        if waiting is not None:
+            waiting.append(waiter)
+            return waiter
+        self._waiting[name] = [waiter]
+        # Not what the caller gets: whoever does not wait any longer does not end it for the others.
+        Deferred.fromCoroutine(self._make(name)).addBoth(self._tell, name)
+        return waiter
+
+    def _tell(self, result: Any, name: str) -> None:
+        for waiter in self._waiting.pop(name):
+            # An identity, or a failure.
+            waiter.callback(result)
+
+    async def _make(self, name: str) -> Any:
+        made = None
+        try:
+            made = await settled(self._create(name))
+            if made is not None:
+                self._check(made, name)
+        except Unauthorized:
+            made = None
+        except Exception:
+            # It is the application's: whatever it raises, nobody gets in by it.
+            _log.failure("No identity could be made for {name!r}", name=name)
+            raise StoreError() from None
+        # `create` may have saved it; or somebody else one of that name, meanwhile.
+        found = self._find(name)
+        if found is not None:
+            return found
+        if made is None:
+            raise Unauthorized()
+        self._made[name] = made
+        self._keep(name, made)
+        return made
+
+    def _check(self, made: Any, name: str) -> None:
+        if not IIdentity.providedBy(made):
+            raise TypeError(f"create() must give an identity or None, not {type(made).__name__}.")
+        if made.name != name:
+            raise ValueError(f"create() was asked for {name!r} and gave {made.name!r}.")
+        if made.authorizer is not self:
+            raise ValueError("create() gave the identity of another authorizer.")
+
+    def _find(self, name: str) -> Any:
+        saved = self.identities.get(name)
+        if saved is not None:
+            return saved
+        made = self._made.get(name)
+        if made is not None:
+            self._keep(name, made)
+        return made
+
+    def _keep(self, name: str, made: Any) -> None:
+        self._kept[name] = made
+        self._kept.move_to_end(name)
+        while len(self._kept) > self._mostKept:
+            self._kept.popitem(last=False)
+
+    def _forget(self, name: str) -> Any:
+        self._kept.pop(name, None)
+        return self._made.pop(name, None)
+
+    def addIdentity(self, identity: IIdentity) -> None:
+        """
+        Save a new identity, or one that was made: it stays.
+
+        Raises:
+            DuplicateIdentity: the name is taken by one that was saved.
+        """
+        super().addIdentity(identity)
+        if self._forget(identity.name) is not identity:
+            self.sessions.endForbidden(identity)
+
+    def removeIdentity(self, name: str) -> None:
+        """
+        Forget an identity, and end its sessions. When it is asked for again, it is made anew; to
+        keep somebody out, lock the identity and save it.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        if name in self.identities:
+            super().removeIdentity(name)
+        elif self._forget(name) is None:
+            raise KeyError(name)
+        self.sessions.endAll(name)
+
+    def renewVerifier(
+        self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Deferred[bool]:
+        """
+        Replace a verifier by a stronger one of the same password. One that is not saved is not
+        saved by that either.
+
+        Returns:
+            Fires with whether that was done.
+        """
+        if identity.name in self.identities:
+            return super().renewVerifier(identity, old, new)
+
+        async def renew() -> bool:
+            verifiers = await maybeDeferred(identity.getVerifiers)
+            if verifiers.get(scram.NAME) != old:
+                return False
+            identity.setVerifiers({**verifiers, scram.NAME: new})
+            return True
+
+        return Deferred.fromCoroutine(renew())
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """End the sessions that the identity no longer allows."""
+        known = self.identities.get(identity.name, self._made.get(identity.name))
+        if known is identity:
+            self.sessions.endForbidden(identity)

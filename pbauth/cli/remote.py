@@ -1,0 +1,210 @@
+"""``pbauth --server``: the same operations, on a server that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+from attrs import frozen
+from click.core import ParameterSource
+from twisted.internet.defer import TimeoutError as DeferTimeout
+from twisted.internet.error import ConnectionClosed
+from twisted.spread import pb
+
+from pbauth.cli.connecting import Connecting, defaultKnownServers, explained
+from pbauth.cli.knownservers import KnownServers
+from pbauth.cli.running import interruptible, run
+from pbauth.firstrun import ADMINISTRATOR
+from pbauth.hashing import Hashing
+from pbauth.opening import Target
+from pbauth.remoteadmin import openAdministration
+
+_Result = TypeVar("_Result")
+
+#: What works on a server that it names itself, or on none.
+_ELSEWHERE = ("call", "passwd", "demo", "completion")
+
+
+@frozen
+class RemotePlace:
+    """
+    A server that is administered.
+
+    Attributes:
+        endpoint: where it is.
+        login: the name of the administrator.
+        connecting: how to connect and log in.
+    """
+
+    endpoint: str
+    login: str
+    connecting: Connecting
+
+    def administer(
+        self,
+        operation: Callable[..., Coroutine[Any, Any, _Result]],
+        hashing: Hashing,
+        ask: Callable[[], Any] | None,
+        check: Callable[[str, str], None] | None = None,
+    ) -> _Result:
+        """
+        As `pbauth.cli.running.administer`. All passwords are asked for before the login.
+
+        Args:
+            operation: as there.
+            hashing: as there.
+            ask: as there.
+            check: as for `RemoteAdministration`.
+        """
+        connecting = self.connecting
+
+        async def main(reactor: Any) -> _Result:
+            with explained(self.endpoint):
+                trust = await connecting.settleTrust(reactor, self.endpoint)
+            credentials = connecting.credentials()
+            with interruptible():
+                arguments = () if ask is None else (ask(),)
+            with explained(self.endpoint):
+                target = Target(
+                    self.endpoint,
+                    None,
+                    connecting.insecure,
+                    trust,
+                    credentials.clientCertificate,
+                )
+                admin = await openAdministration(
+                    *(reactor, target, self.login, credentials),
+                    *(connecting.timeout, hashing.md5, check),
+                )
+            try:
+                return await operation(admin, *arguments)
+            finally:
+                await connecting.hangUp(reactor, admin.broker, credentials)
+
+        unknown = "Look whether it was done."
+        try:
+            return run(main)
+        except DeferTimeout:
+            raise click.ClickException(
+                f"The server did not answer within {connecting.timeout:g} seconds. {unknown}"
+            ) from None
+        except (ConnectionClosed, pb.PBConnectionLost, pb.DeadReferenceError):
+            raise click.ClickException(
+                f"The connection to {self.endpoint} was lost. {unknown}"
+            ) from None
+        except pb.RemoteError:
+            raise click.ClickException(f"The server failed; its log says why. {unknown}") from None
+
+
+_OPTIONS = (
+    click.option(
+        "--server",
+        metavar="ENDPOINT",
+        help="Administer a server that runs: tls:HOST:PORT, or unix:PATH. You log in to its "
+        "service admin. The options that follow are for this.",
+    ),
+    click.option(
+        "--login",
+        metavar="NAME",
+        default=ADMINISTRATOR,
+        show_default=True,
+        help="Who you are there.",
+    ),
+    click.option("--login-key", metavar="FILE", help="Log in by the private key in this file."),
+    click.option(
+        "--login-certificate",
+        metavar="FILE",
+        help="Log in by the TLS client certificate, with its key, in this PEM file.",
+    ),
+    click.option(
+        "--login-plain",
+        is_flag=True,
+        help="Let the server see your password, for one that has it checked elsewhere (--auth).",
+    ),
+    click.option(
+        "--login-password-stdin",
+        is_flag=True,
+        help="Read your password from the first line of standard input.",
+    ),
+    click.option(
+        "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
+    ),
+    click.option(
+        "--known-servers",
+        metavar="FILE",
+        default=defaultKnownServers,
+        show_default="known_servers in the user's folder for pbauth",
+        help="The keys of servers that were trusted before.",
+    ),
+    click.option(
+        "--accept-new",
+        is_flag=True,
+        help="Trust a server that is not known yet without asking, from now on.",
+    ),
+    click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step."),
+    click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
+)
+
+_NAMES = (
+    *("login", "login_key", "login_certificate", "login_plain", "login_password_stdin"),
+    *("trust", "known_servers", "accept_new", "timeout", "insecure"),
+)
+
+
+def serverOptions(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command the options that `remotePlace` reads."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def remotePlace(context: click.Context) -> RemotePlace | None:
+    """
+    Args:
+        context: of the command itself.
+
+    Returns:
+        The server that its options name; `None`: the accounts are administered directly.
+
+    Raises:
+        click.UsageError: they do not go together.
+    """
+
+    def given(*names: str) -> list[str]:
+        return [
+            f"--{name.replace('_', '-')}"
+            for name in names
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
+
+    options = context.params
+    if options["server"] is None:
+        for option in given(*_NAMES):
+            raise click.UsageError(f"{option}, in front of the subcommand, goes with --server.")
+        return None
+    for option in given("state", "accounts", "audit"):
+        raise click.UsageError(
+            f"{option} goes without --server: the server has accounts and an audit of its own."
+        )
+    if context.invoked_subcommand in _ELSEWHERE:
+        raise click.UsageError(f"{context.invoked_subcommand} goes without --server.")
+    ways = ("login_key", "login_certificate", "login_plain")
+    if sum(bool(options[name]) for name in ways) > 1:
+        raise click.UsageError(
+            "Only one of --login-key, --login-certificate and --login-plain may be given."
+        )
+    connecting = Connecting(
+        options["timeout"],
+        options["insecure"],
+        options["trust"],
+        KnownServers(options["known_servers"]),
+        options["accept_new"],
+        options["login_password_stdin"],
+        options["login_key"],
+        options["login_certificate"],
+        options["login_plain"],
+        passwordName=f"Password of {options['login']}",
+        passwordOption="--login-password-stdin",
+    )
+    return RemotePlace(options["server"], options["login"], connecting)

@@ -1,0 +1,65 @@
+"""``pbauth session``: who is attached to a server now, and how to end that."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+
+from pbauth.cli.running import Place, administer
+from pbauth.cli.tables import Listing, jsonOption
+
+
+@click.group()
+@click.pass_context
+def session(context: click.Context) -> None:
+    """See who is attached to a server now, and end sessions. Takes --server."""
+    place: Place = context.obj
+    if place.remote is None:
+        raise click.UsageError(
+            "Sessions are those of a server that runs: pbauth --server ENDPOINT session ..."
+        )
+
+
+@session.command("list")
+@jsonOption
+@click.pass_context
+def listSessions(context: click.Context, asJSON: bool) -> None:
+    """List the sessions: id, user, service, perspective, where from, and since when (UTC)."""
+
+    def row(id: str, name: str, service: str, perspective: str, peer: str, since: float) -> Any:
+        return id, name, service, perspective, peer, _moment(since)
+
+    listing = Listing(
+        ("session", "user", "service", "perspective", "peer", "since"),
+        lambda *cells: cells,
+        asJSON,
+    )
+    sessions = administer(context, lambda admin: admin.listSessions())
+    listing.add(row(*each) for each in sorted(sessions, key=lambda each: (each[1:4], each[5])))
+    listing.end("Nobody is attached.")
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        # It is the server's clock.
+        return ""
+
+
+@session.command("end")
+@click.argument("session", required=False)
+@click.option("--user", metavar="NAME", help="All sessions of this user; your own but this one.")
+@click.pass_context
+def endSession(context: click.Context, session: str | None, user: str | None) -> None:
+    """End a session, by its id, or all sessions of a user. They may log in again: see user lock."""
+    if (session is None) == (user is None):
+        raise click.UsageError("Give the id of a session, or --user NAME.")
+    if user is not None:
+        ended = administer(context, lambda admin: admin.endSessions(user))
+        click.echo(f"Ended {ended} session{'' if ended == 1 else 's'} of {user}.")
+    else:
+        administer(context, lambda admin: admin.endSession(session))
+        click.echo(f"Ended {session}.")
