@@ -23,6 +23,7 @@ extensions = [
 exclude_patterns = ["_build", "listings", "examples", "**.inc"]
 
 # A name in single backticks is one of the API, where there is a page for it.
+highlight_language = "text"
 default_role = "py:obj"
 add_module_names = False
 python_use_unqualified_type_names = True

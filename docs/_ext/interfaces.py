@@ -2,7 +2,7 @@
 ``.. interface:: IService`` documents an interface of zope.interface, which autodoc can't.
 In the signatures that autodoc makes, interfaces get their names.
 
-The name is looked up in `pbauth`.
+The name is looked up in `pbauth.interfaces`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from docutils.statemachine import StringList
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from zope.interface.interface import InterfaceClass, Method
 
-import pbauth
+from pbauth import interfaces
 
 _NAPOLEON = Config(napoleon_use_ivar=True, napoleon_use_rtype=False)
 
@@ -55,9 +55,9 @@ class Interface(Directive):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        found: Any = getattr(pbauth, self.arguments[0], None)
+        found: Any = getattr(interfaces, self.arguments[0], None)
         if not isinstance(found, InterfaceClass):
-            raise self.error(f"pbauth has no interface {self.arguments[0]}")
+            raise self.error(f"pbauth.interfaces has no {self.arguments[0]}")
         lines = StringList(describeInterface(found), source=f"<{found.__identifier__}>")
         parent = nodes.Element()
         self.state.nested_parse(lines, self.content_offset, parent)
