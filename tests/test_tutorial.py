@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shlex
 import shutil
 import socket
+import struct
+import termios
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,11 +24,11 @@ from tests.test_docs import DOCS, read
 TUTORIAL = DOCS / "tutorial"
 LISTINGS = DOCS / "listings"
 
-#: The ports that the programs and the pages name: two that are neighbours, and pbauth's own.
-PORTS = ("8800", "8801", "8787")
+#: The ports that the programs and the pages name: two that are neighbours, and others.
+PORTS = ("8800", "8801", "8787", "8080")
 
 #: A line that the reader answers: what the program asks, and in parentheses what is typed.
-ANSWERED = re.compile(r"(.*[:?]) \(([^()]*)\)")
+ANSWERED = re.compile(r"(?:(.*[:?]) )?\(([^()]*)\)")
 
 
 @define
@@ -64,7 +67,8 @@ def freePorts() -> list[str]:
             found = [held.enter_context(socket.socket()) for _ in PORTS]
             found[0].bind(("127.0.0.1", 0))
             first = found[0].getsockname()[1]
-            found[2].bind(("127.0.0.1", 0))
+            for each in found[2:]:
+                each.bind(("127.0.0.1", 0))
             try:
                 found[1].bind(("127.0.0.1", first + 1))
             except (OSError, OverflowError):
@@ -79,9 +83,6 @@ class TutorialTests(TestCase):
         self.folder = Path(os.path.abspath(self.mktemp()))
         self.ports = freePorts()
         self.key = ""
-        shutil.copytree(LISTINGS, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for path in self.folder.glob("*.py"):
-            path.write_text(self.moved(path.read_text()))
 
     def moved(self, text: str) -> str:
         """The text, with free ports in place of those that it names."""
@@ -111,10 +112,16 @@ class TutorialTests(TestCase):
             PYTHONPATH=os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")]),
         )
         self.addCleanup(program.stop)
+        size = struct.pack("HHHH", 24, 80, 0, 0)
+        fcntl.ioctl(program.process.fd, termios.TIOCSWINSZ, size)
         return program
 
-    async def walk(self, name: str) -> None:
-        """Type a page."""
+    async def walk(self, name: str, programs: Path = LISTINGS) -> None:
+        """Type a page, in a copy of the folder that holds its programs."""
+        ignored = shutil.ignore_patterns("__pycache__", "dropin.cache", "pbauth-state")
+        shutil.copytree(programs, self.folder, ignore=ignored)
+        for path in self.folder.glob("*.py"):
+            path.write_text(self.moved(path.read_text()))
         terminals: dict[str, Terminal] = {}
         for caption, lines in commands(TUTORIAL / name):
             terminal = terminals.setdefault(caption, Terminal(caption))
@@ -142,7 +149,8 @@ class TutorialTests(TestCase):
             program.kill("INT")
             await program.whenEnded()
         elif answered := ANSWERED.fullmatch(line):
-            await terminal.expect(answered[1])
+            if answered[1]:
+                await terminal.expect(answered[1])
             program.write(answered[2] + "\n")
         else:
             await terminal.expect(line.strip())
@@ -184,5 +192,5 @@ class CoverageTests(SynchronousTestCase):
         source = Path(__file__).read_text()
         for page in TUTORIAL.glob("*.rst"):
             if page.name != "index.rst":
-                self.assertIn(f'self.walk("{page.name}")', source)
+                self.assertIn(f'self.walk("{page.name}"', source)
                 self.assertTrue(list(commands(page)), page.name)
