@@ -47,6 +47,7 @@ from pbauth.hashing import Hashing
 from pbauth.identity import Identity
 from pbauth.identitywrapper import IdentityWrapper
 from pbauth.interfaces import (
+    IAccountStore,
     IAuthorizer,
     IClients,
     IConfigurableServiceFactory,
@@ -56,6 +57,7 @@ from pbauth.interfaces import (
     IPerspective,
     IPerspectiveServiceFactory,
     IService,
+    ISharedAccountStore,
 )
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
@@ -95,6 +97,7 @@ __all__ = [
     "DuplicateIdentity",
     "EndReason",
     "Hashing",
+    "IAccountStore",
     "IAuthorizer",
     "IClients",
     "IConfigurableServiceFactory",
@@ -104,6 +107,7 @@ __all__ = [
     "IPerspective",
     "IPerspectiveServiceFactory",
     "IService",
+    "ISharedAccountStore",
     "Identity",
     "IdentityChecker",
     "IdentityConnector",

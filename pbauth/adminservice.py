@@ -13,6 +13,7 @@ to connections by TLS or of this machine, as the ports of ``twistd pbauth`` do b
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterable
 from heapq import nsmallest
@@ -515,7 +516,14 @@ def _key(service: Any, perspective: Any) -> tuple[str, str]:
 
 
 def _cursor(value: Any) -> str:
-    return "" if value == "" and isinstance(value, str) else _name(value)
+    # What comes before a name need not be one, nor be as short.
+    if (
+        not isinstance(value, str)
+        or len(value) > 2 * LONGEST
+        or any(unicodedata.category(each) in ("Cc", "Cs") for each in value)
+    ):
+        raise ProtocolViolation("No name comes after that.")
+    return value
 
 
 def _flag(value: Any) -> bool:

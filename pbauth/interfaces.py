@@ -124,6 +124,21 @@ class IAccountStore(IAuthorizer):
         """
 
 
+class ISharedAccountStore(IAccountStore):
+    """
+    A store that other processes may change at any time: a file, a database.
+    """
+
+    def changesService() -> Any:
+        """
+        Give a `twisted.application.service.IService` that, while it runs, ends the sessions that
+        somebody else's change no longer allows.
+        """
+
+    def close() -> None:
+        """Close it. Called once, when nothing is under way any more."""
+
+
 class IIdentity(Interface):
     """
     One person or program: proves who it is, and holds a keyring.

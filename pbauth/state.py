@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import ssl
 
+from pbauth.authorizers.passwdfile import PasswdFileAuthorizer
 from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
 from pbauth.trust import makeCertificate
@@ -20,19 +21,19 @@ _DATABASE = "accounts.sqlite"
 _CERTIFICATE = "server.pem"
 
 
-def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> SQLAuthorizer:
+def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> Any:
     """
     Open the accounts: of a state folder, unless they are said to be elsewhere. What is on this
     machine is made if it is not there.
 
     Args:
         folder: the path of the state folder.
-        accounts: ``sqlite:FILE`` or ``postgresql://user@host/database``; `None`: an SQLite file in
-            the state folder.
-        options: for `SQLAuthorizer`.
+        accounts: ``sqlite:FILE``, ``passwd:FILE`` or ``postgresql://user@host/database``; `None`:
+            an SQLite file in the state folder.
+        options: for `SQLAuthorizer`, or for `PasswdFileAuthorizer`.
 
     Returns:
-        The authorizer.
+        The authorizer, an `ISharedAccountStore`.
 
     Raises:
         StoreError: there are no such accounts, the folder can't be made, others can read it, or
@@ -44,10 +45,13 @@ def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> 
     kind, _, file = accounts.partition(":")
     if kind == "sqlite" and file:
         return SQLAuthorizer(os.path.abspath(file), **options)
+    if kind == "passwd" and file:
+        return PasswdFileAuthorizer(os.path.abspath(file), **options)
     if kind in ("postgresql", "postgres"):
         return SQLAuthorizer(accounts, passwordInURL=False, **options)
     raise StoreError(
-        f"There are no accounts {kind}:... Say sqlite:FILE or postgresql://user@host/database"
+        f"There are no accounts {kind}:... Say sqlite:FILE, passwd:FILE, or "
+        "postgresql://user@host/database"
     )
 
 

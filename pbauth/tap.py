@@ -23,7 +23,6 @@ from pbauth.adminservice import NAME as ADMIN
 from pbauth.adminservice import AdminService
 from pbauth.auditfile import AuditFile, AuditUnwritable
 from pbauth.authorizers.cred import CredAuthorizer
-from pbauth.authorizers.sql import SQLAuthorizer
 from pbauth.errors import StoreError
 from pbauth.firstrun import FirstRun, Reach, findTerminal, howToBegin, reachOf
 from pbauth.guard import Guard
@@ -91,8 +90,8 @@ class Options(usage.Options, AuthOptionMixin):
             "accounts",
             None,
             None,
-            "Accounts elsewhere: sqlite:FILE, or postgresql://user@host/database, which many "
-            "servers may share.",
+            "Accounts elsewhere: sqlite:FILE, passwd:FILE, or postgresql://user@host/database, "
+            "which many servers may share.",
         ],
         [
             "default-service",
@@ -414,7 +413,7 @@ class StoreService(Service):
         authorizer: has them open.
     """
 
-    def __init__(self, authorizer: SQLAuthorizer) -> None:
+    def __init__(self, authorizer: Any) -> None:
         self._authorizer = authorizer
 
     def stopService(self) -> None:

@@ -20,6 +20,7 @@ from pbauth.cli import main
 from pbauth.errors import UnknownKey, UnknownUser
 from pbauth.mechanisms import md5, scram
 from pbauth.trust import makeCertificate
+from tests.postgres import postgres
 from tests.processes import PBAUTH, Program, run
 from tests.test_external import pinOf
 
@@ -193,6 +194,40 @@ class CommandTests(TestCase):
             self.assertEqual(connection.execute("PRAGMA foreign_key_check").fetchall(), [])
         finally:
             connection.close()
+
+
+class AnyStoreTests(TestCase):
+    """The same command, whatever the accounts are in."""
+
+    async def test_stores(self) -> None:
+        """Users come in, are listed, and who can do what is known."""
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        dump = os.path.join(folder, "users.jsonl")
+        Path(dump).write_text(
+            '{"name": "alice", "keys": [["game", "black"]]}\n'
+            '{"name": "bob", "keys": [["game", "white"]], "locked": true}\n'
+        )
+        stores = ["sqlite:accounts", "passwd:accounts.passwd", postgres().makeDatabase()]
+        programs = []
+        for accounts in stores:
+            for command in (["import", dump], ["who-can", "game"]):
+                program = await run(*PBAUTH, "--accounts", accounts, *command, directory=folder)
+                self.assertEqual(program.exitCode, 0, program.output)
+            programs.append(program)
+        self.assertEqual({each.output for each in programs}, {"alice\tblack\nbob\twhite\tlocked\n"})
+
+    async def test_noStore(self) -> None:
+        """What is no store, and a password where others see it, are refused."""
+        for accounts, said in (
+            ("mysql:x", "Say sqlite:FILE, passwd:FILE, or postgresql://"),
+            ("sqlite:", "Say sqlite:FILE"),
+            ("postgresql://alice:hunter2@localhost/x", "~/.pgpass"),
+        ):
+            program = await run(*PBAUTH, "--accounts", accounts, "user", "list")
+            self.assertEqual(program.exitCode, 1)
+            self.assertRegex(program.output, rf"^Error: [^\n]*{said}[^\n]*\n$")
+            self.assertNotIn("hunter2", program.output)
 
 
 class HelpTests(SynchronousTestCase):

@@ -366,10 +366,8 @@ class RealPAMTests(TestCase):
         ):
             program = await run(*PBAUTH, *arguments, directory=self.folder)
             self.assertEqual(program.exitCode, 0, program.output)
-        twistd = "from twisted.scripts.twistd import run; run()"
-        self.assertEqual(TWISTD[:2], ("-c", twistd))
         server = self.start(
-            twistd,
+            TWISTD[1],
             *TWISTD[2:],
             *("--auth", "pam:notes", "--port", "ssl:0:interface=127.0.0.1"),
         )

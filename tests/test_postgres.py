@@ -12,7 +12,7 @@ from pbauth.authorizers.engines import SCHEMA_VERSION
 from pbauth.authorizers.postgres import CHANNEL, PostgresEngine
 from tests.postgres import postgres
 from tests.serving import ServingTestCase
-from tests.suites.authorizers import SCRAM, AuthorizerSuite
+from tests.suites.authorizers import SCRAM, AccountStoreSuite
 from tests.suites.sqlstores import SQLStoreSuite, addUser
 
 
@@ -35,7 +35,7 @@ class PostgresTestCase(ServingTestCase):
                 connection.execute(statement)  # type: ignore[call-overload]
 
 
-class PostgresAuthorizerTests(AuthorizerSuite, PostgresTestCase):
+class PostgresAuthorizerTests(AccountStoreSuite, PostgresTestCase):
     """`SQLAuthorizer` on PostgreSQL passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

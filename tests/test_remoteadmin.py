@@ -159,7 +159,6 @@ class RemoteTests(SameTests):
     def makeAdministration(self) -> Any:
         """Make it."""
         self.service = AdminService("admin", self.memory.services, self.accounts)
-        self.service.administration = WithRecords(self.accounts, keeps="admin")
         return self.logIn()
 
     def logIn(self, name: str = "admin", password: Any = "secret", **options: Any) -> Any:
@@ -292,16 +291,6 @@ class RemoteTests(SameTests):
         self.failureResultOf(listing, TimeoutError)
 
 
-class WithRecords(Administration):
-    """Reads and adds whole accounts, as an export and an import do."""
-
-    async def readRecords(self, after: str = "", most: int = 1000) -> Any:
-        return await self._authorizer.readRecords(after, most)
-
-    async def addRecords(self, records: Any, skipKnown: bool = False) -> Any:
-        return self._authorizer.addRecords(records, skipKnown)
-
-
 class HostileServerTests(SynchronousTestCase):
     """Answers that no administration gives."""
 
@@ -383,6 +372,36 @@ class CommandTests(TLSTestCase):
         program = await self.pbauth(*arguments, stdin=stdin).whenEnded()
         self.assertEqual(program.exitCode, 0, program.output)
         return str(program.output)
+
+    async def test_dumps(self) -> None:
+        """Many users at once cross, both ways; a bad line says which, and its batch is not in."""
+        dump = os.path.join(self.folder, "new.jsonl")
+        lines = [
+            json.dumps({"name": f"user{n:04}", "password": "a good one", "keys": [["game", "x"]]})
+            for n in range(3)
+        ]
+        verifier = await self.verifierOf("admin")
+        lines += [json.dumps({"name": f"user{n:04}", "verifier": verifier}) for n in range(3, 2500)]
+        Path(dump).write_text("\n".join(lines))
+        self.assertIn("Imported 2,500 users", await self.says("import", dump))
+        self.assertEqual(len(self.accounts.identities), 2502)
+        made = self.accounts.identities["user0001"]
+        await made.verifyPlainPassword("a good one")
+        self.assertEqual(made.getAllKeys(), [("game", "x")])
+        out = os.path.join(self.folder, "all.jsonl")
+        await self.says("export", out)
+        names = [json.loads(line)["name"] for line in Path(out).read_text().splitlines()]
+        self.assertEqual(names, sorted(self.accounts.identities))
+        Path(dump).write_text('{"name": "late"}\n{"name": "la\\nter"}\n')
+        failed = await self.pbauth("import", dump).whenEnded()
+        self.assertEqual(failed.exitCode, 1)
+        self.assertIn("line 2", failed.output)
+        self.assertNotIn("late", self.accounts.identities)
+
+    async def verifierOf(self, name: str) -> str:
+        """A verifier, as text."""
+        verifiers: Any = await self.accounts.identities[name].getVerifiers()
+        return str(verifiers[scram.NAME].encode())
 
     async def test_lifeOfAnAccount(self) -> None:
         """The same words as without --server; a second password is in the second line."""

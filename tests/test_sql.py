@@ -13,7 +13,7 @@ from pbauth.authorizers.engines import SCHEMA_VERSION
 from pbauth.authorizers.sqlite import STEPS
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.serving import ServingTestCase
-from tests.suites.authorizers import SCRAM, AuthorizerSuite
+from tests.suites.authorizers import SCRAM, AccountStoreSuite
 from tests.suites.sqlstores import SQLStoreSuite, addUser
 
 
@@ -35,7 +35,7 @@ class SQLTestCase(ServingTestCase):
         return closing(sqlite3.connect(self.path))
 
 
-class SQLAuthorizerTests(AuthorizerSuite, SQLTestCase):
+class SQLAuthorizerTests(AccountStoreSuite, SQLTestCase):
     """`SQLAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

@@ -46,7 +46,7 @@ from pbauth.authorizer import Authorizer
 from pbauth.authorizers.passwdlines import BadLine, Line, readLines, writeLine, writeLines
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
 from pbauth.hashing import Hashing
-from pbauth.interfaces import IAccountStore, IIdentity
+from pbauth.interfaces import IIdentity, ISharedAccountStore
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.reactors import chooseReactor
@@ -95,7 +95,7 @@ class _Content:
     refusal: str = ""
 
 
-@implementer(IAccountStore)
+@implementer(ISharedAccountStore)
 class PasswdFileAuthorizer(Authorizer):
     """
     Keeps identities in a file of text, which is made if there is none, readable by its owner only.
@@ -288,6 +288,9 @@ class PasswdFileAuthorizer(Authorizer):
 
     def identityChanged(self, identity: IIdentity) -> None:
         """Nothing: the identity is a copy, and counts when it is saved."""
+
+    def close(self) -> None:
+        """Nothing: no file stays open."""
 
     def changesService(self, reactor: Any = None) -> IAnyService:
         """

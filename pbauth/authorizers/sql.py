@@ -31,7 +31,7 @@ from pbauth.authorizers.engines import Engine, Statements
 from pbauth.authorizers.sqlite import SQLiteEngine
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
 from pbauth.hashing import Hashing
-from pbauth.interfaces import IAccountStore, IIdentity
+from pbauth.interfaces import IIdentity, ISharedAccountStore
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.reactors import chooseReactor
@@ -98,7 +98,7 @@ class _Reading:
         self.readers = self.changes = 0
 
 
-@implementer(IAccountStore)
+@implementer(ISharedAccountStore)
 class SQLAuthorizer(Authorizer):
     """
     Keeps identities in an SQL database. An SQLite file is made if there is none, readable by its

@@ -39,7 +39,7 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
 )
 @click.option(
     "--accounts",
-    metavar="sqlite:FILE|postgresql://...",
+    metavar="sqlite:FILE|passwd:FILE|postgresql://...",
     help="The accounts, where they are elsewhere.",
 )
 @click.option(

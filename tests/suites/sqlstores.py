@@ -20,7 +20,7 @@ from pbauth import (
     Unauthorized,
     connect,
 )
-from pbauth.interfaces import IAccountStore
+from pbauth.interfaces import ISharedAccountStore
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.serving import AwaitedPerspective, AwaitedService
 from tests.suites.authorizers import SCRAM
@@ -54,7 +54,7 @@ class SQLStoreSuite:
 
     async def test_storeInterface(self) -> None:
         """It is a store that can be administered."""
-        verifyObject(IAccountStore, self.open())
+        verifyObject(ISharedAccountStore, self.open())
 
     async def test_copies(self) -> None:
         """A change to a copy counts once it is saved."""
