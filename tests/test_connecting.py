@@ -311,11 +311,12 @@ class PiecesTests(SynchronousTestCase):
     """What the commands share."""
 
     def test_interruptible(self) -> None:
-        """While the user is waited for, signals do what they do where no reactor runs."""
+        """While the user is waited for, signals do what Ctrl-C does where no reactor runs."""
         before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        with self.assertRaises(KeyboardInterrupt):
-            with interruptible():
-                signal.raise_signal(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.assertRaises(KeyboardInterrupt):
+                with interruptible():
+                    signal.raise_signal(number)
         after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         self.assertEqual(before, after)
 

@@ -100,11 +100,11 @@ def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
 def interruptible() -> Iterator[None]:
     """
     While the program waits for its user, and the reactor for the program: let Ctrl-C and a polite
-    kill end it, as they do where no reactor runs.
+    kill end it, as Ctrl-C does where no reactor runs: what a prompt did to the terminal is undone.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gogame import COLOURS, GoGame, GoGameError, Move
+from goweb import WebPort
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -136,12 +137,16 @@ class Table:
         nobody counts one twice.
         """
         game = self.game
+        seated = self.perspectives
         return {
             "game": self.name,
             "size": game.size,
             "komi": game.komi,
             "turn": game.turn,
             "players": dict(self.players),
+            "present": {
+                colour: colour in seated and bool(seated[colour].clients) for colour in COLOURS
+            },
             "captured": dict(game.captured),
             "result": game.result,
             "event": self.events,
@@ -254,9 +259,16 @@ class GoService(Service):
         authorizer: as for `pbauth.Service`.
         folder: where the games are saved after each move, as SGF, and found at the start; `None`:
             they are not.
+        web: where to show the games to browsers, a Twisted endpoint
+            (``"tcp:8080:interface=127.0.0.1"``); `None`: nowhere. See `goweb`.
 
     Attributes:
         tables: `Table`, by the name of the game.
+        listeners: are called with each table that is opened.
+        web: the port for browsers, or `None`.
+
+    Raises:
+        ValueError: ``web`` is no endpoint.
     """
 
     def __init__(
@@ -265,15 +277,38 @@ class GoService(Service):
         serviceParent: Any = None,
         authorizer: Any = None,
         folder: str | None = None,
+        web: str | None = None,
     ) -> None:
-        super().__init__(serviceName, serviceParent, authorizer)
         self.tables: dict[str, Table] = {}
+        self.listeners: list[Callable[[Table], Any]] = []
+        self.web = None if web is None else WebPort(self, web)
+        super().__init__(serviceName, None, authorizer)
         self._folder = folder
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
             self._restore(folder)
         if MAIN not in self.tables:
             self.openGame(MAIN)
+        # Last: a parent that runs already starts this at once.
+        if serviceParent is not None:
+            self.setServiceParent(serviceParent)
+
+    def privilegedStartService(self) -> None:
+        """Listen for browsers, before the program drops its privileges."""
+        super().privilegedStartService()
+        if self.web is not None:
+            self.web.privilegedStartService()
+
+    def startService(self) -> None:
+        """Listen for browsers, if that was not done before."""
+        super().startService()
+        if self.web is not None:
+            self.web.startService()
+
+    def stopService(self) -> Any:
+        """Stop, and send the browsers away."""
+        stopped = super().stopService()
+        return stopped if self.web is None else self.web.stopService()
 
     def openGame(self, name: Any, size: Any = 19, komi: Any = 7.5) -> Table:
         """
@@ -296,10 +331,12 @@ class GoService(Service):
             raise GoGameError("Size and komi of a game are numbers.")
         if name in self.tables and self.tables[name].game.result is None:
             raise GoGameError(f"There is a game {name} already, and it is not over.")
-        if len(self.tables) >= MOST_GAMES:
+        if name not in self.tables and len(self.tables) >= MOST_GAMES:
             raise GoGameError("There are too many games. Finish some.")
         table = self.tables[name] = Table(name, GoGame(size, komi), self._save)
         self._save(table)
+        for listener in list(self.listeners):
+            listener(table)
         return table
 
     def getPerspectiveForIdentity(self, name: str, identity: Any) -> Any:
@@ -375,11 +412,21 @@ class GoServiceFactory:
 
     name = "go"
     description = "Games of Go: keys to black, white, observer and host."
-    parameters = (("games", "go-games", "The folder of the games, as SGF; made if there is none."),)
+    parameters = (
+        ("games", "go-games", "The folder of the games, as SGF; made if there is none."),
+        (
+            "web",
+            None,
+            "Where browsers may watch, a Twisted endpoint: tcp:8080:interface=127.0.0.1, as "
+            "http://127.0.0.1:8080/. Nobody has to log in for that.",
+        ),
+    )
 
-    def makeService(self, serviceName: str, authorizer: Any, games: str) -> GoService:
+    def makeService(
+        self, serviceName: str, authorizer: Any, games: str, web: str | None = None
+    ) -> GoService:
         """Make the service."""
         try:
-            return GoService(serviceName, authorizer=authorizer, folder=games)
+            return GoService(serviceName, authorizer=authorizer, folder=games, web=web)
         except OSError as error:
             raise ValueError(f"{games}: {error.strerror}.") from None

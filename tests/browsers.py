@@ -1,0 +1,138 @@
+"""A real browser under test, without a window: Chromium, driven through Selenium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+try:
+    from selenium import webdriver
+    from selenium.webdriver.support.wait import WebDriverWait
+except ModuleNotFoundError:
+    webdriver = None
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_DRIVERS = (
+    "chromedriver",
+    "/usr/lib/chromium/chromedriver",
+    "/usr/lib/chromium-browser/chromedriver",
+)
+
+#: Seconds after which what does not come in sight has failed.
+PATIENCE = 20.0
+
+
+def _find(names: tuple[str, ...]) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def whyNot() -> str | None:
+    """Why there is no browser here, to skip the tests that need one; `None`: there is."""
+    if webdriver is None:
+        return "Selenium is not installed: pip install selenium"
+    if _find(_BROWSERS) is None:
+        return f"no browser found ({', '.join(_BROWSERS)}): apt-get install chromium"
+    if _find(_DRIVERS) is None:
+        return "no chromedriver found: apt-get install chromium-driver"
+    return None
+
+
+class Chromium:
+    """
+    A browser. Selenium blocks: what is done with it, is done in a thread.
+
+    Attributes:
+        driver: of Selenium.
+    """
+
+    def __init__(self) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = _find(_BROWSERS)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        for argument in (
+            "--headless=new",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--disable-extensions",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--hide-scrollbars",
+            # Root has no other choice.
+            *(["--no-sandbox"] if os.getuid() == 0 else []),
+        ):
+            options.add_argument(argument)
+        # With its path Selenium looks for no driver in the net.
+        service = webdriver.ChromeService(executable_path=_find(_DRIVERS))
+        self.driver = webdriver.Chrome(options, service)
+
+    @classmethod
+    def start(cls) -> Deferred[Chromium]:
+        """Start one, in a thread."""
+        return deferToThread(cls)
+
+    def stop(self) -> Deferred[None]:
+        """End it, in a thread; for `addCleanup`."""
+        return deferToThread(self.driver.quit)
+
+    def open(self, url: str) -> Deferred[None]:
+        """Open a page."""
+        return deferToThread(self.driver.get, url)
+
+    def run(self, script: str, *arguments: Any) -> Deferred[Any]:
+        """Run a script in the page, and give what it returns."""
+        return deferToThread(self.driver.execute_script, script, *arguments)
+
+    def until(self, script: str, *arguments: Any) -> Deferred[Any]:
+        """Wait until an expression is true in the page, and give its value."""
+
+        def wait() -> Any:
+            return WebDriverWait(self.driver, PATIENCE, 0.02).until(
+                lambda driver: driver.execute_script(f"return {script}", *arguments),
+                f"never true: {script} {arguments}",
+            )
+
+        return deferToThread(wait)
+
+    def do(self, function: Callable[[Any], Any]) -> Deferred[Any]:
+        """Do something with the driver, in a thread."""
+        return deferToThread(function, self.driver)
+
+    def look(self, width: int, height: int, dark: bool = False, scale: float = 1) -> Deferred[None]:
+        """
+        Choose the screen.
+
+        Args:
+            width: in pixels of the page; below 500 it is a phone.
+            height: as well.
+            dark: whether the user likes it dark.
+            scale: pixels of the screen for one of the page.
+        """
+
+        def choose() -> None:
+            self.driver.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {
+                    "width": width,
+                    "height": height,
+                    "deviceScaleFactor": scale,
+                    "mobile": width < 500,
+                },
+            )
+            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+        return deferToThread(choose)
+
+    def complaints(self) -> Deferred[list[str]]:
+        """What the browser's console says of warnings and errors, since the last time."""
+
+        def read() -> list[str]:
+            entries = self.driver.get_log("browser")
+            return [each["message"] for each in entries if each["level"] in ("SEVERE", "WARNING")]
+
+        return deferToThread(read)
