@@ -20,6 +20,7 @@ from zope.interface.interface import InterfaceClass
 import pbauth
 from pbauth.cli import main
 from pbauth.tap import Options
+from tests.goexample import GoServiceFactory
 from tests.test_docs import DOCS, PAGES, ROOT, read
 
 #: One of our two commands, at the beginning of a line or behind what runs it, and its words.
@@ -50,6 +51,8 @@ def mistakes(line: str) -> list[str] | None:
     words = found[2].split()
     if found[1] != "pbauth":
         known = {f"--{name.rstrip('=')}" for name in Options().longOpt}
+        if "--service go" in line:
+            known |= {f"--{name}" for name, *_ in GoServiceFactory.parameters}
         return [word for word in words if word.startswith("--") and optionOf(word) not in known]
     wrong, command, valueFollows = [], main, False
     for word in words:

@@ -118,7 +118,7 @@ class TutorialTests(TestCase):
 
     async def walk(self, name: str, programs: Path = LISTINGS) -> None:
         """Type a page, in a copy of the folder that holds its programs."""
-        ignored = shutil.ignore_patterns("__pycache__", "dropin.cache", "pbauth-state")
+        ignored = shutil.ignore_patterns("__pycache__", "dropin.cache", "pbauth-state", "go-games")
         shutil.copytree(programs, self.folder, ignore=ignored)
         for path in self.folder.glob("*.py"):
             path.write_text(self.moved(path.read_text()))
@@ -182,6 +182,10 @@ class TutorialTests(TestCase):
     async def test_live(self) -> None:
         """A server is known by its key, and another one is not trusted."""
         await self.walk("live.rst")
+
+    async def test_go(self) -> None:
+        """Two players, and a board in the browser."""
+        await self.walk("go.rst", DOCS / "examples" / "go")
 
 
 class CoverageTests(SynchronousTestCase):
