@@ -3,8 +3,8 @@ The audit: who logged in, who was refused and why, who came and went, what an ad
 
 What an operator may want to look up later is told here and nowhere else, each time as one event
 of `twisted.logger` in the namespace `NAMESPACE`.  `Kind` says what an event holds; the kinds are
-the constants of this module, and ``docs/monitoring.rst`` is their table.  There are two forms of
-an event:
+the constants of this module, and ``docs/howto/monitoring.rst`` is their table.  There are two
+forms of an event:
 
 - text, for the ordinary log.  Whatever a peer may have chosen is shown as Python writes it, so that
   nothing in it ends the line, colours it, or turns it round; and cut, if it is longer than a name

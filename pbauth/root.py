@@ -8,7 +8,7 @@ The server's half of a login, in the order in which a client meets it.
 
 Each of these objects is made for one connection and gives the client the next one; nothing else
 is within its reach.  (The seed, "How that example worked".)  What each remote method takes and
-answers stands in ``docs/protocol.rst``.
+answers stands in ``docs/reference/protocol.rst``.
 """
 
 from __future__ import annotations

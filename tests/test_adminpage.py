@@ -26,7 +26,7 @@ class Page:
     """The page, read."""
 
     def __init__(self) -> None:
-        document, _ = read(DOCS / "administration.rst")
+        document, _ = read(DOCS / "howto" / "administration.rst")
         self.blocks = [block.astext() for block in document.findall(nodes.literal_block)]
         self.tables = [
             [[cell.astext() for cell in row.children] for row in body.children]
@@ -76,7 +76,7 @@ class TextTests(SynchronousTestCase):
 
     def test_protocol(self) -> None:
         """The page on the wire has the methods of the service."""
-        text = (DOCS / "protocol.rst").read_text()
+        text = (DOCS / "reference" / "protocol.rst").read_text()
         methods = {
             name.removeprefix("perspective_")
             for name in vars(Administrator)

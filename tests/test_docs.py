@@ -10,7 +10,7 @@ from typing import Any
 from attrs import fields_dict
 from docutils import nodes
 from docutils.core import publish_doctree
-from docutils.parsers.rst import Directive, directives
+from docutils.parsers.rst import Directive, directives, roles
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.audit import KINDS
@@ -22,31 +22,85 @@ from tests.stress.__main__ import SCENARIOS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.rst") if "_build" not in path.parts)
 
 
 class Toctree(Directive):
     """Sphinx's `toctree`, as far as the names of its pages."""
 
     has_content = True
-    option_spec = None
+    option_spec = {"maxdepth": int, "hidden": directives.flag, "caption": str}  # noqa: RUF012
 
     def run(self) -> list[Any]:
-        return [nodes.comment("", line) for line in self.content if line]
+        return [nodes.comment("", line, classes=["toctree"]) for line in self.content if line]
 
 
 class LiteralInclude(Directive):
-    """Sphinx's `literalinclude`: the text of a file."""
+    """Sphinx's `literalinclude`: the text of a file, or of a part of it."""
 
     required_arguments = 1
-    option_spec = {"language": directives.unchanged}  # noqa: RUF012
+    option_spec = dict.fromkeys(
+        ["language", "caption", "pyobject", "lines", "start-at", "end-at", "end-before"],
+        directives.unchanged_required,
+    )
 
     def run(self) -> list[Any]:
-        text = (DOCS / self.arguments[0]).read_text()
+        page = Path(self.state.document.settings._source)
+        text = (page.parent / self.arguments[0]).read_text()
+        for option in ("start-at", "end-at", "end-before"):
+            if self.options.get(option, "") not in text:
+                raise self.error(f"{self.arguments[0]} does not hold {self.options[option]}")
+        for name in self.options.get("pyobject", "").split("."):
+            if name and not re.search(rf"(def|class) {name}\b", text):
+                raise self.error(f"{self.arguments[0]} has no {name}")
         return [nodes.literal_block(text, text)]
+
+
+class CodeBlock(Directive):
+    """Sphinx's `code-block`, with its caption."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {"caption": directives.unchanged_required}  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        text = "\n".join(self.content)
+        return [nodes.literal_block(text, text, classes=[self.arguments[0]], **self.options)]
+
+
+class Ours(Directive):
+    """What Sphinx and our extensions fill in."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+    option_spec = {"members": directives.flag}  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        return []
+
+
+def linkToPage(
+    role: str, rawtext: str, text: str, lineno: int, inliner: Any, options: Any = None, content=()
+) -> Any:
+    """Sphinx's `doc`: a link to a page, which has to be there."""
+    target = re.sub(r".*<(.*)>$", r"\1", text, flags=re.S)
+    page = Path(inliner.document.settings._source)
+    base = DOCS / target[1:] if target.startswith("/") else page.parent / target
+    if not base.with_suffix(".rst").exists():
+        return [], [inliner.reporter.error(f"no page {target}", line=lineno)]
+    return [nodes.literal(rawtext, text)], []
 
 
 directives.register_directive("toctree", Toctree)
 directives.register_directive("literalinclude", LiteralInclude)
+directives.register_directive("code-block", CodeBlock)
+for _name in (
+    *("autoclass", "autofunction", "autoexception", "automodule", "py:currentmodule"),
+    *("interface", "sequence", "twistd-options", "pbauth-commands"),
+):
+    directives.register_directive(_name, Ours)
+roles.register_local_role("doc", linkToPage)
 
 
 def read(path: Path) -> tuple[Any, str]:
@@ -69,18 +123,45 @@ class PageTests(SynchronousTestCase):
 
     def test_noWarnings(self) -> None:
         """All pages are good reStructuredText."""
-        pages = [ROOT / "README.rst", *DOCS.glob("*.rst")]
-        self.assertGreater(len(pages), 5)
-        for page in pages:
+        self.assertGreater(len(PAGES), 30)
+        for page in [ROOT / "README.rst", *PAGES]:
             document, warnings = read(page)
             self.assertEqual(warnings, "", page)
             self.assertTrue(document.children)
 
-    def test_index(self) -> None:
-        """The index names all pages."""
-        document, _ = read(DOCS / "index.rst")
-        named = {comment.astext() for comment in document.findall(nodes.comment)}
-        self.assertEqual(named, {page.stem for page in DOCS.glob("*.rst")} - {"index"})
+    def test_reached(self) -> None:
+        """From the index one comes to all pages, and to each once."""
+        reached, waiting = [], [DOCS / "index.rst"]
+        while waiting:
+            page = waiting.pop()
+            reached.append(page)
+            document, _ = read(page)
+            for each in document.findall(nodes.comment):
+                if "toctree" in each["classes"]:
+                    waiting.append(page.parent / f"{each.astext()}.rst")
+        self.assertEqual(sorted(reached), sorted(PAGES))
+
+    def test_parts(self) -> None:
+        """Each of the four parts has an index, and all pages but two are in one of them."""
+        parts = {"tutorial", "howto", "reference", "explanation"}
+        for part in parts:
+            self.assertTrue((DOCS / part / "index.rst").exists(), part)
+        others = {page.name for page in DOCS.glob("*.rst")}
+        self.assertEqual(others, {"index.rst", "changes.rst"})
+
+    def test_programs(self) -> None:
+        """Python is included from files that are run, never written into a page."""
+        for page in PAGES:
+            self.assertNotRegex(page.read_text(), r"code-block:: (python|py)\b", page)
+
+    def test_listings(self) -> None:
+        """The table of programs names all there are, and no others."""
+        text = (DOCS / "index.rst").read_text().partition("Programs to start from")[2]
+        named = set(re.findall(r"``(\w+\.(?:py|cfg|service|passwd|jsonl|csv))``", text))
+        there = {path.name for path in (DOCS / "listings").iterdir() if path.is_file()}
+        self.assertEqual(named - there, set())
+        tutorial = {name for name in there if name.startswith(("notice_", "pens_"))}
+        self.assertEqual(there - named, {"readme_server.py", "readme_client.py"} | tutorial)
 
 
 class ThreatPagesTests(SynchronousTestCase):
@@ -91,13 +172,13 @@ class ThreatPagesTests(SynchronousTestCase):
         sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
         there = set(re.findall(r"def (test_\w+)\(", sources))
         for page in ("mechanisms.rst", "attacks.rst"):
-            named = set(re.findall(r"``(test_\w+)``", (DOCS / page).read_text()))
+            named = set(re.findall(r"``(test_\w+)``", (DOCS / "reference" / page).read_text()))
             self.assertGreater(len(named), 20, page)
             self.assertEqual(named - there, set(), page)
 
     def test_scripts(self) -> None:
         """So are the scripts and the fields of the policy that the page of attacks names."""
-        text = (DOCS / "attacks.rst").read_text()
+        text = (DOCS / "reference" / "attacks.rst").read_text()
         scripts = set(re.findall(r"``python -m tests\.stress (\w+)``", text))
         self.assertEqual(scripts, set(SCENARIOS))
         fields = set(re.findall(r"``Policy\.(\w+)``", text))
@@ -106,7 +187,7 @@ class ThreatPagesTests(SynchronousTestCase):
 
     def test_mechanisms(self) -> None:
         """One has a section for each mechanism."""
-        text = (DOCS / "mechanisms.rst").read_text()
+        text = (DOCS / "reference" / "mechanisms.rst").read_text()
         for name in MECHANISMS | {"PB-MD5"}:
             self.assertIn(f"\n``{name}``\n---", text)
 
@@ -116,7 +197,7 @@ class MonitoringPageTests(SynchronousTestCase):
 
     def rows(self, table: int) -> list[list[Any]]:
         """The cells of a table of the page."""
-        document, _ = read(DOCS / "monitoring.rst")
+        document, _ = read(DOCS / "howto" / "monitoring.rst")
         body = list(document.findall(nodes.tbody))[table]
         return [list(row.children) for row in body.children]
 
@@ -182,7 +263,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_files(self) -> None:
         """Files and folders that it names are there."""
-        for name in re.findall(r"``(docs[/\w]*)``", self.text):
+        for name in re.findall(r"``(docs[/\w]*(?:\.\w+)?)``", self.text):
             self.assertTrue((ROOT / name).exists(), name)
 
     def test_topLevel(self) -> None:

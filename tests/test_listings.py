@@ -15,10 +15,11 @@ from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import Detached, PlainPassword, Unauthorized, connect
-from tests.processes import PBAUTH, Program, run
+from tests.processes import PBAUTH, TWISTD, Program, run
 from tests.test_checker import getPage, runByConch
 
-LISTINGS = Path(__file__).parent.parent / "docs" / "listings"
+DOCS = Path(__file__).parent.parent / "docs"
+LISTINGS = DOCS / "listings"
 
 
 class ListingTestCase(TestCase):
@@ -286,21 +287,61 @@ class ListingTests(ListingTestCase):
             return int(found.getsockname()[1])
 
     async def test_testingExample(self) -> None:
-        """The example of a test passes."""
+        """The examples that are tests pass."""
         program = await run(
             *("-m", "twisted.trial", "--temp-directory", os.path.abspath(self.mktemp())),
-            "testing_example",
+            *("testing_example", "calling_clients", "observer_example", "policy_example"),
             directory=str(LISTINGS),
         )
-        self.assertIn("PASSED (successes=2)", program.output)
+        self.assertIn("PASSED (successes=8)", program.output)
+
+    async def test_sqlAccounts(self) -> None:
+        """Accounts that the command keeps, while the server runs."""
+        path = os.path.abspath(self.mktemp())
+
+        async def administer(*arguments: str, stdin: str = "") -> None:
+            program = await run(*PBAUTH, "--accounts", f"sqlite:{path}", *arguments, stdin=stdin)
+            self.assertEqual(program.exitCode, 0, program.output)
+
+        await administer("user", "add", "alice", "--password-stdin", stdin="secret\n")
+        await administer("key", "grant", "alice", "greetings")
+        _, port = await self.serve("sqlaccounts.py", path, "0")
+        alice = await connect("127.0.0.1", int(port), "alice", "secret", "greetings")
+        self.assertEqual(await alice.callRemote("greet"), "hello, alice")
+        await administer("user", "lock", "alice")
+        with self.assertRaises(Detached):
+            while True:
+                await alice.callRemote("greet")
+        alice.broker.transport.loseConnection()
+        await alice.broker.whenClosed()
+
+    async def test_keys(self) -> None:
+        """A key that the command lets in, and a login by it."""
+        folder, private = os.path.abspath(self.mktemp()), Key(Ed25519PrivateKey.generate())
+        for command in (
+            ("user", "add", "--no-password", "alice"),
+            ("key", "grant", "alice", "echo"),
+        ):
+            await run(*PBAUTH, "--state", folder, *command)
+        public = private.public().toString("openssh").decode()
+        program = await run(*PBAUTH, "--state", folder, "user", "addkey", "alice", stdin=public)
+        self.assertEqual(program.exitCode, 0, program.output)
+        path = Path(folder, "id_ed25519")
+        path.write_bytes(private.toString("openssh", subtype="v1"))
+        server = Program(*TWISTD, "--state", folder, "--port", "ssl:0:interface=127.0.0.1")
+        self.addCleanup(server.stop)
+        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)")
+        output = await self.client("keyclient.py", said[1], said[2], str(path), "alice")
+        self.assertEqual(output, "('alice', 'alice')\n")
 
 
 class CoverageTests(SynchronousTestCase):
     """Nothing is shown that is not run."""
 
     def test_everyListingIsRun(self) -> None:
-        """Each program is named in this module."""
+        """Each program is named in this module, or by the tutorial, which a test types."""
         source = Path(__file__).read_text()
+        source += "".join(page.read_text() for page in (DOCS / "tutorial").glob("*.rst"))
         for path in LISTINGS.glob("*.py"):
             name = path.name.replace("pb6client1", "pb6client{number}").replace(
                 "pb6client2", "pb6client{number}"

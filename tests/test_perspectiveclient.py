@@ -532,16 +532,18 @@ class GivingUpTests(ClientTestCase):
         """A program learns why a login failed that will be tried again, and may have enough."""
         self.memory.refusal = REFUSED
         reasons: list[Any] = []
+        stopped: list[Any] = []
 
         def failed(reason: Any) -> None:
             reasons.append(reason.type)
             if len(reasons) == 3:
-                self.successResultOf(client.stopService())
+                stopped.append(client.stopService())
 
         client = self.client(SECRET, retryPolicy=BackOff(jitter=0))
         client.failed = failed
         client.startService()
         self.memory.advance(60)
+        self.successResultOf(stopped[0])
         self.assertEqual(reasons, [netError.ConnectionRefusedError] * 3)
         self.assertIs(self.state(client), State.STOPPED)
         self.assertQuiet(client)
