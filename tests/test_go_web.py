@@ -33,12 +33,15 @@ from pbauth.trust import makeCertificate
 from tests.browsers import Chromium, whyNot
 from tests.serving import ServingTestCase
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "docs" / "examples" / "go"))
+_EXAMPLE = str(Path(__file__).parent.parent / "docs" / "examples" / "go")
+# Not for longer than that: the folder has plugins, too.
+sys.path.append(_EXAMPLE)
+import goservice  # noqa: E402
+from gogame import GoGameError  # noqa: E402
+from goservice import GoService  # noqa: E402
+from goweb import HEARTBEAT, LONGEST_CONTENT, MOST_UNREAD, WebPort, makeSite  # noqa: E402
 
-import goservice
-from gogame import GoGameError
-from goservice import GoService
-from goweb import HEARTBEAT, LONGEST_CONTENT, MOST_UNREAD, WebPort, makeSite
+sys.path.remove(_EXAMPLE)
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 
