@@ -20,6 +20,7 @@ from zope.interface.interface import InterfaceClass
 import pbauth
 from pbauth.cli import main
 from pbauth.tap import Options
+from tests.goexample import goservice
 from tests.test_docs import DOCS, PAGES, ROOT, read
 
 #: One of our two commands, at the beginning of a line or behind what runs it, and its words.
