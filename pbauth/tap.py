@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterable
@@ -184,9 +185,11 @@ class Options(usage.Options, AuthOptionMixin):
     def _findMaker(self, name: str) -> Any:
         factories = findFactories()
         if name not in factories:
+            here = os.path.isdir(os.path.join("twisted", "plugins"))
             _stop(
                 f"There is no service {name!r}. Found: {', '.join(factories)}. "
                 f"For one of your own say --service {name}=dotted.python.name"
+                + ("; for plugins of this folder: PYTHONPATH=. twistd pbauth ..." if here else "")
             )
         factory = factories[name]
 

@@ -18,9 +18,11 @@ PATIENCE = 60.0
 
 # A server that finds a terminal makes an administrator: not on that of whoever runs the tests.
 _ALONE = "import os; os.setsid(); "
+# As the installed script has it: modules are not looked for where it is started.
+_ELSEWHERE = "import sys; sys.path.remove(''); "
 
 PBAUTH = ("-m", "pbauth")
-_TWISTD = "from twisted.scripts.twistd import run; run()"
+_TWISTD = f"{_ELSEWHERE}from twisted.scripts.twistd import run; run()"
 TWISTD = ("-c", f"{_ALONE}{_TWISTD}", "-n", "--pidfile=", "pbauth")
 #: The same for a program that has a terminal of its own.
 TWISTD_THERE = ("-c", _TWISTD, "-n", "--pidfile=", "pbauth")

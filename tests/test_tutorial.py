@@ -93,6 +93,10 @@ class TutorialTests(TestCase):
     def start(self, command: str) -> Program:
         """Run a command as a shell would."""
         word, *arguments = shlex.split(command.replace("KEY", self.key))
+        path = [str(DOCS.parent), os.environ.get("PYTHONPATH", "")]
+        if word.startswith("PYTHONPATH="):
+            path.insert(0, word.partition("=")[2])
+            word, *arguments = arguments
         if word == "pbauth":
             arguments = [*PBAUTH, *arguments]
         elif word == "twistd":
@@ -109,7 +113,7 @@ class TutorialTests(TestCase):
             terminal=True,
             HOME=str(self.folder),
             XDG_CONFIG_HOME=str(self.folder),
-            PYTHONPATH=os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")]),
+            PYTHONPATH=os.pathsep.join(path),
         )
         self.addCleanup(program.stop)
         size = struct.pack("HHHH", 24, 80, 0, 0)
