@@ -1,24 +1,33 @@
 """
-Makes the picture of the board in the documentation anew::
+Makes the pictures of the documentation anew: the board, and a login in a terminal::
 
     python -m tests.screenshots docs/images/go-board.png
+    python -m tests.screenshots docs/images/login.png --login
 
-With ``--dark`` or ``--phone`` it shows how that looks.  Needs Chromium (see `tests.browsers`).
+With ``--dark`` or ``--phone`` it shows how the board looks then.  Needs Chromium (see
+`tests.browsers`).
 """
 
 from __future__ import annotations
 
 import base64
+import html
+import re
+import socket
 import struct
 import sys
+import tempfile
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from twisted.internet import task
 
 from tests.browsers import Chromium, whyNot
 from tests.goexample import goservice
+from tests.processes import PBAUTH, TWISTD, Program
 
 #: Nobody's game: the corners as everybody plays them, and a fight.
 MOVES = """
@@ -69,9 +78,85 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+_TERMINAL = """
+<style>
+  body { margin: 0; background: #16181d; }
+  pre {
+    margin: 0; padding: 20px 24px; color: #d7dae0; white-space: pre-wrap;
+    font: 15px/1.45 "DejaVu Sans Mono", monospace;
+  }
+  b { color: #8bd49c; font-weight: normal; }
+  i { color: #7c8494; font-style: normal; }
+</style>
+<pre>%s</pre>
+"""
+
+
+async def _logIn(port: str) -> list[str]:
+    """Type what the README says, and give what stands in the terminal then."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+
+        async def type_(command: str, *answers: tuple[str, str, str]) -> None:
+            lines.append(f"<b>$ {html.escape(command)}</b>")
+            program = Program(
+                *(*PBAUTH, *command.replace("8787", port).split()[1:]),
+                terminal=True,
+                stdin=None,
+                directory=folder,
+                HOME=folder,
+                XDG_CONFIG_HOME=folder,
+            )
+            try:
+                for asked, answer, _ in answers:
+                    await program.waitFor(asked)
+                    program.write(f"{answer}\n")
+                await program.whenEnded()
+            finally:
+                await program.stop()
+            for line in program.output.replace(port, "8787").splitlines():
+                shown = html.escape(line)
+                for asked, _, note in answers:
+                    if note and re.search(asked, line):
+                        shown += f" <i>{note}</i>"
+                lines.append(shown)
+
+        secret = (r"Password: ?$|Password:\s", "open sesame", "(typed, not shown)")
+        again = ("confirmation: ?", "open sesame", "(once more)")
+        await type_("pbauth user add alice", secret, again)
+        await type_("pbauth key grant alice echo")
+        server = Program(
+            *(*TWISTD, "--port", f"ssl:{port}:interface=127.0.0.1"), directory=folder, stdin=None
+        )
+        try:
+            await server.waitFor("Listening on")
+            lines.append("<b>$ twistd pbauth</b>")
+            call = "pbauth call tls:127.0.0.1:8787 alice echo say hello"
+            await type_(call, (r"\[y/N\]", "y", ""), secret)
+        finally:
+            await server.stop()
+    return lines
+
+
+async def _pictureOfLogin(path: str) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+    page = _TERMINAL % "\n".join(await _logIn(port))
+    browser = await Chromium.start()
+    try:
+        await browser.look(1010, 302, False, 1)
+        await browser.open("data:text/html;charset=utf-8," + quote(page))
+        Path(path).write_bytes(await browser.do(_picture))
+    finally:
+        await browser.stop()
+
+
 async def main(reactor: Any, path: str, *options: str) -> None:
     """Make it."""
-
+    if "--login" in options:
+        await _pictureOfLogin(path)
+        return
     service = goservice.GoService("go", web="tcp:0:interface=127.0.0.1")
     table = service.openGame("tournament")
     table.sitDown("black", "alice")
