@@ -32,6 +32,21 @@ TWIST = (
 )
 
 
+def _bytecode() -> dict[str, str]:
+    """
+    Where Python keeps no bytecode beside the sources, it is kept in the folder of this test run: a
+    third of what most programs take is to compile our modules.
+    """
+    if not sys.dont_write_bytecode:
+        return {}
+    if not _folder:
+        _folder.append(os.path.abspath("bytecode"))
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": _folder[0]}
+
+
+_folder: list[str] = []
+
+
 class Program(ProcessProtocol):
     """
     A program: in Python, with this Python, unless it is said otherwise.
@@ -73,7 +88,7 @@ class Program(ProcessProtocol):
             self,
             executable,
             [executable, *arguments],
-            {**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            {**os.environ, "PYTHONUNBUFFERED": "1", **_bytecode(), **environment},
             directory,
             childFDs=None if terminal else {0: "w", 1: "r", 2: "r", **(descriptors or {})},
             usePTY=terminal,
