@@ -59,6 +59,7 @@ FLOORS = [
         "authorizers.postgres",
         "authorizers.sql",
         "authorizers.passwdlines",
+        "authorizers.passwdstorage",
         "authorizers.passwdfile",
         "authorizers.ondemand",
         "authorizers.cred",
