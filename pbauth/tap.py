@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import evolve
-from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService as IAnyService
-from twisted.application.service import MultiService, Service
+from twisted.application.service import MultiService
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
-from twisted.internet.error import CannotListenError
-from twisted.logger import Logger, globalLogPublisher
+from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.python.reflect import namedAny
@@ -25,25 +22,28 @@ from pbauth.adminservice import AdminService
 from pbauth.auditfile import AuditFile, AuditUnwritable
 from pbauth.authorizers.cred import CredAuthorizer
 from pbauth.errors import StoreError
-from pbauth.firstrun import FirstRun, Reach, findTerminal, howToBegin, reachOf
+from pbauth.firstrun import FirstRun, Reach, findTerminal, howToBegin
 from pbauth.guard import Guard
 from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFactory
 from pbauth.mechanisms import ed25519, external, plain
 from pbauth.names import checkName
 from pbauth.policy import Policy
-from pbauth.ports import DEFAULT_PORT, NotProtected, Port, Ports
+from pbauth.ports import DEFAULT_PORT, Port, Ports
 from pbauth.reactors import chooseReactor
 from pbauth.root import AuthServerFactory
+from pbauth.serverparts import (
+    AuditService,
+    MetricsService,
+    ObserverService,
+    PortService,
+    StoreService,
+    stop,
+)
 from pbauth.state import DEFAULT_FOLDER, openAuthorizer, openCertificate
 
 _log = Logger()
 
 DEFAULT_SERVICE = "echo"
-
-
-def _stop(message: str) -> NoReturn:
-    # A usage.UsageError would bury the line under a screenful of twistd's own help.
-    raise SystemExit(f"pbauth: {message}")
 
 
 def findFactories() -> dict[str, Any]:
@@ -158,9 +158,9 @@ class Options(usage.Options, AuthOptionMixin):
         try:
             checkName(name, "name of a service")
         except ValueError as mistake:
-            _stop(str(mistake))
+            stop(str(mistake))
         if name in self["services"]:
-            _stop(f"There are two services named {name!r}. Give each a name of its own.")
+            stop(f"There are two services named {name!r}. Give each a name of its own.")
         self["services"][name] = _importMaker(dotted) if dotted else self._findMaker(name)
 
     def opt_mechanism(self, name: str) -> None:
@@ -180,13 +180,13 @@ class Options(usage.Options, AuthOptionMixin):
         except usage.UsageError as mistake:
             # What a plugin says is meant for people, and expected.
             said = str(mistake).removeprefix("Unexpected error: ").rstrip(".")
-            _stop(f"--auth {description.partition(':')[0]}: {said}. See: twistd pbauth --help-auth")
+            stop(f"--auth {description.partition(':')[0]}: {said}. See: twistd pbauth --help-auth")
 
     def _findMaker(self, name: str) -> Any:
         factories = findFactories()
         if name not in factories:
             here = os.path.isdir(os.path.join("twisted", "plugins"))
-            _stop(
+            stop(
                 f"There is no service {name!r}. Found: {', '.join(factories)}. "
                 f"For one of your own say --service {name}=dotted.python.name"
                 + ("; for plugins of this folder: PYTHONPATH=. twistd pbauth ..." if here else "")
@@ -211,11 +211,11 @@ class Options(usage.Options, AuthOptionMixin):
         for factory in findFactories().values():
             for option, default, _ in _parametersOf(factory):
                 if self[option] != default and factory.name not in services:
-                    _stop(f"--{option} goes with --service {factory.name}.")
+                    stop(f"--{option} goes with --service {factory.name}.")
         if self["default-service"] is None and len({*services} - {ADMIN}) == 1:
             (self["default-service"],) = {*services} - {ADMIN}
         if self["default-service"] not in (None, *services):
-            _stop(f"--default-service {self['default-service']}: there is no such --service.")
+            stop(f"--default-service {self['default-service']}: there is no such --service.")
 
     def policy(self) -> Policy:
         """The server's policy."""
@@ -230,7 +230,7 @@ class Options(usage.Options, AuthOptionMixin):
                 guest=self["guest"],
             )
         except ValueError as mistake:
-            _stop(str(mistake))
+            stop(str(mistake))
 
 
 def _parametersOf(factory: Any) -> list[tuple[str, str | None, str]]:
@@ -245,7 +245,7 @@ def _importMaker(dotted: str) -> Any:
         found = namedAny(dotted)
     except Exception as error:
         # The module is the user's: whatever it raises is the answer.
-        _stop(f"Can't import {dotted!r} ({type(error).__name__}: {error}).")
+        stop(f"Can't import {dotted!r} ({type(error).__name__}: {error}).")
     finally:
         sys.path.remove("")
     if isinstance(found, type):
@@ -255,174 +255,8 @@ def _importMaker(dotted: str) -> Any:
             return found().makeService  # type: ignore
     maker = getattr(found, "makeService", found)
     if not callable(maker):
-        _stop(f"{dotted!r} can't be called to make a service.")
+        stop(f"{dotted!r} can't be called to make a service.")
     return maker
-
-
-class PortService(StreamServerEndpointService):
-    """
-    Listens on one port, says so, and ends the program with one line if it can't.
-
-    Args:
-        port: where.
-        factory: for the connections.
-    """
-
-    #: The option that says where.
-    option = "--port"
-
-    def __init__(self, port: Port, factory: Any) -> None:
-        super().__init__(port.endpoint, factory)
-        self._raiseSynchronously = True
-        self._port = port
-        self._refusal: NotProtected | None = None
-        self._address: Any = None
-
-    def privilegedStartService(self) -> None:
-        """Listen."""
-        try:
-            super().privilegedStartService()
-        except (CannotListenError, OSError) as error:
-            reason = getattr(error, "socketError", error)
-            message = (
-                f"Can't listen on {self._port.description}: "
-                f"{getattr(reason, 'strerror', None) or reason}. "
-                f"Choose another {self.option}, or end what uses it."
-            )
-            _stop(message)
-        waiting: Any = self._waitingForPort
-        waiting.addCallback(self._listening)
-        if self._refusal is not None:
-            _stop(str(self._refusal))
-
-    def _listening(self, port: Any) -> Any:
-        address = port.getHost()
-        try:
-            self._port.check(address)
-        except NotProtected as refusal:
-            _log.critical("{refusal}", refusal=refusal)
-            self._refusal = refusal
-            port.stopListening()
-            return port
-        self._address = address
-        where = getattr(address, "name", None) or f"{address.host}:{address.port}"
-        if isinstance(where, bytes):
-            where = where.decode("utf-8", "replace")
-        self.say(where, self._port.fingerprint)
-        return port
-
-    def reach(self) -> Reach:
-        """
-        Returns:
-            How a client on this machine gets here.
-        """
-        return reachOf(self._address, self._port.fingerprint)
-
-    def say(self, where: str, fingerprint: str | None) -> None:
-        """
-        Say that it listens.
-
-        Args:
-            where: the address.
-            fingerprint: of the server's key, if it speaks TLS.
-        """
-        if fingerprint is None:
-            _log.info("Listening on {where}", where=where)
-        else:
-            _log.info(
-                "Listening on {where} by TLS, with the key {fingerprint}",
-                where=where,
-                fingerprint=fingerprint,
-            )
-
-
-class MetricsService(PortService):
-    """As `PortService`, for the metrics."""
-
-    option = "--metrics"
-
-    def say(self, where: str, fingerprint: str | None) -> None:
-        """Say where they are."""
-        scheme = "http" if fingerprint is None else "https"
-        _log.info("Metrics are at {scheme}://{where}/metrics", scheme=scheme, where=where)
-
-
-class ObserverService(Service):
-    """
-    Lets somebody observe the log while the server runs, and until all connections are closed.
-
-    Args:
-        reactor: of the server.
-        observer: an `ILogObserver`.
-    """
-
-    def __init__(self, reactor: Any, observer: Any) -> None:
-        self._reactor = reactor
-        self._observer = observer
-
-    def privilegedStartService(self) -> None:
-        """Begin, before anybody listens."""
-        super().privilegedStartService()
-        globalLogPublisher.addObserver(self._observer)
-
-    def stopService(self) -> None:
-        """
-        End, once nothing can happen any more: the reactor closes the connections after it has
-        stopped the services, and those who were on them are told of as detached.
-        """
-        super().stopService()
-        self._reactor.addSystemEventTrigger("after", "shutdown", self.end)
-
-    def end(self) -> None:
-        """End it now."""
-        globalLogPublisher.removeObserver(self._observer)
-
-
-class AuditService(ObserverService):
-    """
-    Writes the audit; SIGHUP opens its file anew.
-
-    Args:
-        reactor: of the server.
-        file: to write to.
-    """
-
-    def __init__(self, reactor: Any, file: AuditFile) -> None:
-        super().__init__(reactor, file)
-        self._file = file
-        self._before: Any = None
-
-    def startService(self) -> None:
-        """Begin to listen for the signal."""
-        super().startService()
-        self._before = signal.signal(signal.SIGHUP, self._hungUp)
-
-    def end(self) -> None:
-        """Close the file."""
-        super().end()
-        signal.signal(signal.SIGHUP, self._before)
-        self._file.close()
-
-    def _hungUp(self, number: int, frame: Any) -> None:
-        # A signal comes in the middle of anything, a line that is being written for instance.
-        self._reactor.callFromThread(self._file.reopen)
-
-
-class StoreService(Service):
-    """
-    Closes the accounts when the server stops.
-
-    Args:
-        authorizer: has them open.
-    """
-
-    def __init__(self, authorizer: Any) -> None:
-        self._authorizer = authorizer
-
-    def stopService(self) -> None:
-        """Close them."""
-        super().stopService()
-        self._authorizer.close()
 
 
 def _importMetrics() -> Any:
@@ -431,7 +265,7 @@ def _importMetrics() -> Any:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "prometheus_client":
             raise
-        _stop("--metrics needs one more package. Run: pip install 'pbauth[metrics]'")
+        stop("--metrics needs one more package. Run: pip install 'pbauth[metrics]'")
     return metrics
 
 
@@ -465,7 +299,7 @@ def makeService(options: Options) -> MultiService:
         )
         audit = None if options["audit"] is None else AuditFile(options["audit"])
     except (StoreError, ValueError, AuditUnwritable) as error:
-        _stop(str(error))
+        stop(str(error))
     authorizer: Any = accounts
     if options["credCheckers"]:
         authorizer = CredAuthorizer(options["credCheckers"], services, accounts=accounts)
@@ -473,9 +307,9 @@ def makeService(options: Options) -> MultiService:
         try:
             made = make(name, authorizer)
         except ValueError as mistake:
-            _stop(f"The service {name!r} can't be made: {mistake}")
+            stop(f"The service {name!r} can't be made: {mistake}")
         if not IAnyService.providedBy(made):
-            _stop(f"What makes the service {name!r} gave {type(made).__name__}, not a service.")
+            stop(f"What makes the service {name!r} gave {type(made).__name__}, not a service.")
         made.setName(name)
         made.setServiceParent(services)
     administered = not options["no-admin"] and ADMIN not in options["services"]

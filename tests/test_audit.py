@@ -69,7 +69,8 @@ from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.onemessage import OneMessageClient
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.policy import MECHANISMS
-from pbauth.tap import AuditService, Options, makeService
+from pbauth.serverparts import AuditService
+from pbauth.tap import Options, makeService
 from pbauth.testing import RecordingPerspective
 from tests.processes import PBAUTH, TWISTD, Program, run
 from tests.test_external import PIN

@@ -80,6 +80,7 @@ FLOORS = [
         "demo",
         "metrics",
         "firstrun",
+        "serverparts",
         "tap",
     ],
     [
