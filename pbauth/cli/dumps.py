@@ -33,6 +33,9 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "cs
 
 _STANDARD = "-"
 
+#: How many users are counted at once.
+_COUNTED = 10_000
+
 #: As a shell says that Ctrl-C ended a program.
 _INTERRUPTED = 130
 
@@ -58,12 +61,17 @@ def exportUsers(context: click.Context, file: str, form: str | None) -> None:
     watch = _Watch()
     try:
         with _output(file) as write, _bar("Exporting", None) as update:
-            count = administer(
-                context,
-                lambda admin: exportRecords(
-                    admin, chosen, write, progress=lambda users: update(0, watch.said(users))
-                ),
-            )
+
+            async def export(admin: Any) -> int:
+                whole = await _countUsers(admin) if sys.stderr.isatty() else None
+                return await exportRecords(
+                    admin,
+                    chosen,
+                    write,
+                    progress=lambda users: update(users, watch.said(users), whole),
+                )
+
+            count = administer(context, export)
     except ExportFailed as error:
         raise click.ClickException(str(error)) from None
     said = f"Exported {_users(count)} in {watch.seconds:.1f} seconds."
@@ -154,6 +162,14 @@ def _users(count: int) -> str:
     return "1 user" if count == 1 else f"{count:,} users"
 
 
+async def _countUsers(admin: Any) -> int:
+    count, after = 0, ""
+    while page := await admin.listUsers(after, _COUNTED):
+        count += len(page)
+        after = page[-1][0]
+    return count
+
+
 class _Watch:
     """Says how fast it goes."""
 
@@ -171,7 +187,7 @@ class _Watch:
 
 
 @contextmanager
-def _bar(label: str, length: int | None) -> Iterator[Callable[[int, str], None]]:
+def _bar(label: str, length: int | None) -> Iterator[Callable[..., None]]:
     """
     Show on a terminal how far it is.
 
@@ -180,10 +196,11 @@ def _bar(label: str, length: int | None) -> Iterator[Callable[[int, str], None]]
         length: of the whole; `None`: not known.
 
     Returns:
-        A function, to be told the place in the whole, and a text to show.
+        A function, to be told the place in the whole, and a text to show; and the length, once it
+        is known.
     """
     if not sys.stderr.isatty():
-        yield lambda place, text: None
+        yield lambda place, text, whole=None: None
         return
     with click.progressbar(
         None if length else iter([None]),
@@ -193,9 +210,13 @@ def _bar(label: str, length: int | None) -> Iterator[Callable[[int, str], None]]
         item_show_func=lambda text: text,
     ) as bar:
 
-        def update(place: int, text: str) -> None:
+        def update(place: int, text: str, whole: int | None = length) -> None:
             # Where the length is not known a step moves what is shown in place of a bar.
-            bar.update(max(0, place - bar.pos) if length else 1, text)  # type: ignore[arg-type]
+            step = 1
+            if whole:
+                bar.length = whole
+                step = max(0, min(place, whole) - bar.pos)
+            bar.update(step, text)  # type: ignore[arg-type]
 
         yield update
 
