@@ -9,7 +9,7 @@ from attrs import frozen
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -209,8 +209,9 @@ def within(
     """
 
     def late(result: Any, seconds: float) -> Any:
-        if isinstance(result, Failure) and result.check(CancelledError):
-            raise LoginTimeout(seconds)
+        # Not each that is cancelled says so: a look-up of a name says that there is none.
+        if isinstance(result, Failure):
+            raise LoginTimeout(seconds) from None
         return result
 
     return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)

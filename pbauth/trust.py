@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet import ssl
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -288,8 +288,9 @@ def explainSSL(error: SSL.Error) -> str:
 
 
 def _late(result: Any, seconds: float) -> Any:
-    if isinstance(result, Failure) and result.check(CancelledError):
-        raise LoginTimeout(seconds)
+    # Not each that is cancelled says so: a look-up of a name says that there is none.
+    if isinstance(result, Failure):
+        raise LoginTimeout(seconds) from None
     return result
 
 

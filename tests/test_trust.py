@@ -54,6 +54,18 @@ class FingerprintTests(SynchronousTestCase):
                 checkPin(bad)
 
 
+class Silent:
+    """A resolver that finds nothing, until nobody asks any more."""
+
+    def resolveHostName(self, receiver: Any, *arguments: Any, **options: Any) -> Any:
+        receiver.resolutionBegan(self)
+        self.receiver = receiver
+        return self
+
+    def cancel(self) -> None:
+        self.receiver.resolutionComplete()
+
+
 class TLSTestCase(TestCase):
     """Servers on loopback, by TLS."""
 
@@ -307,9 +319,18 @@ class FetchTests(TLSTestCase):
         """A server that says nothing is left after the timeout."""
         port = self.record()
         with self.assertRaises(LoginTimeout):
-            await self.fetch("127.0.0.1", port, timeout=0.1)
+            await self.fetch("127.0.0.1", port, timeout=1)
         await self.closed()
         self.assertEqual(self.factory.made, 1)
+
+    async def test_slowNames(self) -> None:
+        """Nor does one wait longer for the name of a server."""
+        from twisted.internet import reactor
+
+        any_: Any = reactor
+        self.addCleanup(any_.installNameResolver, any_.installNameResolver(Silent()))
+        with self.assertRaises(LoginTimeout):
+            await self.fetch("server.example", 1, timeout=0.01)
 
     async def test_cancelled(self) -> None:
         """Who changes one's mind leaves nothing open."""
