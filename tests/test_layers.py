@@ -54,6 +54,7 @@ FLOORS = [
     ],
     [
         "authorizers",
+        "authorizers.copies",
         "authorizers.engines",
         "authorizers.sqlite",
         "authorizers.postgres",

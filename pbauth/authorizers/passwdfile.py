@@ -25,7 +25,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from attrs import evolve
 from twisted.application.service import IService as IAnyService
@@ -37,6 +36,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth.authorizer import Authorizer
+from pbauth.authorizers.copies import CopyingAuthorizer
 from pbauth.authorizers.passwdstorage import Content, Editing, PasswdFile
 from pbauth.errors import StoreError, Unauthorized
 from pbauth.hashing import Hashing
@@ -54,7 +54,7 @@ LOOK_EVERY = 0.5
 
 
 @implementer(ISharedAccountStore)
-class PasswdFileAuthorizer(Authorizer):
+class PasswdFileAuthorizer(CopyingAuthorizer):
     """
     Keeps identities in a file of text, which is made if there is none, readable by its owner only.
 
@@ -83,30 +83,11 @@ class PasswdFileAuthorizer(Authorizer):
         self._reactor = reactor
         self._turns = DeferredLock()
         self._said = ""
-        # As `SQLAuthorizer` has it: saving a copy writes what was changed in it, and nothing else.
-        self._stored: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
         self._file.make()
         self._content = self._file.read(None)
         if self._content.refusal:
             raise StoreError(self._content.refusal)
         self._decoySecret = self._file.decoySecret()
-
-    def addIdentity(self, identity: IIdentity) -> Deferred[None]:
-        """
-        Store a new identity.
-
-        Returns:
-            Fires when it is stored; fails with `DuplicateIdentity` if the name is taken, or
-            with `StoreError`.
-        """
-
-        async def add() -> None:
-            record = await recordOf(identity)
-            await self._change(lambda file: file.add(record))
-            self._stored[identity] = record
-            identity.stored = True
-
-        return Deferred.fromCoroutine(add())
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
@@ -119,15 +100,14 @@ class PasswdFileAuthorizer(Authorizer):
 
         async def update() -> None:
             record = await recordOf(identity)
-            before = self._stored.get(identity)
+            before = self._storedRecord.get(identity)
 
             def change(file: Editing) -> Record:
                 current = file.find(record.name)
                 return file.replace(_merge(current, before or current, record))
 
             merged = await self._change(change)
-            self._stored[identity] = record
-            identity.stored = True
+            self._saved(identity, record)
             self.sessions.endForbidden(merged.asIdentity(self))
 
         return Deferred.fromCoroutine(update())
@@ -179,10 +159,7 @@ class PasswdFileAuthorizer(Authorizer):
             record = (await self._records()).get(name)
             if record is None:
                 raise Unauthorized()
-            identity = record.asIdentity(self)
-            identity.stored = True
-            self._stored[identity] = record
-            return identity
+            return self._copyOf(record)
 
         return Deferred.fromCoroutine(request())
 
@@ -243,9 +220,6 @@ class PasswdFileAuthorizer(Authorizer):
             return len(file.records) - before
 
         return Deferred.fromCoroutine(self._change(add))
-
-    def identityChanged(self, identity: IIdentity) -> None:
-        """Nothing: the identity is a copy, and counts when it is saved."""
 
     def close(self) -> None:
         """Nothing: no file stays open."""

@@ -19,14 +19,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pbauth.authorizer import Authorizer
+from pbauth.authorizers.copies import CopyingAuthorizer
 from pbauth.authorizers.engines import Engine, Statements
 from pbauth.authorizers.sqlite import SQLiteEngine
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
@@ -99,7 +98,7 @@ class _Reading:
 
 
 @implementer(ISharedAccountStore)
-class SQLAuthorizer(Authorizer):
+class SQLAuthorizer(CopyingAuthorizer):
     """
     Keeps identities in an SQL database. An SQLite file is made if there is none, readable by its
     owner only; a PostgreSQL database has to be there, its tables are made.
@@ -130,9 +129,6 @@ class SQLAuthorizer(Authorizer):
         passwordInURL: bool = True,
     ) -> None:
         super().__init__(serviceCollection, hashing)
-        # What is stored of each copy that was given out, so that saving it writes what was
-        # changed in it and nothing else: two may change the same identity at once.
-        self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
         self._reading: dict[str, _Reading] = {}
         self._reactor = chooseReactor(reactor)
         self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
@@ -157,22 +153,6 @@ class SQLAuthorizer(Authorizer):
         return self._engine.changesService(self._reactor, self._pool, self.changed)
 
     # Writing.
-
-    def addIdentity(self, identity: IIdentity) -> Deferred[None]:
-        """
-        Store a new identity.
-
-        Returns:
-            Fires when it is stored; fails with `DuplicateIdentity` if the name is taken, or
-            with `StoreError`.
-        """
-
-        async def add() -> None:
-            record = await recordOf(identity)
-            await self._write(lambda statements: _add(statements, [record]))
-            self._saved(identity, record)
-
-        return Deferred.fromCoroutine(add())
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
@@ -199,10 +179,6 @@ class SQLAuthorizer(Authorizer):
             self.sessions.endForbidden(identity)
 
         return Deferred.fromCoroutine(update())
-
-    def _saved(self, identity: IIdentity, record: Record) -> None:
-        self._storedRecord[identity] = record
-        identity.stored = True
 
     def renewVerifier(
         self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
@@ -279,8 +255,7 @@ class SQLAuthorizer(Authorizer):
         return Deferred.fromCoroutine(request())
 
     def _asIdentity(self, record: Record, former: frozenset[str]) -> Any:
-        identity = record.asIdentity(self)
-        self._saved(identity, record)
+        identity = self._copyOf(record)
         if former:
             today = dict(record.verifiers)[scram.NAME]
             self.sessions.renewed(record.name, former, ScramVerifier.decode(today))
@@ -390,9 +365,6 @@ class SQLAuthorizer(Authorizer):
             return [found[name][0] for name in names if name in found]
 
         return Deferred.fromCoroutine(self._run(read))
-
-    def identityChanged(self, identity: IIdentity) -> None:
-        """Nothing: the identity is a copy, and counts when it is saved."""
 
     # In a thread, and what becomes of errors.
 

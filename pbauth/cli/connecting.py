@@ -178,9 +178,31 @@ def defaultKnownServers() -> str:
     return os.path.join(click.get_app_dir("pbauth"), "known_servers")
 
 
-_OPTIONS = (
+#: How a server is reached; and by what it is trusted.
+networkOptions = (
     click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step."),
     click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
+)
+trustOptions = (
+    click.option(
+        "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
+    ),
+    click.option(
+        "--known-servers",
+        metavar="FILE",
+        default=defaultKnownServers,
+        show_default="known_servers in the user's folder for pbauth",
+        help="The keys of servers that were trusted before.",
+    ),
+    click.option(
+        "--accept-new",
+        is_flag=True,
+        help="Trust a server that is not known yet without asking, from now on.",
+    ),
+)
+
+_OPTIONS = (
+    *networkOptions,
     click.option(
         "--key", "keyFile", metavar="FILE", help="Log in by the private key in this file."
     ),
@@ -195,23 +217,7 @@ _OPTIONS = (
         is_flag=True,
         help="Let the server see the password, for one that has it checked elsewhere (--auth).",
     ),
-    click.option(
-        "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
-    ),
-    click.option(
-        "--known-servers",
-        "knownServers",
-        metavar="FILE",
-        default=defaultKnownServers,
-        show_default="known_servers in the user's folder for pbauth",
-        help="The keys of servers that were trusted before.",
-    ),
-    click.option(
-        "--accept-new",
-        "acceptNew",
-        is_flag=True,
-        help="Trust a server that is not known yet without asking, from now on.",
-    ),
+    *trustOptions,
     passwordOption,
 )
 
@@ -227,8 +233,8 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
         certificateFile: str | None,
         plain: bool,
         trust: str | None,
-        knownServers: str,
-        acceptNew: bool,
+        known_servers: str,
+        accept_new: bool,
         password_stdin: bool,
         **others: Any,
     ) -> None:
@@ -238,8 +244,8 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
             timeout,
             insecure,
             trust,
-            KnownServers(knownServers),
-            acceptNew,
+            KnownServers(known_servers),
+            accept_new,
             password_stdin,
             keyFile,
             certificateFile,

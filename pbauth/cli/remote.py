@@ -12,7 +12,7 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.error import ConnectionClosed
 from twisted.spread import pb
 
-from pbauth.cli.connecting import Connecting, defaultKnownServers, explained
+from pbauth.cli.connecting import Connecting, explained, networkOptions, trustOptions
 from pbauth.cli.knownservers import KnownServers
 from pbauth.cli.running import interruptible, run
 from pbauth.firstrun import ADMINISTRATOR
@@ -127,23 +127,8 @@ _OPTIONS = (
         is_flag=True,
         help="Read your password from the first line of standard input.",
     ),
-    click.option(
-        "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
-    ),
-    click.option(
-        "--known-servers",
-        metavar="FILE",
-        default=defaultKnownServers,
-        show_default="known_servers in the user's folder for pbauth",
-        help="The keys of servers that were trusted before.",
-    ),
-    click.option(
-        "--accept-new",
-        is_flag=True,
-        help="Trust a server that is not known yet without asking, from now on.",
-    ),
-    click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step."),
-    click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
+    *trustOptions,
+    *networkOptions,
 )
 
 _NAMES = (
