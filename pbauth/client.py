@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
-from pbauth.coroutines import settled
+from pbauth.coroutines import settled, within
 from pbauth.credentials import Password
 from pbauth.errors import (
     MechanismNotSupported,
@@ -28,7 +28,7 @@ from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
-from pbauth.opening import Target, openRoot, using, within
+from pbauth.opening import Target, openRoot, using
 from pbauth.reactors import chooseReactor
 from pbauth.renewal import askHashing, renewInBackground
 from pbauth.wireobject import connectionOf

@@ -10,9 +10,10 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 
 from pbauth.client import asCredentials, prove
+from pbauth.coroutines import within
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
-from pbauth.opening import Target, openRoot, using, within
+from pbauth.opening import Target, openRoot, using
 from pbauth.reactors import chooseReactor
 
 

@@ -1,4 +1,4 @@
-"""Coroutines that are over before anybody has to wait cost no Deferred."""
+"""Coroutines: who has not to wait costs no Deferred, and who takes too long is cut off."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from types import coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from pbauth.errors import LoginTimeout
 
 _Result = TypeVar("_Result")
 
@@ -62,3 +65,27 @@ def _goOn(running: Coroutine[Any, Any, _Result], waiting: Any) -> Generator[Any,
         except StopIteration as end:
             result: _Result = end.value
             return result
+
+
+def within(
+    seconds: float, reactor: Any, coroutine: Coroutine[Any, Any, _Result]
+) -> Deferred[_Result]:
+    """
+    Run a coroutine within a time.
+
+    Args:
+        seconds: that it may take.
+        reactor: provides `IReactorTime`.
+        coroutine: to be run; it is cancelled when the time is over, and may clean up.
+
+    Returns:
+        Fires with what it returns; fails with `LoginTimeout` if the time was over.
+    """
+
+    def late(result: Any, seconds: float) -> Any:
+        # Not each that is cancelled says so: a look-up of a name says that there is none.
+        if isinstance(result, Failure):
+            raise LoginTimeout(seconds) from None
+        return result
+
+    return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from attrs import frozen
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -19,13 +18,12 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
-from twisted.python.failure import Failure
 from twisted.spread import pb
 from twisted.spread.jelly import globalSecurity
 
 from pbauth.broker import Broker, dropConnection
 from pbauth.descriptions import readAddress, readDescription
-from pbauth.errors import LoginTimeout, ServerNotTrusted
+from pbauth.errors import ServerNotTrusted
 from pbauth.peers import isLoopback
 from pbauth.trust import clientOptions, explainSSL
 from pbauth.wireobject import connectionOf, peerOf
@@ -191,30 +189,6 @@ async def closeConnection(broker: Any) -> None:
     closed = broker.whenClosed()
     dropConnection(broker)
     await closed
-
-
-def within(
-    seconds: float, reactor: Any, coroutine: Coroutine[Any, Any, _Result]
-) -> Deferred[_Result]:
-    """
-    Run a coroutine within a time.
-
-    Args:
-        seconds: that it may take.
-        reactor: provides `IReactorTime`.
-        coroutine: to be run; it is cancelled when the time is over, and may clean up.
-
-    Returns:
-        Fires with what it returns; fails with `LoginTimeout` if the time was over.
-    """
-
-    def late(result: Any, seconds: float) -> Any:
-        # Not each that is cancelled says so: a look-up of a name says that there is none.
-        if isinstance(result, Failure):
-            raise LoginTimeout(seconds) from None
-        return result
-
-    return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)
 
 
 def _explain(error: Exception) -> str:

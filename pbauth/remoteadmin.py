@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from pbauth.adminservice import MOST_ITEMS, NAME, asPlain, fromPlain
 from pbauth.client import prove
+from pbauth.coroutines import within
 from pbauth.errors import Detached, ProtocolViolation
 from pbauth.hashing import Hashing, runDerivation
 from pbauth.identity import checkIdentityName
@@ -25,7 +26,7 @@ from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
-from pbauth.opening import Target, openRoot, using, within
+from pbauth.opening import Target, openRoot, using
 from pbauth.records import Record
 from pbauth.renewal import askHashing
 

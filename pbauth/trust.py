@@ -28,7 +28,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbauth.errors import LoginTimeout, ServerNotTrusted
+from pbauth.coroutines import within
+from pbauth.errors import ServerNotTrusted
 from pbauth.mechanisms.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
 
 _YEARS = 20
@@ -287,13 +288,6 @@ def explainSSL(error: SSL.Error) -> str:
     return f"The connection could not be protected: {details or 'TLS failed'}."
 
 
-def _late(result: Any, seconds: float) -> Any:
-    # Not each that is cancelled says so: a look-up of a name says that there is none.
-    if isinstance(result, Failure):
-        raise LoginTimeout(seconds) from None
-    return result
-
-
 def fetchFingerprint(reactor: Any, host: str, port: int, timeout: float = 30) -> Deferred[str]:
     """
     Look at the key that a server shows, whoever it is: by a TLS handshake after which nothing is
@@ -319,7 +313,7 @@ def fetchFingerprint(reactor: Any, host: str, port: int, timeout: float = 30) ->
         except SSL.Error as error:
             raise ServerNotTrusted(explainSSL(error)) from None
 
-    return Deferred.fromCoroutine(fetch()).addTimeout(timeout, reactor, _late)
+    return within(timeout, reactor, fetch())
 
 
 def isVouchedFor(reactor: Any, host: str, port: int, timeout: float = 30) -> Deferred[bool]:
@@ -344,7 +338,7 @@ def isVouchedFor(reactor: Any, host: str, port: int, timeout: float = 30) -> Def
             return False
         return True
 
-    return Deferred.fromCoroutine(ask()).addTimeout(timeout, reactor, _late)
+    return within(timeout, reactor, ask())
 
 
 def makeCertificate(

@@ -10,8 +10,9 @@ from twisted.spread import pb
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import Place, run
 from pbauth.client import authIdentity, changePassword, getObjectAt
+from pbauth.coroutines import within
 from pbauth.errors import ProtocolViolation
-from pbauth.opening import closeConnection, within
+from pbauth.opening import closeConnection
 
 
 @click.command()
