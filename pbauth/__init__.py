@@ -1,32 +1,35 @@
 """
 pbauth: the authentication layer of Twisted's Perspective Broker.
 
-A newcomer reads the login from the top: `pbauth.root` is the server's half, in the order in which
-a client meets its objects, and `pbauth.client` mirrors it.  The nouns of the domain have a module
-each: `pbauth.identity`, `pbauth.authorizer`, `pbauth.service`, `pbauth.perspective`; how an
-identity proves who it is stands in `pbauth.mechanisms`.
+A folder is a floor, and imports run down.  A newcomer reads the login from the top:
+`pbauth.login.root` is the server's half, in the order in which a client meets its objects, and
+`pbauth.client.login` mirrors it.  The nouns of the domain are in `pbauth.accounts` and
+`pbauth.perspectives`; how an identity proves who it is, in `pbauth.mechanisms`.
 """
 
-from pbauth.adminservice import AdminService
-from pbauth.audit import Audit, DropReason
-from pbauth.authorizer import Authorizer, DefaultAuthorizer
-from pbauth.authorizers.cred import CredAuthorizer
+from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.identity import Identity
+from pbauth.admin.service import AdminService
+from pbauth.audit import Audit
+from pbauth.audit.events import DropReason
 from pbauth.authorizers.ondemand import OnDemandAuthorizer
-from pbauth.authorizers.pam import PAMChecker
-from pbauth.authorizers.passwdfile import PasswdFileAuthorizer
-from pbauth.authorizers.sql import SQLAuthorizer
-from pbauth.broker import Broker
-from pbauth.checker import IdentityChecker
-from pbauth.client import authIdentity, changePassword, connect, getObjectAt, logIn
-from pbauth.clients import Clients
-from pbauth.connector import IdentityConnector
-from pbauth.credentials import (
+from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
+from pbauth.authorizers.sql.authorizer import SQLAuthorizer
+from pbauth.client.connector import IdentityConnector
+from pbauth.client.credentials import (
     Anonymous,
     ClientCertificate,
     Password,
     PlainPassword,
     PrivateKey,
 )
+from pbauth.client.login import authIdentity, changePassword, connect, getObjectAt, logIn
+from pbauth.client.perspectiveclient import PerspectiveClient
+from pbauth.client.reconnect import BackOff
+from pbauth.cred.authorizer import CredAuthorizer
+from pbauth.cred.checker import IdentityChecker
+from pbauth.cred.pam import PAMChecker
 from pbauth.errors import (
     Detached,
     DuplicateIdentity,
@@ -43,9 +46,6 @@ from pbauth.errors import (
     TooManyAttempts,
     Unauthorized,
 )
-from pbauth.hashing import Hashing
-from pbauth.identity import Identity
-from pbauth.identitywrapper import IdentityWrapper
 from pbauth.interfaces import (
     IAccountStore,
     IAuthorizer,
@@ -59,20 +59,19 @@ from pbauth.interfaces import (
     IService,
     ISharedAccountStore,
 )
+from pbauth.login.policy import Policy
+from pbauth.login.root import AuthChallenger, AuthRoot, AuthServ, AuthServerFactory, IdentityWrapper
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
-from pbauth.perspective import Perspective
-from pbauth.perspectiveclient import PerspectiveClient
-from pbauth.policy import Policy
-from pbauth.reconnecting import BackOff
-from pbauth.root import (
-    AuthChallenger,
-    AuthRoot,
-    AuthServ,
-    AuthServerFactory,
-)
-from pbauth.service import Service
-from pbauth.sessions import EndReason, Session, Sessions
+from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.net.certificates import makeCertificate
+from pbauth.net.fingerprints import fingerprintOf
+from pbauth.net.trust import serverOptions
+from pbauth.perspectives.clients import Clients
+from pbauth.perspectives.perspective import Perspective
+from pbauth.perspectives.service import Service
+from pbauth.perspectives.sessions import EndReason, Session, Sessions
+from pbauth.wire.broker import Broker
 
 __version__ = "0.1.0"
 
@@ -131,6 +130,7 @@ __all__ = [
     "ProtocolViolation",
     "PublicKey",
     "SQLAuthorizer",
+    "ScramVerifier",
     "ServerNotTrusted",
     "Service",
     "Session",
@@ -141,6 +141,9 @@ __all__ = [
     "authIdentity",
     "changePassword",
     "connect",
+    "fingerprintOf",
     "getObjectAt",
     "logIn",
+    "makeCertificate",
+    "serverOptions",
 ]

@@ -8,8 +8,8 @@ from attrs import frozen
 from zope.interface import implementer
 
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspectiveServiceFactory
-from pbauth.perspective import Perspective
-from pbauth.service import Service
+from pbauth.perspectives.perspective import Perspective
+from pbauth.perspectives.service import Service
 
 
 class EchoPerspective(Perspective):

@@ -1,7 +1,7 @@
 """
 The words of the domain: who calls what, when, and with what.
 
-The wire (`pbauth.root`) uses nothing of an object but what stands here, so a class of an
+The wire (`pbauth.login.root`) uses nothing of an object but what stands here, so a class of an
 application that provides an interface, without inheriting from anything, works everywhere.
 Where a method is said to give a Deferred, an implementation may as well return the plain value or
 be a coroutine: the caller takes all three.
@@ -28,7 +28,7 @@ class IAuthorizer(Interface):
     identityClass = Attribute("The class of the identities that `createIdentity` makes.")
     hashing = Attribute("A `pbauth.Hashing`: how new passwords become verifiers.")
     sessions = Attribute(
-        "The `pbauth.sessions.Sessions` of this authorizer: who is attached to what."
+        "The `pbauth.perspectives.sessions.Sessions` of this authorizer: who is attached to what."
     )
     passwordsElsewhere = Attribute(
         "Whether passwords are checked by somebody else (PAM, LDAP) who has to see them, and no "
@@ -111,8 +111,8 @@ class IAccountStore(IAuthorizer):
 
     def readRecords(after: str = "", most: int | None = None) -> Any:
         """
-        Give a Deferred that fires with a list of `pbauth.records.Record`: of the first `most`
-        identities whose names come after `after`.
+        Give a Deferred that fires with a list of `pbauth.accounts.records.Record`: of the first
+        `most` identities whose names come after `after`.
         """
 
     def addRecords(records: Any, skipKnown: bool = False) -> Any:
@@ -329,7 +329,7 @@ class IMechanism(Interface):
     verifierName = Attribute("The name under which identities keep its verifier.")
 
     def offeredOn(connection: Any) -> bool:
-        """Say whether it is safe on this `pbauth.mechanisms.connection.Connection`."""
+        """Say whether it is safe on this `pbauth.mechanisms.channel.Connection`."""
 
     def begin(
         name: str, verifier: Any, connection: Any, randomBytes: Callable[[int], bytes]
@@ -422,7 +422,7 @@ class IRevokingBroker(Interface):
     def givingFor(session: Any) -> Any:
         """
         Give a broker that is like this one, but notes that what is given to the peer through it is
-        given by this `pbauth.sessions.Session`.
+        given by this `pbauth.perspectives.sessions.Session`.
         """
 
     def revoke(session: Any) -> None:

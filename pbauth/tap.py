@@ -17,21 +17,21 @@ from twisted.plugin import getPlugins
 from twisted.python import usage
 from twisted.python.reflect import namedAny
 
-from pbauth.adminservice import NAME as ADMIN
-from pbauth.adminservice import AdminService
-from pbauth.auditfile import AuditFile, AuditUnwritable
-from pbauth.authorizers.cred import CredAuthorizer
+from pbauth._async import chooseReactor
+from pbauth.admin.service import NAME as ADMIN
+from pbauth.admin.service import AdminService
+from pbauth.audit.file import AuditFile, AuditUnwritable
+from pbauth.cred.authorizer import CredAuthorizer
 from pbauth.errors import StoreError
-from pbauth.firstrun import FirstRun, Reach, findTerminal, howToBegin
-from pbauth.guard import Guard
 from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFactory
+from pbauth.login.policy import Policy
+from pbauth.login.root import AuthServerFactory
+from pbauth.login.throttle import Guard
 from pbauth.mechanisms import ed25519, external, plain
 from pbauth.names import checkName
-from pbauth.policy import Policy
-from pbauth.ports import DEFAULT_PORT, Port, Ports
-from pbauth.reactors import chooseReactor
-from pbauth.root import AuthServerFactory
-from pbauth.serverparts import (
+from pbauth.net.listening import DEFAULT_PORT, Port, Ports
+from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
+from pbauth.server.services import (
     AuditService,
     MetricsService,
     ObserverService,
@@ -39,7 +39,7 @@ from pbauth.serverparts import (
     StoreService,
     stop,
 )
-from pbauth.state import DEFAULT_FOLDER, openAuthorizer, openCertificate
+from pbauth.server.state import DEFAULT_FOLDER, openAuthorizer, openCertificate
 
 _log = Logger()
 
@@ -261,7 +261,7 @@ def _importMaker(dotted: str) -> Any:
 
 def _importMetrics() -> Any:
     try:
-        from pbauth import metrics
+        from pbauth.server import metrics
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "prometheus_client":
             raise

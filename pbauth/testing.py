@@ -28,14 +28,14 @@ from twisted.spread import pb
 from twisted.test import iosim
 from zope.interface import implementer
 
-from pbauth.authorizer import DefaultAuthorizer
-from pbauth.client import connect
-from pbauth.hashing import Hashing
+from pbauth.accounts.authorizer import DefaultAuthorizer
+from pbauth.accounts.hashing import Hashing
+from pbauth.client.login import connect
 from pbauth.interfaces import IAuthorizer, IIdentity
-from pbauth.perspective import Perspective
-from pbauth.policy import Policy
-from pbauth.root import AuthServerFactory
-from pbauth.service import Service
+from pbauth.login.policy import Policy
+from pbauth.login.root import AuthServerFactory
+from pbauth.perspectives.perspective import Perspective
+from pbauth.perspectives.service import Service
 
 _CLIENT = IPv4Address("TCP", "127.0.0.1", 50_000)
 _SERVER = IPv4Address("TCP", "127.0.0.1", 8_787)

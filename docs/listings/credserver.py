@@ -11,9 +11,16 @@ from twisted.cred.checkers import FilePasswordDB
 from twisted.internet import reactor
 from twisted.internet.ssl import PrivateCertificate
 
-from pbauth import AuthServerFactory, CredAuthorizer, Perspective, Policy, Service
-from pbauth.mechanisms.fingerprints import fingerprintOf
-from pbauth.trust import makeCertificate, serverOptions
+from pbauth import (
+    AuthServerFactory,
+    CredAuthorizer,
+    Perspective,
+    Policy,
+    Service,
+    fingerprintOf,
+    makeCertificate,
+    serverOptions,
+)
 
 
 class Notes(Perspective):

@@ -15,8 +15,15 @@ import sys
 from twisted.application.service import MultiService
 from twisted.internet import reactor
 
-from pbauth import Authorizer, AuthServerFactory, Hashing, Perspective, Service, Unauthorized
-from pbauth.mechanisms.scram import NAME, ScramVerifier
+from pbauth import (
+    Authorizer,
+    AuthServerFactory,
+    Hashing,
+    Perspective,
+    ScramVerifier,
+    Service,
+    Unauthorized,
+)
 
 
 class PasswdAuthorizer(Authorizer):
@@ -35,7 +42,7 @@ class PasswdAuthorizer(Authorizer):
 
     def makeIdentity(self, name, verifier, keys):
         identity = self.createIdentity(name)
-        identity.setVerifiers({NAME: ScramVerifier.decode(verifier)})
+        identity.setVerifiers({"SCRAM-SHA-256": ScramVerifier.decode(verifier)})
         for key in keys.split():
             identity.addKeyByString(*key.split("/"))
         return identity

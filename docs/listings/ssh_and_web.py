@@ -28,8 +28,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from pbauth import IdentityChecker
-from pbauth.state import openAuthorizer
+from pbauth import IdentityChecker, SQLAuthorizer
 
 
 @implementer(ISession)
@@ -113,7 +112,8 @@ def listen(port, factory):
 
 
 folder, sshPort, webPort = sys.argv[1:]
-portal = Portal(Realm(), [IdentityChecker(openAuthorizer(folder))])
+accounts = SQLAuthorizer(os.path.join(folder, "accounts.sqlite"))
+portal = Portal(Realm(), [IdentityChecker(accounts)])
 
 ssh = SSHFactory()
 ssh.portal = portal

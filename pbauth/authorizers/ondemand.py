@@ -18,11 +18,11 @@ from weakref import WeakValueDictionary
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 
-from pbauth.authorizer import DefaultAuthorizer
-from pbauth.coroutines import settled
+from pbauth._async import settled
+from pbauth.accounts.authorizer import DefaultAuthorizer
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.identity import checkIdentityName
 from pbauth.errors import InvalidName, StoreError, Unauthorized
-from pbauth.hashing import Hashing
-from pbauth.identity import checkIdentityName
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from pbauth import __version__
+from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.cli.calls import call
 from pbauth.cli.completion import completion
+from pbauth.cli.demo import runDemo
 from pbauth.cli.dumps import exportUsers, importUsers
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
@@ -17,9 +19,7 @@ from pbauth.cli.running import Place, run
 from pbauth.cli.sessions import session
 from pbauth.cli.users import user
 from pbauth.cli.whocan import whoCan
-from pbauth.demo import runDemo
-from pbauth.passwordpolicy import PasswordPolicy
-from pbauth.state import DEFAULT_FOLDER
+from pbauth.server.state import DEFAULT_FOLDER
 
 
 def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolicy:
@@ -77,8 +77,8 @@ def main(
     context.obj = Place(state, audit, accounts, policy, remotePlace(context))
 
 
-@main.command()
-def demo() -> None:
+@main.command("demo")
+def showDemo() -> None:
     """Show a server and two users at work, in a temporary folder."""
     run(lambda reactor: runDemo(reactor, click.echo))
 

@@ -11,7 +11,7 @@ from twisted.spread import pb
 
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import run as runCommand
-from pbauth.client import connect
+from pbauth.client.login import connect
 
 
 @click.command()

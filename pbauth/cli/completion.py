@@ -9,9 +9,9 @@ from typing import Any
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from pbauth.adminservice import NAME
+from pbauth.admin.service import NAME
 from pbauth.cli.running import runOnce
-from pbauth.state import DEFAULT_FOLDER, databaseFile, openAuthorizer
+from pbauth.server.state import DEFAULT_FOLDER, databaseFile, openAuthorizer
 
 #: How many names are offered at most.
 _MOST = 100

@@ -17,11 +17,11 @@ from twisted.spread import pb
 from pbauth.cli.knownservers import KnownServer, KnownServers, addressOf
 from pbauth.cli.passwords import passwordOption, readPassword, readSecretFile
 from pbauth.cli.running import interruptible
-from pbauth.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
-from pbauth.descriptions import tlsAddress
+from pbauth.client.connection import Target
+from pbauth.client.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
 from pbauth.interfaces import ICredentials, IRenewingCredentials
-from pbauth.opening import Target
-from pbauth.trust import fetchFingerprint, isVouchedFor
+from pbauth.net.strports import tlsAddress
+from pbauth.net.trust import fetchFingerprint, isVouchedFor
 
 
 @frozen

@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
+from pbauth.accounts.hashing import Hashing
 from pbauth.cli.running import Place, administer
 from pbauth.cli.users import legacyOption
-from pbauth.dumps import FORMATS, LONGEST_LINE, Format
-from pbauth.hashing import Hashing
-from pbauth.transfer import (
+from pbauth.dumps.formats import FORMATS, LONGEST_LINE, Format
+from pbauth.dumps.transfer import (
     BATCH,
     ExportFailed,
     ImportFailed,

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 import click
 from attrs import frozen
 
-from pbauth.mechanisms.fingerprints import checkPin
+from pbauth.net.fingerprints import checkPin
 
 
 def addressOf(host: str, port: int) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 import click
 from twisted.spread import pb
 
+from pbauth._async import within
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import Place, run
-from pbauth.client import authIdentity, changePassword, getObjectAt
-from pbauth.coroutines import within
+from pbauth.client.connection import closeConnection
+from pbauth.client.login import authIdentity, changePassword, getObjectAt
 from pbauth.errors import ProtocolViolation
-from pbauth.opening import closeConnection
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from pbauth.credentials import PassphraseNeeded
+from pbauth.client.credentials import PassphraseNeeded
 
 _Credentials = TypeVar("_Credentials")
 

@@ -12,13 +12,13 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.error import ConnectionClosed
 from twisted.spread import pb
 
+from pbauth.accounts.hashing import Hashing
+from pbauth.admin.remote import openAdministration
 from pbauth.cli.connecting import Connecting, explained, networkOptions, trustOptions
 from pbauth.cli.knownservers import KnownServers
 from pbauth.cli.running import interruptible, run
-from pbauth.firstrun import ADMINISTRATOR
-from pbauth.hashing import Hashing
-from pbauth.opening import Target
-from pbauth.remoteadmin import openAdministration
+from pbauth.client.connection import Target
+from pbauth.server.firstrun import ADMINISTRATOR
 
 _Result = TypeVar("_Result")
 

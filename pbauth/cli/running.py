@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from pbauth.admin import Administration
-from pbauth.auditfile import AuditUnwritable, auditing
-from pbauth.demo import DemoFailed
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.passwordpolicy import PasswordPolicy
+from pbauth.admin.administration import Administration
+from pbauth.audit.file import AuditUnwritable, auditing
+from pbauth.cli.demo import DemoFailed
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
-from pbauth.hashing import Hashing
-from pbauth.passwordpolicy import PasswordPolicy
-from pbauth.state import openAuthorizer
+from pbauth.server.state import openAuthorizer
 
 _Result = TypeVar("_Result")
 
@@ -44,7 +44,7 @@ class Place:
     Attributes:
         state: the state folder.
         audit: the file for the audit, or `None`.
-        accounts: as for `pbauth.state.openAuthorizer`.
+        accounts: as for `pbauth.server.state.openAuthorizer`.
         policy: what new passwords have to be like.
         remote: the server that is administered, a `RemotePlace`; `None`: none, but the accounts
             directly.

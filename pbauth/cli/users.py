@@ -7,15 +7,15 @@ from typing import Any
 import click
 from cryptography import x509
 
+from pbauth.accounts.hashing import Hashing
 from pbauth.cli.completion import completeUsers
 from pbauth.cli.passwords import passwordOption, readPassword
 from pbauth.cli.running import Place, administer
 from pbauth.cli.tables import Listing, jsonOption
-from pbauth.hashing import Hashing
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
-from pbauth.mechanisms.fingerprints import fingerprintOf
+from pbauth.net.fingerprints import fingerprintOf
 
 # How many users are read at once: there may be many.
 _PAGE = 1_000

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from pbauth.errors import ExchangeRefused, ServerNotTrusted
 from pbauth.interfaces import IClientExchange, IExchange, IMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
-from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.channel import Connection
 
 NAME = "ED25519"
 

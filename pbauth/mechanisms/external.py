@@ -17,8 +17,8 @@ from zope.interface import implementer
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IExchange, IMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
-from pbauth.mechanisms.connection import Connection
-from pbauth.mechanisms.fingerprints import checkPin
+from pbauth.mechanisms.channel import Connection
+from pbauth.net.fingerprints import checkPin
 
 NAME = "EXTERNAL"
 

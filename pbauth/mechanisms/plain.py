@@ -8,7 +8,7 @@ keeps verifiers of its own never offers it, and a client uses it only where it w
 from __future__ import annotations
 
 from pbauth.errors import ExchangeRefused, InvalidPassword
-from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.channel import Connection
 
 NAME = "PLAIN"
 

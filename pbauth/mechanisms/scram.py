@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, InvalidPassword, ServerNotTrusted
 from pbauth.interfaces import IExchange, IMechanism
-from pbauth.mechanisms.connection import Connection
+from pbauth.mechanisms.channel import Connection
 from pbauth.mechanisms.saslprep import saslprep
 
 NAME = "SCRAM-SHA-256"

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pbauth.dumps import JSONLines
+from pbauth.accounts.records import Record
+from pbauth.dumps.formats import JSONLines
 from pbauth.mechanisms.scram import ScramVerifier
-from pbauth.records import Record
 from tests.benchmarks.peers.accounts import SERVICE, nameOf
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.program import ROOT, BenchmarkFailed, Stage

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
-from pbauth.trust import makeCertificate
+from pbauth.net.certificates import makeCertificate
 from tests.benchmarks.bars import judge
 from tests.benchmarks.calls import measureCalls
 from tests.benchmarks.growth import measureConnections, measureIdentities

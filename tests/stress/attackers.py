@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.spread import banana
 
-from pbauth.banana import Limits
+from pbauth.wire.decoding import Limits
 from tests.stress.resources import addressOf
 from tests.stress.server import HOST
 from tests.stress.strangers import GREETING, call, claim

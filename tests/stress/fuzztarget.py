@@ -42,8 +42,8 @@ from pbauth import (
     PrivateKey,
     getObjectAt,
 )
-from pbauth.broker import Broker
 from pbauth.testing import MemoryServer, RecordingService
+from pbauth.wire.broker import Broker
 from tests.stress.resources import sizeOf
 
 #: What an input may ask for by its first byte.

@@ -12,8 +12,9 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from pbauth import AuthServerFactory, DefaultAuthorizer, Hashing, Perspective, Policy, Service
-from pbauth.guard import Guard
-from pbauth.trust import makeCertificate, serverOptions
+from pbauth.login.throttle import Guard
+from pbauth.net.certificates import makeCertificate
+from pbauth.net.trust import serverOptions
 from tests.benchmarks.peers.accounts import PASSWORD, SERVICE, nameOf
 
 FAMILY = "twisted"

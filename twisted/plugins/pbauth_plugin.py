@@ -5,7 +5,7 @@ What Twisted finds by itself: ``twistd pbauth``, the services that come with pba
 
 from twisted.application.service import ServiceMaker
 
-from pbauth.authorizers.pam import PAMCheckerFactory
+from pbauth.cred.pam import PAMCheckerFactory
 from pbauth.echo import EchoServiceFactory
 
 pbauth = ServiceMaker(

@@ -1,0 +1,1 @@
+"""Identities, the authorizer that finds them, and how passwords become verifiers."""

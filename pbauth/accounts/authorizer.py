@@ -1,0 +1,308 @@
+"""The authorizer: finds identities by name."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.application.service import IServiceCollection
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from zope.interface import implementer
+
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.identity import Identity
+from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.errors import DuplicateIdentity, Unauthorized
+from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
+from pbauth.mechanisms.md5 import MD5Verifier
+from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.perspectives.sessions import Sessions
+
+#: What whoever says nothing gets.
+_HASHING = Hashing()
+
+
+@implementer(IAuthorizer)
+class Authorizer:
+    """
+    Finds identities by name (the seed, "Authorizer"): the base of those that are made by
+    subclassing.  A subclass overrides `getIdentityRequest`, and the three methods that write if
+    its identities can be changed.
+
+    Args:
+        serviceCollection: where services are looked up; anything that provides or adapts to
+            `IServiceCollection`, such as a `MultiService` or an `Application`.
+        hashing: how new passwords become verifiers.
+    """
+
+    #: What `createIdentity` makes.
+    identityClass: Any = Identity
+
+    #: Whether passwords are checked by somebody else who has to see them: PAM, LDAP.
+    passwordsElsewhere: bool = False
+
+    def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
+        self.hashing = hashing
+        self.sessions = Sessions()
+        self._services: Any = None
+        self._decoySecret = secrets.token_bytes(32)
+        if serviceCollection is not None:
+            self.setServiceCollection(serviceCollection)
+
+    def createIdentity(self, name: str) -> Any:
+        """
+        Make an identity that belongs to this authorizer and is not saved yet.
+
+        Raises:
+            TypeError: the name is not a `str`.
+            InvalidName: the name breaks the rule of `pbauth.names`.
+        """
+        return self.identityClass(name, self)
+
+    def addIdentity(self, identity: IIdentity) -> Any:
+        """
+        Store a new identity.
+
+        Raises:
+            DuplicateIdentity: the name is taken.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not store identities.")
+
+    def updateIdentity(self, identity: IIdentity) -> Any:
+        """
+        Store what changed on a known identity, and end its sessions that are no longer allowed.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not store identities.")
+
+    def removeIdentity(self, name: str) -> Any:
+        """
+        Forget an identity, and end its sessions.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not store identities.")
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Ask for an identity. Override it: passwd files, SQL, identities made on demand.
+
+        Returns:
+            Fires with the identity; fails with `Unauthorized` if there is none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define getIdentityRequest.")
+
+    def getDecoyVerifier(self, name: str, mechanism: str) -> Any:
+        """
+        Make a verifier that no password fits, for a name that does not exist.
+
+        Args:
+            name: the claimed name.
+            mechanism: whose verifier.
+
+        Returns:
+            A verifier that is the same each time for the same name.
+        """
+        return self._decoy(self._decoySecret, name, mechanism)
+
+    def _decoy(self, secret: bytes, name: str, mechanism: str) -> Verifier:
+        if mechanism in KEY_MECHANISMS:
+            return AuthorizedKeys(mechanism)
+
+        derived = hashlib.blake2b(f"{mechanism}\0{name}".encode(), key=secret).digest()
+        if mechanism == md5.NAME:
+            return MD5Verifier(derived[:16])
+        # The client sees the salt. To fit these keys a proof would have to hash to zero.
+        salt = derived[: self.hashing.saltBytes]
+        return ScramVerifier(salt, self.hashing.iterations, bytes(32), bytes(32))
+
+    def renewVerifier(
+        self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Deferred[bool]:
+        """
+        Replace a verifier by a stronger one of the same password, and store that.
+
+        This one compares first and saves then. Override it for a store that others write to at
+        the same time, and do both in one step there: whoever changed the password must win.
+
+        Args:
+            identity: whose it is.
+            old: the verifier so far.
+            new: the stronger one.
+
+        Returns:
+            Fires with whether that was done: not if `old` was replaced in the meantime, or if
+            this authorizer does not store identities.
+        """
+
+        async def renew() -> bool:
+            verifiers = await maybeDeferred(identity.getVerifiers)
+            if verifiers.get(scram.NAME) != old:
+                return False
+            identity.setVerifiers({**verifiers, scram.NAME: new})
+            try:
+                await maybeDeferred(identity.save)
+            except NotImplementedError:
+                identity.setVerifiers(verifiers)
+                return False
+            except BaseException:
+                identity.setVerifiers(verifiers)
+                raise
+            return True
+
+        return Deferred.fromCoroutine(renew())
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """End the sessions that were given this object and are no longer allowed by it."""
+        self.sessions.endForbidden(identity, ofAllCopies=False)
+
+    def getServiceNamed(self, name: str) -> Any:
+        """
+        Look up a service.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if self._services is None:
+            raise KeyError(name)
+        return self._services.getServiceNamed(name)
+
+    def setServiceCollection(self, collection: Any) -> None:
+        """
+        Say where services are looked up.
+
+        Args:
+            collection: anything that provides or adapts to `IServiceCollection`.
+
+        Raises:
+            TypeError: it does neither.
+        """
+        self._services = IServiceCollection(collection)
+
+
+@implementer(IAccountStore)
+class DefaultAuthorizer(Authorizer):
+    """
+    Keeps its identities in memory, in a dict (the seed, "Authorizer").
+
+    Attributes:
+        identities: the dict, by name.
+    """
+
+    def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
+        super().__init__(serviceCollection, hashing)
+        self.identities: dict[str, Any] = {}
+
+    def addIdentity(self, identity: IIdentity) -> None:
+        """
+        Store a new identity.
+
+        Raises:
+            DuplicateIdentity: the name is taken.
+        """
+        if identity.name in self.identities:
+            raise DuplicateIdentity(identity.name)
+        self.identities[identity.name] = identity
+        identity.stored = True
+
+    def updateIdentity(self, identity: IIdentity) -> None:
+        """
+        Store what changed, and end the sessions that are no longer allowed. A change counts at
+        once, so for the identity that is stored already there is nothing left to do.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        if identity.name not in self.identities:
+            raise KeyError(identity.name)
+        self.identities[identity.name] = identity
+        identity.stored = True
+        self.sessions.endForbidden(identity)
+
+    def removeIdentity(self, name: str) -> None:
+        """
+        Forget an identity, and end its sessions.
+
+        Raises:
+            KeyError: it is not known.
+        """
+        self.identities.pop(name).stored = False
+        self.sessions.endAll(name)
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Returns:
+            Fires with the identity of that name; fails with `Unauthorized` if there is none.
+        """
+        try:
+            return succeed(self.identities[name])
+        except KeyError:
+            return fail(Unauthorized())
+
+    def listIdentities(self, after: str = "", most: int | None = None) -> Any:
+        """
+        Returns:
+            A list of `(name, locked, number of keys)`, as `IAccountStore` has it.
+        """
+        return [
+            (name, bool(self.identities[name].locked), len(self.identities[name].getAllKeys()))
+            for name in self._names(after, most)
+        ]
+
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+        """
+        Returns:
+            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it.
+        """
+
+        async def find() -> list[tuple[str, str, bool]]:
+            return holdersAmong(await self.readRecords(), service)
+
+        return Deferred.fromCoroutine(find())
+
+    def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
+        """
+        Returns:
+            Fires with a list of records, as `IAccountStore` has it.
+        """
+
+        async def read() -> list[Record]:
+            found = [self.identities[name] for name in self._names(after, most)]
+            return [await recordOf(identity) for identity in found]
+
+        return Deferred.fromCoroutine(read())
+
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
+        """
+        Store new identities, all or none.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            DuplicateIdentity: a name is taken.
+        """
+        made: dict[str, Any] = {}
+        for record in records:
+            if record.name not in self.identities and record.name not in made:
+                made[record.name] = record.asIdentity(self)
+            elif not skipKnown:
+                raise DuplicateIdentity(record.name)
+        for identity in made.values():
+            self.addIdentity(identity)
+        return len(made)
+
+    def _names(self, after: str, most: int | None) -> list[str]:
+        return sorted(name for name in self.identities if name > after)[:most]
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """End the sessions that the stored identity no longer allows."""
+        if self.identities.get(identity.name) is identity:
+            self.sessions.endForbidden(identity)

@@ -1,0 +1,379 @@
+"""The identity: who somebody is, how that is proved, and what they hold the keys to."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pbauth.accounts.hashing import runDerivation
+from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
+from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
+from pbauth.mechanisms.md5 import MD5Verifier
+from pbauth.mechanisms.saslprep import saslprep
+from pbauth.mechanisms.scram import ScramVerifier, preparePassword
+from pbauth.names import checkName
+
+
+def checkIdentityName(name: object) -> str:
+    """
+    Check the name of an identity: the rule of `pbauth.names`, and SASLprep.
+
+    Args:
+        name: what was given as a name.
+
+    Returns:
+        The name itself.
+
+    Raises:
+        TypeError: it is not a `str`.
+        InvalidName: it breaks the rule.
+    """
+    checked = checkName(name, "name of an identity")
+    try:
+        prepared = saslprep(checked)
+    except ValueError as refusal:
+        raise InvalidName(f"This can't be the name of an identity: {refusal}") from None
+    if not prepared:
+        raise InvalidName("A name of an identity must not be empty.")
+    return checked
+
+
+@implementer(IIdentity)
+class Identity:
+    """
+    One person or program (the seed, "Identity").
+
+    Make one by `IAuthorizer.createIdentity`, equip it, and save it::
+
+        identity = authorizer.createIdentity("alice")
+        identity.setPassword("secret")
+        identity.addKeyByString("game", "alice")
+        identity.save()
+
+    Args:
+        name: see `pbauth.names`.
+        authorizer: the authorizer that it belongs to.
+
+    Raises:
+        TypeError: the name is not a `str`.
+        InvalidName: the name breaks the rule.
+    """
+
+    def __init__(self, name: str, authorizer: IAuthorizer) -> None:
+        self.name = checkIdentityName(name)
+        self.authorizer = authorizer
+        self.keyring: dict[tuple[str, str], bool] = {}
+        self.stored = False
+        self._locked = False
+        self._verifiers: dict[str, Verifier] = {}
+        # The derivation under way, if any, and who waits for it.
+        self._derivation: object = None
+        self._waiting: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    # How it is proved.
+
+    @property
+    def locked(self) -> bool:
+        """Whether logging in is refused, whatever the proof. Locking ends the sessions."""
+        return self._locked
+
+    @locked.setter
+    def locked(self, value: bool) -> None:
+        self._locked = bool(value)
+        self.authorizer.identityChanged(self)
+
+    def setPassword(self, password: str | None) -> Deferred[None]:
+        """
+        Replace the password. Only verifiers of it are kept, made as the authorizer's `hashing`
+        says: in a thread while a reactor runs, at once otherwise. Whoever needs the verifiers
+        meanwhile (a login, `save`) waits for them; the old password is void at once.
+
+        Args:
+            password: the new password; `None`: no password fits any more.
+
+        Returns:
+            Fires when the verifiers are there. Need not be waited for.
+
+        Raises:
+            TypeError: neither a `str` nor `None`.
+            InvalidPassword: it is empty, or holds what SASLprep prohibits.
+        """
+        if password is None:
+            self.setVerifiers({})
+            return succeed(None)
+        preparePassword(password)
+        hashing = self.authorizer.hashing
+        derivation = self._derivation = object()
+        self._verifiers = self._withoutPassword()
+        self.authorizer.identityChanged(self)
+        done = runDerivation(
+            hashing.iterations,
+            hashing.makeVerifiers,
+            password,
+            secrets.token_bytes(hashing.saltBytes),
+        )
+
+        def derived(made: dict[str, Verifier]) -> None:
+            # Nothing, if the password was replaced once more in the meantime.
+            if self._derivation is derivation:
+                self.setVerifiers(made)
+
+        def failed(failure: Failure) -> Failure:
+            if self._derivation is derivation:
+                self.setVerifiers({})
+            return failure
+
+        return done.addCallbacks(derived, failed)
+
+    def setVerifiers(self, verifiers: dict[str, Verifier]) -> None:
+        """
+        Replace the password by verifiers that were made elsewhere. Public keys stay, unless there
+        are others among the verifiers.
+
+        Args:
+            verifiers: by the name of the mechanism; empty: no password fits any more.
+        """
+        self._derivation = None
+        self._verifiers = {**self._withoutPassword(), **verifiers}
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+        self.authorizer.identityChanged(self)
+
+    def _withoutPassword(self) -> dict[str, Verifier]:
+        return {name: kept for name, kept in self._verifiers.items() if name in KEY_MECHANISMS}
+
+    async def _derived(self) -> dict[str, Verifier]:
+        while self._derivation is not None:
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append(waiter)
+            await waiter
+        return self._verifiers
+
+    def getVerifiers(self) -> Deferred[dict[str, Verifier]]:
+        """
+        Returns:
+            Fires with the verifiers by the name of the mechanism, once they are all made.
+        """
+
+        if self._derivation is None:
+            return succeed(dict(self._verifiers))
+
+        async def get() -> dict[str, Verifier]:
+            return dict(await self._derived())
+
+        return Deferred.fromCoroutine(get())
+
+    def verifyPlainPassword(self, password: str) -> Deferred[None]:
+        """
+        Check a password that came in some other way than PB.
+
+        Args:
+            password: what was typed.
+
+        Returns:
+            Fires with `None` if it is right; fails with `Unauthorized` if it is wrong, if there
+            is no password, or if the identity is locked.
+        """
+
+        async def verify() -> None:
+            verifier = (await self._derived()).get(scram.NAME)
+            if not isinstance(verifier, ScramVerifier) or not isinstance(password, str):
+                raise Unauthorized()
+            right = await runDerivation(verifier.iterations, verifier.matches, password)
+            if not right or self.locked:
+                raise Unauthorized()
+
+        return Deferred.fromCoroutine(verify())
+
+    def addPublicKey(self, key: AuthorizedKey) -> None:
+        """
+        Let a key in: a `PublicKey` for the mechanism `ED25519`, or a `CertificateKey` for
+        `EXTERNAL`. One that is there gets this label.
+
+        Args:
+            key: the key, with its label.
+        """
+        others = [other for other in self.getPublicKeys() if other != key]
+        self._setPublicKeys([*others, key])
+
+    def removePublicKey(self, key: AuthorizedKey) -> None:
+        """
+        Let a key in no more. For an identity in memory, the sessions that it opened end.
+
+        Raises:
+            KeyError: it is not one of this identity's.
+        """
+        keys = self.getPublicKeys()
+        if key not in keys:
+            raise KeyError(key.fingerprint())
+        self._setPublicKeys([other for other in keys if other != key])
+
+    def getPublicKeys(self) -> list[AuthorizedKey]:
+        """
+        Returns:
+            The keys of both kinds, each kind in the order in which they were added.
+        """
+        found = [self._verifiers.get(mechanism) for mechanism in KEY_MECHANISMS]
+        return [key for each in found if isinstance(each, AuthorizedKeys) for key in each.keys]
+
+    def _setPublicKeys(self, keys: list[AuthorizedKey]) -> None:
+        for mechanism in KEY_MECHANISMS:
+            self._verifiers.pop(mechanism, None)
+            some = tuple(key for key in keys if key.mechanism == mechanism)
+            if some:
+                self._verifiers[mechanism] = AuthorizedKeys(mechanism, some)
+        self.authorizer.identityChanged(self)
+
+    def challenge(self) -> bytes:
+        """Give a fresh challenge for the scheme of Twisted 1.x (the seed, "Identity")."""
+        return secrets.token_bytes(md5.CHALLENGE_BYTES)
+
+    def verifyPassword(self, challenge: bytes, response: bytes) -> Deferred[None]:
+        """
+        Check a response by the scheme of Twisted 1.x (the seed, "Identity").
+
+        Args:
+            challenge: what `challenge` gave.
+            response: what the client made of it.
+
+        Returns:
+            Fires with `None` if it fits; fails with `Unauthorized` if not, or if this identity
+            has no MD5 verifier (see `Hashing`), or is locked.
+        """
+
+        async def verify() -> None:
+            verifier = (await self._derived()).get(md5.NAME)
+            known = isinstance(verifier, MD5Verifier)
+            # Without a verifier the same work is done, so that the time tells nothing.
+            checker = verifier if isinstance(verifier, MD5Verifier) else MD5Verifier(bytes(16))
+            fits = isinstance(response, bytes) and checker.accepts(challenge, response)
+            if not (known and fits) or self.locked:
+                raise Unauthorized()
+
+        return Deferred.fromCoroutine(verify())
+
+    # What it holds the keys to.
+
+    def addKeyByString(self, serviceName: str, perspectiveName: str) -> None:
+        """
+        Put a key on the keyring.
+
+        Raises:
+            TypeError: a name is not a `str`.
+            InvalidName: a name breaks the rule of `pbauth.names`.
+        """
+        checkName(serviceName, "name of a service")
+        checkName(perspectiveName, "name of a perspective")
+        self.keyring[serviceName, perspectiveName] = True
+
+    def addKeyForPerspective(self, perspective: IPerspective) -> None:
+        """Put the key to this perspective, of its service, on the keyring."""
+        self.addKeyByString(
+            perspective.getService().getServiceName(), perspective.getPerspectiveName()
+        )
+
+    def removeKey(self, serviceName: str, perspectiveName: str) -> None:
+        """
+        Take a key from the keyring. For an identity in memory, the sessions that used it end now.
+
+        Raises:
+            KeyError: the key is not on the keyring.
+        """
+        del self.keyring[serviceName, perspectiveName]
+        self.authorizer.identityChanged(self)
+
+    def getAllKeys(self) -> list[tuple[str, str]]:
+        """
+        Returns:
+            The pairs `(serviceName, perspectiveName)` on the keyring, sorted.
+        """
+        return sorted(key for key, held in self.keyring.items() if held)
+
+    def getKeyForService(self, serviceName: str) -> str:
+        """
+        Choose a key where the caller names only a service.
+
+        Returns:
+            The identity's own name if that key is held, else the first in sorted order.
+
+        Raises:
+            KeyNotFound: there is no key to this service.
+        """
+        names = [name for service, name in self.getAllKeys() if service == serviceName]
+        if not names:
+            raise KeyNotFound(serviceName)
+        return self.name if self.name in names else names[0]
+
+    def holdsKey(self, serviceName: str, perspectiveName: str) -> bool:
+        """
+        Returns:
+            Whether the pair is on the keyring.
+        """
+        return bool(self.keyring.get((serviceName, perspectiveName)))
+
+    def isProvedBy(self, proof: object) -> bool:
+        """
+        Say whether a login that was proved some time ago still stands.
+
+        Args:
+            proof: what it was proved by, a verifier or a public key; `None` where that was neither.
+
+        Returns:
+            Whether the identity is not locked, and still has this verifier or key.
+        """
+        return not self.locked and (
+            proof is None or any(each.covers(proof) for each in self._verifiers.values())
+        )
+
+    def requestPerspectiveForKey(self, serviceName: str, perspectiveName: str) -> Deferred[Any]:
+        """
+        Ask for a perspective (the seed, "Identity").
+
+        Returns:
+            Fires with what the service's `getPerspectiveForIdentity` gives; fails with
+            `KeyNotFound` if the pair is not on the keyring, or service or perspective do not
+            exist.
+        """
+
+        if not self.holdsKey(serviceName, perspectiveName):
+            return fail(KeyNotFound(serviceName, perspectiveName))
+        try:
+            service = self.authorizer.getServiceNamed(serviceName)
+        except KeyError:
+            return fail(KeyNotFound(serviceName, perspectiveName))
+        return maybeDeferred(service.getPerspectiveForIdentity, perspectiveName, self)
+
+    def requestPerspectiveForService(self, serviceName: str) -> Deferred[Any]:
+        """
+        Ask for the perspective that `getKeyForService` names.
+
+        Returns:
+            As `requestPerspectiveForKey`.
+        """
+
+        async def request() -> Any:
+            name = self.getKeyForService(serviceName)
+            return await maybeDeferred(self.requestPerspectiveForKey, serviceName, name)
+
+        return Deferred.fromCoroutine(request())
+
+    def save(self) -> Any:
+        """
+        Store it: by the authorizer's `addIdentity` if it is new, else by `updateIdentity`.
+
+        Returns:
+            What that returns: for stores that do I/O a Deferred.
+        """
+        if self.stored:
+            return self.authorizer.updateIdentity(self)
+        return self.authorizer.addIdentity(self)

@@ -1,0 +1,109 @@
+"""
+What is stored of an identity, whatever it is stored in: text and truth values, and nothing else.
+
+Stores read and write records; so do dumps of accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.defer import maybeDeferred
+
+from pbauth.accounts.identity import checkIdentityName
+from pbauth.interfaces import IIdentity
+from pbauth.mechanisms import decodeVerifier
+from pbauth.names import checkName
+
+
+@frozen
+class Record:
+    """
+    One identity.
+
+    Attributes:
+        name: its name.
+        locked: whether logging in is refused.
+        verifiers: pairs of the name of the mechanism and the encoded verifier; public keys, too.
+        keys: the pairs `(serviceName, perspectiveName)` of its keyring.
+    """
+
+    name: str
+    locked: bool = False
+    verifiers: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
+    keys: frozenset[tuple[str, str]] = frozenset()
+
+    def check(self) -> None:
+        """
+        See whether it can be an identity.
+
+        Raises:
+            TypeError: a name is not a `str`.
+            InvalidName: a name breaks the rule of `pbauth.names`.
+            ValueError: a verifier is of no known form, or stands under the name of another
+                mechanism.
+        """
+        checkIdentityName(self.name)
+        for service, perspective in self.keys:
+            checkName(service, "name of a service")
+            checkName(perspective, "name of a perspective")
+        for mechanism, encoded in self.verifiers:
+            decodeVerifier(encoded)
+            if encoded.partition("$")[0] != mechanism:
+                raise ValueError(f"A verifier of {mechanism} is one of another mechanism.")
+
+    def asIdentity(self, authorizer: Any) -> Any:
+        """
+        Args:
+            authorizer: that the identity will belong to.
+
+        Returns:
+            An identity that is as recorded; not marked as stored.
+        """
+        identity = authorizer.createIdentity(self.name)
+        identity.setVerifiers(
+            {mechanism: decodeVerifier(encoded) for mechanism, encoded in self.verifiers}
+        )
+        for key in self.keys:
+            identity.addKeyByString(*key)
+        identity.locked = self.locked
+        return identity
+
+
+async def recordOf(identity: IIdentity) -> Record:
+    """
+    Write down an identity; a password that is still on its way to becoming a verifier is waited
+    for.
+
+    Args:
+        identity: any.
+
+    Returns:
+        The record.
+    """
+    verifiers = await maybeDeferred(identity.getVerifiers)
+    return Record(
+        identity.name,
+        bool(identity.locked),
+        frozenset((mechanism, verifier.encode()) for mechanism, verifier in verifiers.items()),
+        frozenset((service, perspective) for service, perspective in identity.getAllKeys()),
+    )
+
+
+def holdersAmong(records: Iterable[Record], service: str) -> list[tuple[str, str, bool]]:
+    """
+    Args:
+        records: of identities.
+        service: the name of a service.
+
+    Returns:
+        As `IAccountStore.listHolders` tells it.
+    """
+    return sorted(
+        (record.name, perspective, record.locked)
+        for record in records
+        for held, perspective in record.keys
+        if held == service
+    )

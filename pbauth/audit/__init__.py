@@ -1,0 +1,337 @@
+"""
+The audit: who logged in, who was refused and why, who came and went, what an administrator did.
+
+What an operator may want to look up later is told here and nowhere else, each time as one event
+of `twisted.logger` in the namespace `NAMESPACE`.  `Kind` says what an event holds; the kinds are
+the constants of this module, and ``docs/howto/monitoring.rst`` is their table.  There are two
+forms of an event:
+
+- text, for the ordinary log.  Whatever a peer may have chosen is shown as Python writes it, so that
+  nothing in it ends the line, colours it, or turns it round; and cut, if it is longer than a name
+  can be.
+- a line of JSON (`asLine`), for machines: ASCII only, whatever is in it.
+
+No secret is in any of them: no password, verifier, challenge, response or private key is ever given
+to this module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import ILogObserver, LogLevel
+
+from pbauth.audit.events import (
+    CONNECTION_DROPPED,
+    KEY_GRANTED,
+    KEY_REVOKED,
+    LOGIN_ACCEPTED,
+    LOGIN_REFUSED,
+    LOGIN_THROTTLED,
+    MECHANISM_REFUSED,
+    NAMESPACE,
+    PASSWORD_CHANGED,
+    PUBLIC_KEY_ADDED,
+    PUBLIC_KEY_REMOVED,
+    SESSION_ATTACHED,
+    SESSION_DETACHED,
+    SESSION_ENDED,
+    SESSION_REFUSED,
+    SESSION_REVOKED,
+    USER_ADDED,
+    USER_LOCKED,
+    USER_PASSWORD,
+    USER_REMOVED,
+    USER_UNLOCKED,
+    USERS_IMPORTED,
+    USERS_READ,
+    VERIFIER_RENEWED,
+    DropReason,
+    Kind,
+    LeanLogger,
+)
+from pbauth.names import LONGEST
+from pbauth.net.origin import ELSEWHERE, Origin, originOf
+
+
+class Audit:
+    """
+    Tells the events, one method for each kind; nobody else does.
+
+    Args:
+        observer: whom it tells; all observers of the program's log by default.
+    """
+
+    def __init__(self, observer: ILogObserver | None = None) -> None:
+        self._log = LeanLogger(NAMESPACE, observer=observer)
+
+    # Logins.
+
+    def loggedIn(
+        self, origin: Origin, identity: str, mechanism: str, seconds: float | None = None
+    ) -> None:
+        """
+        A login was proved.
+
+        Args:
+            origin: of the login.
+            identity: the name of the identity.
+            mechanism: the name of the mechanism.
+            seconds: from the claim to the proof.
+        """
+        if origin is not ELSEWHERE:
+            origin.authenticated = True
+        self._tell(
+            LOGIN_ACCEPTED,
+            origin,
+            {
+                "identity": identity,
+                "mechanism": mechanism,
+                "seconds": None if seconds is None else round(seconds, 6),
+            },
+        )
+
+    def refused(self, origin: Origin, identity: str, mechanism: str, reason: str) -> None:
+        """
+        A login was refused.
+
+        Args:
+            origin: of the login.
+            identity: the claimed name.
+            mechanism: the name of the mechanism; empty if there is none.
+            reason: the real one.
+        """
+        self._tell(
+            LOGIN_REFUSED,
+            origin,
+            {
+                "identity": _cut(identity),
+                "mechanism": mechanism or "no mechanism",
+                "reason": _inLine(reason),
+            },
+        )
+
+    def throttled(self, origin: Origin, identity: str, mechanism: str, retryAfter: float) -> None:
+        """
+        A login was put off, since there were too many that failed.
+
+        Args:
+            origin: of the login.
+            identity: the claimed name.
+            mechanism: the name of the mechanism; empty if there is none.
+            retryAfter: seconds, as the client is told.
+        """
+        self._tell(
+            LOGIN_THROTTLED,
+            origin,
+            {
+                "identity": _cut(identity),
+                "mechanism": mechanism or "no mechanism",
+                "retryAfter": retryAfter,
+            },
+        )
+
+    def mechanismRefused(self, origin: Origin, identity: str, mechanism: object) -> None:
+        """
+        A client asked for a mechanism that it is not offered; it may go on by another one.
+
+        Args:
+            origin: of the login.
+            identity: the claimed name.
+            mechanism: what the client sent as the name of the mechanism.
+        """
+        name = mechanism if isinstance(mechanism, str) else type(mechanism).__name__
+        self._tell(MECHANISM_REFUSED, origin, {"identity": _cut(identity), "mechanism": _cut(name)})
+
+    # Sessions.
+
+    def attached(self, session: Any) -> None:
+        """
+        A client was attached.
+
+        Args:
+            session: a `pbauth.perspectives.sessions.Session`.
+        """
+        self._tellSession(SESSION_ATTACHED, session, None)
+
+    def attachRefused(
+        self,
+        origin: Origin,
+        identity: str,
+        mechanism: str,
+        key: tuple[str, str | None],
+        reason: str,
+    ) -> None:
+        """
+        A client that had logged in was not attached.
+
+        Args:
+            origin: of the login.
+            identity: the name of the identity.
+            mechanism: the name of the mechanism of the login.
+            key: service and perspective that it asked for.
+            reason: the real one.
+        """
+        service, perspective = key
+        self._tell(
+            SESSION_REFUSED,
+            origin,
+            {
+                "identity": identity,
+                "mechanism": mechanism,
+                "service": _cut(service),
+                "perspective": None if perspective is None else _cut(perspective),
+                "reason": _inLine(reason),
+            },
+        )
+
+    def revoked(self, session: Any, reason: str) -> None:
+        """
+        The server takes a session away; that it is detached is told as well.
+
+        Args:
+            session: a `pbauth.perspectives.sessions.Session`.
+            reason: why.
+        """
+        self._tellSession(SESSION_REVOKED, session, reason)
+
+    def detached(self, session: Any, reason: str) -> None:
+        """
+        A client was detached. Told once for each `attached`.
+
+        Args:
+            session: a `pbauth.perspectives.sessions.Session`.
+            reason: why.
+        """
+        self._tellSession(SESSION_DETACHED, session, reason)
+
+    # Connections.
+
+    def dropped(self, origin: Origin, reason: DropReason, fault: str | None = None) -> None:
+        """
+        A connection ran into a limit.
+
+        Args:
+            origin: the connection.
+            reason: the limit.
+            fault: what exactly, if there is more to say.
+        """
+        self._tell(
+            CONNECTION_DROPPED,
+            origin,
+            {"reason": reason.value, "fault": fault, "authenticated": origin.authenticated},
+        )
+
+    # Accounts, as their owners change them.
+
+    def passwordChanged(self, origin: Origin, identity: str, mechanism: str) -> None:
+        """
+        Somebody changed the own password.
+
+        Args:
+            origin: of the login.
+            identity: the name of the identity.
+            mechanism: the name of the mechanism of the login.
+        """
+        self._tell(PASSWORD_CHANGED, origin, {"identity": identity, "mechanism": mechanism})
+
+    def verifierRenewed(self, origin: Origin, identity: str, mechanism: str) -> None:
+        """
+        A verifier was replaced by a stronger one of the same password.
+
+        Args:
+            origin: of the login.
+            identity: the name of the identity.
+            mechanism: the name of the mechanism of the login.
+        """
+        self._tell(VERIFIER_RENEWED, origin, {"identity": identity, "mechanism": mechanism})
+
+    # Accounts, as an administrator changes them. `operator` is the administrator's name.
+
+    def userAdded(self, operator: str, identity: str) -> None:
+        """An account was added."""
+        self._tellAct(USER_ADDED, operator, identity)
+
+    def userRemoved(self, operator: str, identity: str) -> None:
+        """An account was removed."""
+        self._tellAct(USER_REMOVED, operator, identity)
+
+    def passwordSet(self, operator: str, identity: str) -> None:
+        """An account was given a new password."""
+        self._tellAct(USER_PASSWORD, operator, identity)
+
+    def locked(self, operator: str, identity: str) -> None:
+        """An account was locked."""
+        self._tellAct(USER_LOCKED, operator, identity)
+
+    def unlocked(self, operator: str, identity: str) -> None:
+        """An account was unlocked."""
+        self._tellAct(USER_UNLOCKED, operator, identity)
+
+    def keyGranted(self, operator: str, identity: str, service: str, perspective: str) -> None:
+        """A key was put on a keyring."""
+        self._tellAct(KEY_GRANTED, operator, identity, service=service, perspective=perspective)
+
+    def keyRevoked(self, operator: str, identity: str, service: str, perspective: str) -> None:
+        """A key was taken from a keyring."""
+        self._tellAct(KEY_REVOKED, operator, identity, service=service, perspective=perspective)
+
+    def publicKeyAdded(self, operator: str, identity: str, fingerprint: str) -> None:
+        """A public key was let in."""
+        self._tellAct(PUBLIC_KEY_ADDED, operator, identity, fingerprint=fingerprint)
+
+    def publicKeyRemoved(self, operator: str, identity: str, fingerprint: str) -> None:
+        """A public key is let in no more."""
+        self._tellAct(PUBLIC_KEY_REMOVED, operator, identity, fingerprint=fingerprint)
+
+    def imported(self, operator: str, users: int) -> None:
+        """Accounts were added, so many in one batch."""
+        event = {"event": USERS_IMPORTED.name, "operator": operator, "users": users}
+        self._log.send(LogLevel.info, USERS_IMPORTED.text, event)
+
+    def exported(self, operator: str) -> None:
+        """Whole accounts are read, as for an export."""
+        event = {"event": USERS_READ.name, "operator": operator}
+        self._log.send(LogLevel.info, USERS_READ.text, event)
+
+    def sessionEnded(self, operator: str, identity: str, session: str) -> None:
+        """A session was ended; `session` is its id."""
+        self._tellAct(SESSION_ENDED, operator, identity, session=session)
+
+    # How.
+
+    def _tell(self, kind: Kind, origin: Origin, event: dict[str, Any]) -> None:
+        event["event"] = kind.name
+        event["peer"] = origin.peer
+        event["host"] = origin.host
+        event["port"] = origin.port
+        event["connection"] = origin.connection
+        self._log.send(LogLevel.info, kind.text, event)
+
+    def _tellSession(self, kind: Kind, session: Any, reason: str | None) -> None:
+        self._tell(
+            kind,
+            originOf(session.broker),
+            {
+                "identity": session.identity.name,
+                "service": session.serviceName,
+                "perspective": session.perspectiveName,
+                "mechanism": session.mechanism,
+                "session": session.id,
+                "reason": reason,
+            },
+        )
+
+    def _tellAct(self, kind: Kind, operator: str, identity: str, **more: Any) -> None:
+        event = {"event": kind.name, "operator": operator, "identity": identity, **more}
+        self._log.send(LogLevel.info, kind.text, event)
+
+
+def _cut(name: str) -> str:
+    """A name that somebody claims: a longer one than there can be would only fill the disk."""
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+
+
+def _inLine(reason: str) -> str:
+    """A reason is ours, but may quote something."""
+    return reason if reason.isprintable() else ascii(reason)

@@ -1,0 +1,155 @@
+"""
+The audit as a file: a line of JSON for each event.
+
+The file is made for its owner only, and is appended to, each line by one write at once; so a server
+and the ``pbauth`` command may share it.  Whatever happens to it, the server goes on: that lines are
+lost is said once in the ordinary log, and in the file itself as soon as it can be written again
+(the event ``audit.gap``).  A file that was removed is made anew; one that was renamed is written to
+until `AuditFile.reopen` is called, so that no line gets lost when logs are rotated.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import time
+
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
+from zope.interface import implementer
+
+from pbauth.audit.events import AUDIT_GAP, asLine, encode
+
+_log = Logger()
+
+
+class AuditUnwritable(Exception):
+    """The audit can't be written; the text says why, and what to do."""
+
+
+@implementer(ILogObserver)
+class AuditFile:
+    """
+    Writes the events of the audit.
+
+    Args:
+        path: of the file, which is made if there is none.
+
+    Attributes:
+        path: the same, absolute.
+        lost: how many events could not be written since the last one that could.
+
+    Raises:
+        AuditUnwritable: it can't be opened, is no file, or others may write to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.lost = 0
+        self._torn = False
+        self._descriptor = _open(self.path)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write an event, if it is one of the audit (see `ILogObserver`)."""
+        line = asLine(event)
+        if line is None:
+            return
+        gap = encode(AUDIT_GAP, time(), {"lost": self.lost}) if self.lost else b""
+        try:
+            self._write(gap + line)
+        except (OSError, AuditUnwritable) as error:
+            self.lost += 1
+            if self.lost == 1:
+                _log.error("{problem} Events are lost until it can be.", problem=_explain(error))
+            return
+        if gap:
+            lost, self.lost = self.lost, 0
+            _log.warn(
+                "The audit {path} is written again; {lost} events are missing in it.",
+                path=self.path,
+                lost=lost,
+            )
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now. If it can't be opened, that is logged."""
+        try:
+            self._reopen()
+        except AuditUnwritable as problem:
+            _log.error("{problem} It goes on in the old file.", problem=problem)
+
+    def close(self) -> None:
+        """Close the file. Nothing may be written after that."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def _reopen(self) -> None:
+        old, self._descriptor = self._descriptor, _open(self.path)
+        os.close(old)
+        self._torn = False
+
+    def _write(self, data: bytes) -> None:
+        if not os.fstat(self._descriptor).st_nlink:
+            # It was removed, maybe with its folder: what is written there, nobody can read.
+            self._reopen()
+        if self._torn:
+            # A line was cut off by a full disk.
+            data = b"\n" + data
+        while data:
+            written = os.write(self._descriptor, data)
+            data = data[written:]
+            self._torn = bool(data)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"Can't write to the audit: {error.strerror}."
+    return str(error)
+
+
+def _open(path: str) -> int:
+    # Not to wait for a reader, if it is a pipe.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise AuditUnwritable(f"Can't open the audit {path}: {error.strerror}.") from None
+    mode = os.fstat(descriptor).st_mode
+    problem = None
+    if not stat.S_ISREG(mode):
+        problem = f"The audit {path} is not a file. Name another one."
+    elif mode & 0o022:
+        problem = (
+            f"Others can write to the audit {path} (mode {stat.S_IMODE(mode):04o}). "
+            f"Run: chmod 600 {path}"
+        )
+    if problem is not None:
+        os.close(descriptor)
+        raise AuditUnwritable(problem)
+    return descriptor
+
+
+@contextmanager
+def auditing(path: str | None) -> Iterator[None]:
+    """
+    Write the events of the audit to a file, as long as the body of the ``with`` runs.
+
+    Args:
+        path: of the file; `None`: write nothing.
+
+    Raises:
+        AuditUnwritable: it can't be opened; or, in the end, it could not be written to.
+    """
+    if path is None:
+        yield
+        return
+    file = AuditFile(path)
+    globalLogPublisher.addObserver(file)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(file)
+        file.close()
+    if file.lost:
+        raise AuditUnwritable(f"It is done, but could not be written to the audit {file.path}.")

@@ -1,0 +1,387 @@
+"""
+Accounts in a file of text, a line for each: what `htpasswd` is to a web server.
+
+`pbauth.authorizers.passwd.lines` says what stands in a line.  For a few hundred accounts that
+people look after with an editor; for many, see `pbauth.SQLAuthorizer`.
+
+- The file is read when it has changed, and kept in memory else. A look at its inode, times and size
+  tells; they tell nothing about the last moments before they were looked at, so a file that was
+  changed just now is read once more.
+- It is written as a whole: beside it, to the disk, then renamed. Whatever happens in between, the
+  old or the new file is there. What is not changed stays as it was, comments and order included.
+- Who writes holds a lock (``FILE.lock``) and reads the file first, so several processes may write.
+- A file that others can read, or with a line that is malformed, is refused as a whole: nobody gets
+  in who was not in before, until it is repaired.
+- ``FILE.decoy`` holds the secret of the decoys: a stranger must be challenged the same each time,
+  also after a restart.
+
+Reads, writes and changes of the file in memory come one after the other.  So whoever was given an
+identity has gone on with it before the next version of the file is known, and its changes end the
+session that was made of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from attrs import evolve
+from twisted.application.service import IService as IAnyService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pbauth._async import chooseReactor
+from pbauth.accounts.authorizer import Authorizer
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
+from pbauth.authorizers.snapshots import CopyingAuthorizer
+from pbauth.errors import StoreError, Unauthorized
+from pbauth.interfaces import IIdentity, ISharedAccountStore
+from pbauth.mechanisms import scram
+from pbauth.mechanisms.scram import ScramVerifier
+
+_log = Logger()
+_Result = TypeVar("_Result")
+
+#: Seconds between two looks of the service that ends sessions.
+LOOK_EVERY = 0.5
+
+
+@implementer(ISharedAccountStore)
+class PasswdFileAuthorizer(CopyingAuthorizer):
+    """
+    Keeps identities in a file of text, which is made if there is none, readable by its owner only.
+
+    Args:
+        path: of the file.
+        serviceCollection: as for `Authorizer`.
+        hashing: as for `Authorizer`.
+        reactor: provides threads; the global one by default.
+        lockTimeout: seconds to wait while another process writes.
+
+    Raises:
+        StoreError: the file can't be read or made, others can read it, or a line is malformed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        serviceCollection: Any = None,
+        hashing: Hashing = Hashing(),  # noqa: B008 - immutable
+        *,
+        reactor: Any = None,
+        lockTimeout: float = 5.0,
+    ) -> None:
+        super().__init__(serviceCollection, hashing)
+        self._file = PasswdFile(os.path.abspath(os.fspath(path)), lockTimeout)
+        self._reactor = reactor
+        self._turns = DeferredLock()
+        self._said = ""
+        self._file.make()
+        self._content = self._file.read(None)
+        if self._content.refusal:
+            raise StoreError(self._content.refusal)
+        self._decoySecret = self._file.decoySecret()
+
+    def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
+        """
+        Store what changed, and end the sessions that are no longer allowed.
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if the identity is not known, or with
+            `StoreError`.
+        """
+
+        async def update() -> None:
+            record = await recordOf(identity)
+            before = self._storedRecord.get(identity)
+
+            def change(file: Editing) -> Record:
+                current = file.find(record.name)
+                return file.replace(_merge(current, before or current, record))
+
+            merged = await self._change(change)
+            self._saved(identity, record)
+            self.sessions.endForbidden(merged.asIdentity(self))
+
+        return Deferred.fromCoroutine(update())
+
+    def renewVerifier(
+        self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Deferred[bool]:
+        """
+        Replace a verifier by a stronger one of the same password, unless somebody, in whatever
+        process, replaced it in the meantime.
+
+        Returns:
+            Fires with whether that was done; fails with `StoreError`.
+        """
+        former, better = (scram.NAME, old.encode()), (scram.NAME, new.encode())
+
+        def renew(file: Editing) -> bool:
+            current = file.records.get(identity.name)
+            if current is None or former not in current.verifiers:
+                return False
+            file.replace(evolve(current, verifiers=current.verifiers - {former} | {better}))
+            return True
+
+        return Deferred.fromCoroutine(self._change(renew))
+
+    def removeIdentity(self, name: str) -> Deferred[None]:
+        """
+        Forget an identity, and end its sessions.
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if it is not known, or with
+            `StoreError`.
+        """
+
+        async def remove() -> None:
+            await self._change(lambda file: file.remove(name))
+            self.sessions.endAll(name)
+
+        return Deferred.fromCoroutine(remove())
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Returns:
+            Fires with a copy of the identity; fails with `Unauthorized` if there is none, or with
+            `StoreError`.
+        """
+
+        async def request() -> Any:
+            record = (await self._records()).get(name)
+            if record is None:
+                raise Unauthorized()
+            return self._copyOf(record)
+
+        return Deferred.fromCoroutine(request())
+
+    def listIdentities(
+        self, after: str = "", most: int | None = None
+    ) -> Deferred[list[tuple[str, bool, int]]]:
+        """
+        Returns:
+            Fires with a list of `(name, locked, number of keys)`, as `IAccountStore` has it; fails
+            with `StoreError`.
+        """
+
+        async def find() -> list[tuple[str, bool, int]]:
+            found = await self.readRecords(after, most)
+            return [(record.name, record.locked, len(record.keys)) for record in found]
+
+        return Deferred.fromCoroutine(find())
+
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+        """
+        Returns:
+            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it;
+            fails with `StoreError`.
+        """
+
+        async def find() -> list[tuple[str, str, bool]]:
+            return holdersAmong((await self._records()).values(), service)
+
+        return Deferred.fromCoroutine(find())
+
+    def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
+        """
+        Returns:
+            Fires with a list of records, as `IAccountStore` has it; fails with `StoreError`.
+        """
+
+        async def read() -> list[Record]:
+            records = await self._records()
+            return [records[name] for name in sorted(n for n in records if n > after)[:most]]
+
+        return Deferred.fromCoroutine(read())
+
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
+        """
+        Store new identities, all or none.
+
+        Returns:
+            Fires with how many were added; fails with `DuplicateIdentity` if a name is taken, or
+            with `StoreError`.
+        """
+        given = list(records)
+
+        def add(file: Editing) -> int:
+            before = len(file.records)
+            for record in given:
+                if not (skipKnown and record.name in file.records):
+                    file.add(record)
+            return len(file.records) - before
+
+        return Deferred.fromCoroutine(self._change(add))
+
+    def close(self) -> None:
+        """Nothing: no file stays open."""
+
+    def changesService(self, reactor: Any = None) -> IAnyService:
+        """
+        Make a service that looks at the file twice a second, and ends the sessions that are no
+        longer allowed by what somebody else wrote: an editor, a command, another server.
+
+        Args:
+            reactor: provides `IReactorTime`; the global one by default.
+
+        Returns:
+            The service. Start it with the server.
+        """
+        return _ChangesService(self, self._records, reactor)
+
+    # The file.
+
+    async def _records(self) -> dict[str, Record]:
+        """
+        What the file holds now.
+
+        Raises:
+            StoreError: it can't be read, or is malformed.
+        """
+        if not self._isFresh():
+            await _goingOn(self._turns.run(self._refresh))
+        if self._content.refusal:
+            raise StoreError(self._content.refusal)
+        return self._content.records
+
+    def _isFresh(self) -> bool:
+        return self._content.settled and self._content.signature == self._file.signature()
+
+    def _refresh(self) -> Deferred[None]:
+        async def refresh() -> None:
+            # Whoever was before in the queue may have done it.
+            if not self._isFresh():
+                self._know(await self._inThread(self._file.read, self._content))
+
+        return Deferred.fromCoroutine(refresh())
+
+    async def _change(self, change: Callable[[Editing], _Result]) -> _Result:
+        def write() -> Deferred[_Result]:
+            async def inTurn() -> _Result:
+                try:
+                    result, content = await self._inThread(self._file.change, change)
+                except StoreError as error:
+                    self._say(str(error))
+                    raise
+                self._know(content)
+                return result
+
+            return Deferred.fromCoroutine(inTurn())
+
+        written: _Result = await _goingOn(self._turns.run(write))
+        return written
+
+    def _inThread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        reactor = chooseReactor(self._reactor)
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
+
+    def _know(self, content: Content) -> None:
+        self._content = content
+        # Clients are told only that the accounts can't be reached; the operator once, what is
+        # wrong.
+        self._say(content.refusal)
+
+    def _say(self, refusal: str) -> None:
+        if refusal and refusal != self._said:
+            _log.error("{refusal}", refusal=refusal)
+        self._said = refusal
+
+
+def _goingOn(running: Deferred[_Result]) -> Deferred[_Result]:
+    """What fires as another Deferred does. Whoever cancels it does not disturb the order there."""
+    waiter: Deferred[_Result] = Deferred()
+    running.addCallbacks(waiter.callback, waiter.errback)
+    return waiter
+
+
+class _ChangesService(Service):
+    """
+    Ends the sessions that the file no longer allows.
+
+    Args:
+        authorizer: whose sessions they are.
+        read: gives what the file holds now, by name; fails with `StoreError`.
+        reactor: provides `IReactorTime`.
+    """
+
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        read: Callable[[], Awaitable[dict[str, Record]]],
+        reactor: Any,
+    ) -> None:
+        self._authorizer = authorizer
+        self._read = read
+        self._reactor = reactor
+        self._known: dict[str, Record] | None = None
+        self._loop = LoopingCall(self._look)
+        self._looking: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Begin to look."""
+        super().startService()
+        self._loop.clock = chooseReactor(self._reactor)
+        self._loop.start(LOOK_EVERY).addErrback(
+            lambda failure: _log.failure("The accounts are looked at no more", failure)
+        )
+
+    def stopService(self) -> Deferred[None] | None:
+        """
+        Look no more.
+
+        Returns:
+            Fires when a look that is under way has ended.
+        """
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        return self._looking
+
+    def _look(self) -> Deferred[None]:
+        self._looking = looking = Deferred.fromCoroutine(self._endForbidden())
+        return looking
+
+    async def _endForbidden(self) -> None:
+        try:
+            records = await self._read()
+        except StoreError:
+            # It has been told. Until it is repaired nobody comes in, and nobody goes.
+            return
+        known, self._known = self._known, records
+        if records is known:
+            return
+        for name in {session.identity.name for session in self._authorizer.sessions}:
+            record = records.get(name)
+            if record is None:
+                self._authorizer.sessions.endAll(name)
+            elif known is None or record != known.get(name):
+                self._endForbiddenOf(record)
+
+    def _endForbiddenOf(self, record: Record) -> None:
+        sessions = self._authorizer.sessions
+        try:
+            sessions.endForbidden(record.asIdentity(self._authorizer))
+        except Exception:
+            # The class of the identities is the application's: nobody stays in by what it raises.
+            _log.failure("What {name!r} may do can't be told", name=record.name)
+            sessions.endAll(record.name)
+
+
+def _merge(current: Record, before: Record, after: Record) -> Record:
+    """What is stored, with what somebody changed in a copy of what was stored before."""
+    changed = {mechanism for mechanism, _ in before.verifiers ^ after.verifiers}
+    kept = {pair for pair in current.verifiers if pair[0] not in changed}
+    return Record(
+        current.name,
+        after.locked if after.locked != before.locked else current.locked,
+        frozenset(kept | {pair for pair in after.verifiers if pair[0] in changed}),
+        current.keys - (before.keys - after.keys) | (after.keys - before.keys),
+    )

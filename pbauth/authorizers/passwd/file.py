@@ -1,0 +1,391 @@
+"""
+The file of `pbauth.authorizers.passwd.authorizer`, without a reactor: read, locked, changed and
+replaced.
+
+Its functions block, for as long as a disk may take, or the lock that another process holds; they
+are run in threads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from attrs import evolve, field, frozen
+
+from pbauth.accounts.records import Record
+from pbauth.authorizers.passwd.lines import BadLine, Line, readLines, writeLine, writeLines
+from pbauth.errors import DuplicateIdentity, StoreError
+
+_Result = TypeVar("_Result")
+
+#: Nanoseconds. Two changes within the grain of a file system's clock, two seconds at worst, may
+#: leave the same time behind.
+_GRAIN = 2_000_000_000
+_MOST_ATTEMPTS = 100
+_DECOY_BYTES = 32
+
+#: What tells that a file has changed.
+_Signature = tuple[int, ...]
+
+
+def _signatureOf(found: os.stat_result) -> _Signature:
+    return (
+        *(found.st_dev, found.st_ino, found.st_size, found.st_mode, found.st_uid),
+        *(found.st_mtime_ns, found.st_ctime_ns),
+    )
+
+
+@frozen
+class Content:
+    """
+    What a file held.
+
+    Attributes:
+        signature: of the file then.
+        settled: no change since can have left the same signature.
+        digest: of its bytes.
+        records: of its identities, by name.
+        refusal: what is wrong with it, and what to do; empty if nothing is.
+    """
+
+    signature: _Signature
+    settled: bool
+    digest: bytes
+    records: dict[str, Record] = field(repr=False)
+    refusal: str = ""
+
+
+class Editing:
+    """
+    The lines of a file while they are changed.
+
+    Args:
+        lines: of the file.
+
+    Attributes:
+        records: the identities in them, by name.
+    """
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._lines: list[Line | None] = list(lines)
+        self._places = {
+            line.record.name: place
+            for place, line in enumerate(self._lines)
+            if line is not None and line.record is not None
+        }
+        self.records = {
+            line.record.name: line.record for line in self._lines if line and line.record
+        }
+        self.changed = False
+
+    def find(self, name: str) -> Record:
+        """
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return self.records[name]
+
+    def add(self, record: Record) -> None:
+        """
+        Raises:
+            DuplicateIdentity: the name is taken.
+        """
+        if record.name in self.records:
+            raise DuplicateIdentity(record.name)
+        # What can't be read again would keep everybody out.
+        record.check()
+        self._places[record.name] = len(self._lines)
+        self._lines.append(Line(writeLine(record), record))
+        self.records[record.name] = record
+        self.changed = True
+
+    def replace(self, record: Record) -> Record:
+        """Write a line anew, if anything is different in it."""
+        if record != self.records[record.name]:
+            record.check()
+            self._lines[self._places[record.name]] = Line(writeLine(record), record)
+            self.records[record.name] = record
+            self.changed = True
+        return record
+
+    def remove(self, name: str) -> None:
+        """
+        Raises:
+            KeyError: there is none of that name.
+        """
+        del self.records[name]
+        self._lines[self._places.pop(name)] = None
+        self.changed = True
+
+    def text(self) -> str:
+        """The file as it is to be."""
+        return writeLines(line for line in self._lines if line is not None)
+
+
+class PasswdFile:
+    """
+    The file: everything here waits for the disk, and is for a thread.
+
+    Args:
+        path: where it is; absolute.
+        lockTimeout: seconds to wait for the lock.
+    """
+
+    def __init__(self, path: str, lockTimeout: float) -> None:
+        self._path = path
+        self._lockTimeout = lockTimeout
+
+    def make(self) -> None:
+        """Make an empty file, unless there is one."""
+        with self._explained("make"):
+            try:
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            except FileExistsError:
+                pass
+
+    def signature(self) -> _Signature | None:
+        """The signature that it has now; `None` if it is not there."""
+        try:
+            return _signatureOf(os.stat(self._path))
+        except OSError:
+            return None
+
+    def read(self, known: Content | None) -> Content:
+        """
+        Read it.
+
+        Args:
+            known: what was read last: the same bytes are not looked through twice.
+
+        Returns:
+            What it holds. What is wrong with it, is in there, too.
+        """
+        try:
+            for _ in range(_MOST_ATTEMPTS):
+                found = self._readOnce(known)
+                if found is not None:
+                    return found
+            raise StoreError(f"{self._path} does not stop changing. Find out who writes it.")
+        except StoreError as refusal:
+            return Content((), False, b"", {}, str(refusal))
+
+    def _readOnce(self, known: Content | None) -> Content | None:
+        now = time.time_ns()
+        with (
+            self._explained("read"),
+            _opened(self._path, os.O_RDONLY | os.O_NONBLOCK) as descriptor,
+        ):
+            before = os.fstat(descriptor)
+            self._check(before)
+            with os.fdopen(os.dup(descriptor), "rb") as file:
+                data = file.read()
+            signature = _signatureOf(os.fstat(descriptor))
+        # Neither written to nor replaced meanwhile.
+        if not _signatureOf(before) == signature == self.signature():
+            return None
+        return self._content(data, signature, now, known)
+
+    def _content(
+        self, data: bytes, signature: _Signature, now: int, known: Content | None
+    ) -> Content:
+        settled = max(signature[-2:]) + _GRAIN < now
+        digest = hashlib.sha256(data).digest()
+        if known is not None and known.digest == digest:
+            return evolve(known, signature=signature, settled=settled)
+        try:
+            records = {each.record.name: each.record for each in self._lines(data) if each.record}
+        except StoreError as refusal:
+            return Content(signature, settled, digest, {}, str(refusal))
+        return Content(signature, settled, digest, records)
+
+    def _lines(self, data: bytes) -> list[Line]:
+        try:
+            return readLines(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            bad = BadLine("this is not UTF-8. Save the file in UTF-8.")
+            bad.number = data.count(b"\n", 0, error.start) + 1
+        except BadLine as error:
+            bad = error
+        # Outside, so that no chain shows what is in the file.
+        raise StoreError(f"{self._path}, line {bad.number}: {bad}")
+
+    def _check(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreError(f"{self._path} is no file. Name another one.")
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o077:
+            raise StoreError(
+                f"Others can get at the verifiers in {self._path} (mode {mode:04o}). "
+                f"Run: chmod 600 {self._path}"
+            )
+        folder = os.path.dirname(os.path.realpath(self._path))
+        mode = stat.S_IMODE(os.stat(folder).st_mode)
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise StoreError(
+                f"Others can replace {self._path}, since they can write to its folder "
+                f"(mode {mode:04o}). Run: chmod o-w {folder}"
+            )
+
+    def change(self, change: Callable[[Editing], _Result]) -> tuple[_Result, Content]:
+        """
+        Change it, while nobody else does.
+
+        Args:
+            change: is called with the lines; what it raises leaves the file as it is.
+
+        Returns:
+            What `change` returned, and what the file holds now.
+
+        Raises:
+            StoreError: it can't be read or written, or is malformed.
+        """
+        # What stands behind a link is replaced, not the link.
+        path = os.path.realpath(self._path)
+        with self._locked(path), self._explained("write"):
+            with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+                found = os.fstat(descriptor)
+                self._check(found)
+                with os.fdopen(os.dup(descriptor), "rb") as file:
+                    data = file.read()
+            editing = Editing(self._lines(data))
+            result = change(editing)
+            signature = _signatureOf(found)
+            if editing.changed:
+                data = editing.text().encode("utf-8")
+                signature = self._replace(path, data, found)
+            digest = hashlib.sha256(data).digest()
+            return result, Content(signature, False, digest, editing.records)
+
+    def _replace(self, path: str, data: bytes, former: os.stat_result) -> _Signature:
+        draft = f"{path}.new"
+        try:
+            # Of somebody who was killed: whoever writes holds the lock.
+            os.unlink(draft)
+        except FileNotFoundError:
+            pass
+        with _opened(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600) as descriptor:
+            try:
+                self._keepOwner(descriptor, former)
+                os.fchmod(descriptor, stat.S_IMODE(former.st_mode) & 0o600)
+                with os.fdopen(os.dup(descriptor), "wb") as file:
+                    file.write(data)
+                os.fsync(descriptor)
+                os.rename(draft, path)
+            except BaseException:
+                os.unlink(draft)
+                raise
+            with _opened(os.path.dirname(path), os.O_RDONLY) as folder:
+                os.fsync(folder)
+            return _signatureOf(os.fstat(descriptor))
+
+    def _keepOwner(self, descriptor: int, former: os.stat_result) -> None:
+        made = os.fstat(descriptor)
+        if (made.st_uid, made.st_gid) == (former.st_uid, former.st_gid):
+            return
+        try:
+            # An administrator's command must not take the file away from the server.
+            os.fchown(descriptor, former.st_uid, former.st_gid)
+        except PermissionError:
+            if made.st_uid != former.st_uid:
+                raise StoreError(
+                    f"{self._path} belongs to another user. Do this as that user."
+                ) from None
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        with self._explained("lock"):
+            former = os.stat(path)
+        with (
+            self._explained("lock"),
+            _opened(f"{path}.lock", os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW, 0o600) as descriptor,
+        ):
+            if os.fstat(descriptor).st_uid != former.st_uid:
+                self._keepOwner(descriptor, former)
+            deadline = time.monotonic() + self._lockTimeout
+            while not _tryLock(descriptor):
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"{self._path} is locked by another process, for more than "
+                        f"{self._lockTimeout:g} seconds now. Try again; if it stays so, find that "
+                        "process."
+                    )
+                time.sleep(0.01)
+            yield
+
+    def decoySecret(self) -> bytes:
+        """
+        The secret that decoys are made from; it is made if there is none, and then kept.
+
+        Raises:
+            StoreError: it can't be made or read, or others can read it.
+        """
+        path = f"{os.path.realpath(self._path)}.decoy"
+        with self._explained("make the secret of the decoys beside"):
+            if not os.path.exists(path):
+                _writeOnce(path, secrets.token_bytes(_DECOY_BYTES))
+            with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
+                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                secret = os.read(descriptor, _DECOY_BYTES)
+        if mode & 0o077:
+            raise StoreError(
+                f"Others can read the secret in {path} (mode {mode:04o}). Run: chmod 600 {path}"
+            )
+        if len(secret) != _DECOY_BYTES:
+            raise StoreError(f"{path} is damaged. Remove it: then a new one is made.")
+        return secret
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            refusal = StoreError(
+                f"Can't {doing} {self._path}: {reason}. Are the file and its folder there, and "
+                "yours to read and to write?"
+            )
+        else:
+            return
+        raise refusal
+
+
+@contextmanager
+def _opened(path: str, flags: int, mode: int = 0o777) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _tryLock(descriptor: int) -> bool:
+    # `flock`, not `lockf`: two in one process exclude each other, too.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _writeOnce(path: str, data: bytes) -> None:
+    """Write a private file that is either whole or not there; the first of several wins."""
+    draft = f"{path}.{secrets.token_hex(8)}"
+    try:
+        with _opened(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600) as descriptor:
+            os.write(descriptor, data)
+            os.fsync(descriptor)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+    finally:
+        if os.path.exists(draft):
+            os.unlink(draft)

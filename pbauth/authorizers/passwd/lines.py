@@ -1,0 +1,238 @@
+"""
+The lines of a passwd file, without I/O: text in, records out, and back.
+
+An identity is a line::
+
+    alice:SCRAM-SHA-256$600000:<salt>$<stored>:<server> key=game/alice locked
+
+- The name ends at the first ``:``. Behind it stand words, with spaces in between, in any order.
+- A word with a ``$`` is a verifier: SCRAM's as PostgreSQL writes it; or one of another mechanism,
+  the public keys among them.
+- ``key=SERVICE/PERSPECTIVE`` is a key of the keyring; ``locked``: logging in is refused.
+- Without words (``alice:``) nobody can log in by a password.
+- Empty lines, and those that begin with ``#``, are the reader's own.
+
+What would be misread is written as ``%`` and two hexadecimal digits for each byte of its UTF-8:
+``%`` itself everywhere; in a name ``:``, a ``#`` in front and spaces at the ends; in a word spaces
+and line ends; in the parts of a key ``/`` as well.
+
+An error tells what is wrong and what to do, and never shows a word: it may be a verifier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from attrs import field, frozen
+
+from pbauth.accounts.identity import checkIdentityName
+from pbauth.accounts.records import Record
+from pbauth.mechanisms import decodeVerifier
+from pbauth.mechanisms.scram import NAME as SCRAM
+from pbauth.names import checkName
+
+_SPACES = " \t\r"
+_ENCODED = re.compile(rb"%(?:([0-9A-Fa-f]{2})|)")
+_IN_NAME = re.compile(r"[%:\t\r\n]|^[# \ufeff]| \Z")
+_IN_WORD = re.compile(r"[% \t\r\n]")
+_IN_KEY = re.compile(r"[%/ \t\r\n]")
+_KEY = "key="
+_LOCKED = "locked"
+#: How the hashes of other programs begin: htpasswd, crypt, LDAP.
+_FOREIGN = ("$", "{", "*", "!")
+
+
+class BadLine(ValueError):
+    """
+    A line is malformed.
+
+    Attributes:
+        number: of the line, from 1; 0 where only one was read.
+    """
+
+    def __init__(self, problem: str, number: int = 0) -> None:
+        super().__init__(problem)
+        self.number = number
+
+
+@frozen
+class Line:
+    """
+    A line.
+
+    Attributes:
+        text: as it stands in the file.
+        record: the identity in it; `None` for a comment and an empty line.
+    """
+
+    text: str = field(repr=False)
+    record: Record | None
+
+
+def readLines(text: str) -> list[Line]:
+    """
+    Read a file.
+
+    Args:
+        text: all of it.
+
+    Returns:
+        Its lines.
+
+    Raises:
+        BadLine: one is malformed, or a name stands in two lines.
+    """
+    if text.startswith("\ufeff"):
+        raise BadLine("there is a byte order mark in front. Save the file as UTF-8 without one.", 1)
+    lines = []
+    seen: dict[str, int] = {}
+    texts = text.split("\n")
+    if not texts[-1]:
+        # The end of the last line, not an empty one.
+        texts.pop()
+    for number, each in enumerate(texts, 1):
+        try:
+            record = readLine(each)
+        except BadLine as bad:
+            raise BadLine(str(bad), number) from None
+        if record is not None:
+            first = seen.setdefault(record.name, number)
+            if first != number:
+                raise BadLine(f"the name stands in line {first}, too. Remove one of them.", number)
+        lines.append(Line(each, record))
+    return lines
+
+
+def writeLines(lines: Iterable[Line]) -> str:
+    """
+    Args:
+        lines: of a file.
+
+    Returns:
+        Its text.
+    """
+    return "".join(f"{line.text}\n" for line in lines)
+
+
+def readLine(text: str) -> Record | None:
+    """
+    Read a line.
+
+    Args:
+        text: without the line end.
+
+    Returns:
+        The identity in it; `None` for a comment and an empty line.
+
+    Raises:
+        BadLine: it is malformed.
+    """
+    stripped = text.strip(_SPACES)
+    if not stripped or stripped.startswith("#"):
+        return None
+    name, colon, rest = stripped.partition(":")
+    if not colon:
+        raise BadLine("there is no ':' behind the name. Write NAME:VERIFIER, or # in front.")
+    locked = False
+    keys: set[tuple[str, str]] = set()
+    verifiers: dict[str, str] = {}
+    for number, word in enumerate(re.split(f"[{_SPACES}]+", rest.strip(_SPACES)), 1):
+        if word == _LOCKED:
+            locked = True
+        elif word.startswith(_KEY):
+            keys.add(_readKey(word, number))
+        elif word:
+            mechanism, encoded = _readVerifier(word, number)
+            if mechanism in verifiers:
+                raise BadLine(f"there are two verifiers of {mechanism}. Remove one of them.")
+            verifiers[mechanism] = encoded
+    record = Record(
+        _decode(name, "the name"), locked, frozenset(verifiers.items()), frozenset(keys)
+    )
+    try:
+        checkIdentityName(record.name)
+        for service, perspective in record.keys:
+            checkName(service, "name of a service")
+            checkName(perspective, "name of a perspective")
+    except ValueError as mistake:
+        raise BadLine(f"{mistake} Correct it, or put # in front of the line.") from None
+    return record
+
+
+def _readKey(word: str, number: int) -> tuple[str, str]:
+    service, slash, perspective = word.removeprefix(_KEY).partition("/")
+    if not slash or "/" in perspective:
+        raise BadLine(
+            f"word {number} behind the name is no key. Write key=SERVICE/PERSPECTIVE, and %2F for "
+            "a / in a name."
+        )
+    what = f"word {number} behind the name"
+    return _decode(service, what), _decode(perspective, what)
+
+
+def _readVerifier(word: str, number: int) -> tuple[str, str]:
+    what = f"word {number} behind the name"
+    if word.startswith(_FOREIGN):
+        raise BadLine(
+            f"{what} is the hash of another program. No {SCRAM} verifier can be made of it: remove "
+            "it, and set the password anew."
+        )
+    mechanism, dollar, _ = word.partition("$")
+    if not dollar:
+        raise BadLine(
+            f"{what} is neither a verifier, nor key=SERVICE/PERSPECTIVE, nor {_LOCKED}. Correct "
+            "it. A plain password can't stand here."
+        )
+    try:
+        verifier = decodeVerifier(_decode(word, what))
+    except BadLine:
+        raise
+    except ValueError:
+        # Without the chain, and without the text of the cause: it may show what is in the word.
+        verifier = None
+    if verifier is None:
+        raise BadLine(f"{what} is a damaged verifier. Set the password, or add the key, anew.")
+    return mechanism, verifier.encode()
+
+
+def writeLine(record: Record) -> str:
+    """
+    Write a line.
+
+    Args:
+        record: of an identity.
+
+    Returns:
+        The line, without a line end.
+    """
+    # SCRAM's first: that is what other programs look for behind the colon.
+    verifiers = sorted(record.verifiers, key=lambda pair: (pair[0] != SCRAM, pair))
+    words = [_encode(encoded, _IN_WORD) for _, encoded in verifiers]
+    words += [
+        f"{_KEY}{_encode(service, _IN_KEY)}/{_encode(perspective, _IN_KEY)}"
+        for service, perspective in sorted(record.keys)
+    ]
+    if record.locked:
+        words.append(_LOCKED)
+    return f"{_encode(record.name, _IN_NAME)}:{' '.join(words)}"
+
+
+def _encode(text: str, what: re.Pattern[str]) -> str:
+    return what.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def _decode(text: str, what: str) -> str:
+    def byte(found: re.Match[bytes]) -> bytes:
+        if found[1] is None:
+            raise BadLine(f"{what} holds a % without two hexadecimal digits. Write %25 for a %.")
+        return bytes.fromhex(found[1].decode())
+
+    if "%" not in text:
+        return text
+    try:
+        return _ENCODED.sub(byte, text.encode("utf-8")).decode("utf-8")
+    except UnicodeError:
+        problem = f"{what} is not UTF-8 once its % are read. Correct it."
+    # Outside, so that no chain shows the text.
+    raise BadLine(problem)

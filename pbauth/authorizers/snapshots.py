@@ -1,0 +1,59 @@
+"""What the stores have in common whose identities are copies of what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred
+
+from pbauth.accounts.authorizer import Authorizer
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.records import Record, recordOf
+from pbauth.interfaces import IIdentity
+
+
+class CopyingAuthorizer(Authorizer):
+    """
+    An authorizer whose identities count once they are saved.
+
+    It remembers what was stored of each copy that was given out, so that saving it writes what was
+    changed in it and nothing else: two may change the same identity at once.
+    """
+
+    def __init__(self, serviceCollection: Any, hashing: Hashing) -> None:
+        super().__init__(serviceCollection, hashing)
+        self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
+        """Store new identities (see `IAccountStore`)."""
+        raise NotImplementedError
+
+    def addIdentity(self, identity: IIdentity) -> Deferred[None]:
+        """
+        Store a new identity.
+
+        Returns:
+            Fires when it is stored; fails with `DuplicateIdentity` if the name is taken, or
+            with `StoreError`.
+        """
+
+        async def add() -> None:
+            record = await recordOf(identity)
+            await self.addRecords([record])
+            self._saved(identity, record)
+
+        return Deferred.fromCoroutine(add())
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """Nothing: the identity is a copy, and counts when it is saved."""
+
+    def _saved(self, identity: IIdentity, record: Record) -> None:
+        self._storedRecord[identity] = record
+        identity.stored = True
+
+    def _copyOf(self, record: Record) -> Any:
+        identity = record.asIdentity(self)
+        self._saved(identity, record)
+        return identity

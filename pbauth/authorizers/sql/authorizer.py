@@ -1,0 +1,516 @@
+"""
+Identities in an SQL database: an SQLite file, or PostgreSQL, which many servers may share.
+
+The database is opened once to check it, to make its tables where there are none, and to read what
+all decoys are made from; after that every operation is one interaction of `adbapi`, that is one
+transaction and one hop to a thread.  What differs between the two is in their engines, `sqlite` and
+`postgres`.
+
+Other processes (the `pbauth` command, other servers) may change the accounts at any time.  An
+identity is read anew for each login; and while the service of `SQLAuthorizer.changesService` runs,
+sessions end that somebody else's change no longer allows.
+
+An identity that this authorizer gives is a copy.  Changes to it count when it is saved, and that is
+when sessions that are no longer allowed end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pbauth._async import chooseReactor
+from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.records import Record, recordOf
+from pbauth.authorizers.snapshots import CopyingAuthorizer
+from pbauth.authorizers.sql.engine import Engine, Statements
+from pbauth.authorizers.sql.sqlite import SQLiteEngine
+from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
+from pbauth.interfaces import IIdentity, ISharedAccountStore
+from pbauth.mechanisms import scram
+from pbauth.mechanisms.scram import ScramVerifier
+
+_log = Logger()
+_Result = TypeVar("_Result")
+
+#: How many identities are read at once.
+_MANY = 300
+#: How many earlier verifiers of one password are known again.
+_FORMER = 4
+#: Seconds in which nobody asks for a connection again, after there was none.
+_PAUSE = 1.0
+
+# More than there can be.
+_ALL = 2**62
+
+# One statement, so that all of it is of one moment.
+_READ = """
+    SELECT name, 0, CAST(locked AS TEXT), NULL, NULL FROM identities WHERE name IN ({names})
+    UNION ALL SELECT identity, 1, mechanism, verifier, succeeds FROM verifiers
+        WHERE identity IN ({names})
+    UNION ALL SELECT identity, 2, service, perspective, NULL FROM keys WHERE identity IN ({names})
+"""
+
+
+def openEngine(database: str, lockTimeout: float, passwordInURL: bool) -> Engine:
+    """
+    Args:
+        database: the path of an SQLite file, or the URL of a PostgreSQL database.
+        lockTimeout: as for `SQLAuthorizer`.
+        passwordInURL: as for `SQLAuthorizer`.
+
+    Returns:
+        What knows that kind of database.
+
+    Raises:
+        StoreError: the package for it is not installed, or it is no URL.
+    """
+    if not database.startswith(("postgresql://", "postgres://")):
+        return SQLiteEngine(database, lockTimeout)
+    try:
+        from pbauth.authorizers.sql.postgres import PostgresEngine
+    except ImportError:
+        raise StoreError(
+            "PostgreSQL needs one more package. Run: pip install 'pbauth[postgres]'"
+        ) from None
+    return PostgresEngine(database, passwordInURL)
+
+
+class _Reading:
+    """
+    Identities that are being read.
+
+    Attributes:
+        readers: how many read it.
+        changes: how often somebody has changed it since the first of them began.
+    """
+
+    __slots__ = ("changes", "readers")
+
+    def __init__(self) -> None:
+        self.readers = self.changes = 0
+
+
+@implementer(ISharedAccountStore)
+class SQLAuthorizer(CopyingAuthorizer):
+    """
+    Keeps identities in an SQL database. An SQLite file is made if there is none, readable by its
+    owner only; a PostgreSQL database has to be there, its tables are made.
+
+    Args:
+        database: the path of an SQLite file; or ``postgresql://user@host/database``, with all
+            that libpq knows.
+        serviceCollection: as for `Authorizer`.
+        hashing: as for `Authorizer`.
+        reactor: provides threads; the global one by default.
+        lockTimeout: seconds to wait while another process writes to the file.
+        passwordInURL: whether a URL may hold a password. Not where others see it: in the arguments
+            of a program, for instance.
+
+    Raises:
+        StoreError: the database can't be opened or made, is none of pbauth, or is one of a
+            later version.
+    """
+
+    def __init__(
+        self,
+        database: str | os.PathLike[str],
+        serviceCollection: Any = None,
+        hashing: Hashing = Hashing(),  # noqa: B008 - immutable
+        *,
+        reactor: Any = None,
+        lockTimeout: float = 5.0,
+        passwordInURL: bool = True,
+    ) -> None:
+        super().__init__(serviceCollection, hashing)
+        self._reading: dict[str, _Reading] = {}
+        self._reactor = chooseReactor(reactor)
+        self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
+        self._pausedUntil = 0.0
+        try:
+            self._decoySecret = self._engine.prepare()
+        except self._engine.Error as error:
+            raise self._refusal(error) from None
+        self._pool: Any = self._engine.openPool(self._reactor)
+
+    def close(self) -> None:
+        """Close the database. Call it once, when nothing is under way any more."""
+        self._pool.close()
+
+    def changesService(self) -> IService:
+        """
+        Returns:
+            A service that, while it runs, ends the sessions that a change by somebody else, another
+            server or the `pbauth` command, no longer allows: within a second, or as soon as the
+            database can be reached again.
+        """
+        return self._engine.changesService(self._reactor, self._pool, self.changed)
+
+    # Writing.
+
+    def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
+        """
+        Store what changed, and end the sessions that are no longer allowed.
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if the identity is not known, or with
+            `StoreError`.
+        """
+
+        async def update() -> None:
+            record = await recordOf(identity)
+            before = self._storedRecord.get(identity)
+
+            def write(statements: Statements) -> None:
+                if not statements.lock(record.name):
+                    raise KeyError(record.name)
+                stored = before or _read(statements, [record.name])[record.name][0]
+                _writeChanges(statements, stored, record)
+
+            await self._write(write)
+            self._saved(identity, record)
+            self._noteChange([record.name])
+            self.sessions.endForbidden(identity)
+
+        return Deferred.fromCoroutine(update())
+
+    def renewVerifier(
+        self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Deferred[bool]:
+        """
+        Replace a verifier by a stronger one of the same password, unless somebody, in whatever
+        process, replaced it in the meantime. Sessions on other servers stand.
+
+        Returns:
+            Fires with whether that was done; fails with `StoreError`.
+        """
+
+        def renew(statements: Statements) -> bool:
+            return bool(
+                statements.run(
+                    "UPDATE verifiers SET verifier = ?,"
+                    " succeeds = substr(? || coalesce(' ' || succeeds, ''), 1, ?)"
+                    " WHERE identity = ? AND mechanism = ? AND verifier = ?",
+                    *(new.encode(), old.digest(), _FORMER * (len(old.digest()) + 1)),
+                    *(identity.name, scram.NAME, old.encode()),
+                )
+            )
+
+        return Deferred.fromCoroutine(self._write(renew))
+
+    def removeIdentity(self, name: str) -> Deferred[None]:
+        """
+        Forget an identity, and end its sessions.
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if it is not known, or with
+            `StoreError`.
+        """
+
+        def delete(statements: Statements) -> None:
+            if not statements.run("DELETE FROM identities WHERE name = ?", name):
+                raise KeyError(name)
+
+        async def remove() -> None:
+            await self._write(delete)
+            self._noteChange([name])
+            self.sessions.endAll(name)
+
+        return Deferred.fromCoroutine(remove())
+
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
+        """
+        Store new identities, all or none.
+
+        Returns:
+            Fires with how many were added; fails with `DuplicateIdentity` if a name is taken, or
+            with `StoreError`.
+        """
+        wanted = list(records)
+        return Deferred.fromCoroutine(
+            self._write(lambda statements: _add(statements, wanted, skipKnown))
+        )
+
+    # Reading.
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Returns:
+            Fires with a copy of the identity; fails with `Unauthorized` if there is none, or with
+            `StoreError`.
+        """
+
+        async def request() -> Any:
+            found = (await self._readNow([name])).get(name)
+            if found is None:
+                raise Unauthorized()
+            return self._asIdentity(*found)
+
+        return Deferred.fromCoroutine(request())
+
+    def _asIdentity(self, record: Record, former: frozenset[str]) -> Any:
+        identity = self._copyOf(record)
+        if former:
+            today = dict(record.verifiers)[scram.NAME]
+            self.sessions.renewed(record.name, former, ScramVerifier.decode(today))
+        return identity
+
+    async def _readNow(self, names: list[str]) -> dict[str, tuple[Record, frozenset[str]]]:
+        """
+        Read identities. What was changed while they were read is read again: who looks after the
+        sessions when there is a change finds those that exist then, and a login whose identity is
+        on its way from the database has none yet.
+        """
+        for name in names:
+            self._reading.setdefault(name, _Reading()).readers += 1
+        try:
+            while True:
+                seen = [self._reading[name].changes for name in names]
+                found = await self._run(lambda statements: _read(statements, names))
+                if seen == [self._reading[name].changes for name in names]:
+                    return found
+        finally:
+            for name in names:
+                self._reading[name].readers -= 1
+                if not self._reading[name].readers:
+                    del self._reading[name]
+
+    def _noteChange(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._reading:
+                self._reading[name].changes += 1
+
+    async def changed(self, names: Iterable[str] | None) -> None:
+        """
+        Somebody else has changed accounts: end the sessions that are no longer allowed.
+
+        Args:
+            names: of the identities; `None`: any may have changed.
+
+        Raises:
+            StoreError: the database can't be read.
+        """
+        changed = list(self._reading) if names is None else list(names)
+        self._noteChange(changed)
+        live = set(self.sessions.names())
+        concerned = sorted(live if names is None else live.intersection(changed))
+        for start in range(0, len(concerned), _MANY):
+            some = concerned[start : start + _MANY]
+            found = await self._readNow(some)
+            for name in some:
+                if name in found:
+                    self.sessions.endForbidden(self._asIdentity(*found[name]))
+                else:
+                    self.sessions.endAll(name)
+
+    def listIdentities(
+        self, after: str = "", most: int | None = None
+    ) -> Deferred[list[tuple[str, bool, int]]]:
+        """
+        Returns:
+            Fires with a tuple for each of the first `most` identities after that name, sorted by
+            name: the name, whether it is locked, and the number of its keys; fails with
+            `StoreError`.
+        """
+
+        def read(statements: Statements) -> list[tuple[str, bool, int]]:
+            rows = statements.rows(
+                "SELECT name, locked, (SELECT count(*) FROM keys WHERE identity = name)"
+                " FROM identities WHERE name > ? ORDER BY name LIMIT ?",
+                after,
+                _ALL if most is None else most,
+            )
+            return [(name, bool(locked), keys) for name, locked, keys in rows]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+        """
+        Returns:
+            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it; fails
+            with `StoreError`.
+        """
+
+        def read(statements: Statements) -> list[tuple[str, str, bool]]:
+            rows = statements.rows(
+                "SELECT identity, perspective, locked FROM keys"
+                " JOIN identities ON identity = name WHERE service = ?"
+                " ORDER BY identity, perspective",
+                service,
+            )
+            return [(name, perspective, bool(locked)) for name, perspective, locked in rows]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
+        """
+        Returns:
+            Fires with a list of records, as `IAccountStore` has it; fails with `StoreError`.
+        """
+
+        def read(statements: Statements) -> list[Record]:
+            rows = statements.rows(
+                "SELECT name FROM identities WHERE name > ? ORDER BY name LIMIT ?",
+                after,
+                _ALL if most is None else most,
+            )
+            names = [name for (name,) in rows]
+            found = _read(statements, names)
+            return [found[name][0] for name in names if name in found]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    # In a thread, and what becomes of errors.
+
+    async def _write(self, act: Callable[[Statements], _Result]) -> _Result:
+        return await self._run(act, writing=True)
+
+    async def _run(self, act: Callable[[Statements], _Result], writing: bool = False) -> _Result:
+        if self._reactor.seconds() < self._pausedUntil:
+            raise StoreError()
+        try:
+            return await self._runOnce(act, writing)
+        except _OnceMore:
+            pass
+        try:
+            return await self._runOnce(act, writing)
+        except _OnceMore as failed:
+            raise self._refusal(failed.error) from None
+
+    async def _runOnce(self, act: Callable[[Statements], _Result], writing: bool) -> _Result:
+        # How far it came: there was a connection; all was done but to commit it.
+        steps = []
+
+        def interact(cursor: Any) -> _Result:
+            steps.append("connected")
+            if writing:
+                self._engine.beginWriting(cursor)
+            result = act(Statements(self._engine, cursor))
+            steps.append("done")
+            return result
+
+        try:
+            result: _Result = await self._pool.runInteraction(interact)
+            return result
+        except self._engine.Error as error:
+            if not steps:
+                # Each attempt may take long: not everybody needs to find that out anew.
+                self._pausedUntil = self._reactor.seconds() + _PAUSE
+            elif steps == ["connected"] and (
+                isinstance(error, self._engine.IntegrityError) or self._engine.isLost(error)
+            ):
+                raise _OnceMore(error) from None
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> StoreError:
+        refusal = StoreError(self._engine.explain(error))
+        # A client is told only that the accounts can't be reached.
+        _log.error("{refusal}", refusal=refusal)
+        return refusal
+
+
+class _OnceMore(Exception):
+    """
+    The connection was lost, before this perhaps; or somebody else has just added what was to be
+    added. Nothing was committed, and another attempt may do better, or know more.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _read(statements: Statements, names: Sequence[str]) -> dict[str, tuple[Record, frozenset[str]]]:
+    """Read identities, each with the digests of the verifiers that its one was preceded by."""
+    locked: dict[str, bool] = {}
+    former: dict[str, frozenset[str]] = {}
+    verifiers: dict[str, list[tuple[str, str]]] = {}
+    keys: dict[str, list[tuple[str, str]]] = {}
+    for start in range(0, len(names), _MANY):
+        some = names[start : start + _MANY]
+        query = _READ.format(names=", ".join("?" * len(some)))
+        for name, part, first, second, third in statements.rows(query, *some, *some, *some):
+            if part == 0:
+                locked[name] = first == "1"
+            elif part == 1:
+                verifiers.setdefault(name, []).append((first, second))
+                if third:
+                    former[name] = frozenset(third.split())
+            else:
+                keys.setdefault(name, []).append((first, second))
+    return {
+        name: (
+            Record(
+                name,
+                locked[name],
+                frozenset(verifiers.get(name, ())),
+                frozenset(keys.get(name, ())),
+            ),
+            former.get(name, frozenset()),
+        )
+        for name in locked
+    }
+
+
+def _known(statements: Statements, names: list[str]) -> set[str]:
+    known: set[str] = set()
+    for start in range(0, len(names), _MANY):
+        some = names[start : start + _MANY]
+        query = f"SELECT name FROM identities WHERE name IN ({', '.join('?' * len(some))})"  # noqa: S608
+        known.update(name for (name,) in statements.rows(query, *some))
+    return known
+
+
+def _add(statements: Statements, records: list[Record], skipKnown: bool = False) -> int:
+    known = _known(statements, [record.name for record in records])
+    new: dict[str, Record] = {}
+    for record in records:
+        if record.name not in known and record.name not in new:
+            new[record.name] = record
+        elif not skipKnown:
+            raise DuplicateIdentity(record.name)
+    statements.insert(
+        "identities",
+        ("name", "locked"),
+        [(record.name, int(record.locked)) for record in new.values()],
+    )
+    statements.insert(
+        "verifiers",
+        ("identity", "mechanism", "verifier"),
+        [(name, *verifier) for name, record in new.items() for verifier in record.verifiers],
+    )
+    statements.insert(
+        "keys",
+        ("identity", "service", "perspective"),
+        [(name, *key) for name, record in new.items() for key in record.keys],
+    )
+    return len(new)
+
+
+def _writeChanges(statements: Statements, before: Record, after: Record) -> None:
+    name = after.name
+    if before.locked != after.locked:
+        statements.run("UPDATE identities SET locked = ? WHERE name = ?", int(after.locked), name)
+    changed = before.verifiers ^ after.verifiers
+    statements.runEach(
+        "DELETE FROM verifiers WHERE identity = ? AND mechanism = ?",
+        sorted({(name, mechanism) for mechanism, _ in changed}),
+    )
+    statements.runEach(
+        "INSERT INTO verifiers (identity, mechanism, verifier) VALUES (?, ?, ?)",
+        [(name, *verifier) for verifier in sorted(after.verifiers & changed)],
+    )
+    statements.runEach(
+        "DELETE FROM keys WHERE identity = ? AND service = ? AND perspective = ?",
+        [(name, *key) for key in sorted(before.keys - after.keys)],
+    )
+    statements.runEach(
+        "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(name, *key) for key in sorted(after.keys - before.keys)],
+    )

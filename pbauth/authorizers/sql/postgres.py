@@ -1,0 +1,482 @@
+"""
+Identities in a PostgreSQL database, which many servers may share: the engine for that of
+`pbauth.authorizers.sql.authorizer`.
+
+All tables are in the schema ``pbauth``.  Triggers tell (``NOTIFY``) whose account something was
+taken away from, whoever did it and by whatever program; each server listens.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, errors
+from twisted.application.service import Service
+from twisted.enterprise import adbapi
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed
+from pbauth.errors import StoreError
+from pbauth.net.addresses import isLoopback
+
+_log = Logger()
+
+#: The prefixes of the names of databases that this engine opens.
+SCHEMES = ("postgresql://", "postgres://")
+
+#: What the servers listen to.
+CHANNEL = "pbauth_changes"
+
+#: The longest wait between two attempts to listen again, in seconds.
+LONGEST_WAIT = 5.0
+
+# Whatever the user says nothing about. Who is gone without a word is noticed within seconds.
+_OPTIONS = {
+    "application_name": "pbauth",
+    "client_encoding": "UTF8",
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "11000",
+}
+_SETTINGS = (
+    "-c search_path=pbauth -c lock_timeout=10s -c statement_timeout=30s"
+    " -c idle_in_transaction_session_timeout=60s"
+)
+
+_SCHEMA_ROW = "schema version"
+
+# For whoever makes or upgrades the tables: one at a time. The number is "pbau".
+_LOCK = "SELECT pg_advisory_xact_lock(1885495669)"
+
+_TELL_OTHERS = """
+    CREATE FUNCTION tell_{column}() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_notify('{channel}', OLD.{column});
+        RETURN NULL;
+    END $$
+"""
+_WHEN = "CREATE TRIGGER tell AFTER {event} ON {table} FOR EACH ROW EXECUTE FUNCTION tell_{column}()"
+
+#: What leads to each version of the schema from the one before; there was none before the second.
+STEPS: dict[int, tuple[str, ...]] = {
+    2: (
+        # The order of names is that of their code points, whatever the database's is.
+        """
+        CREATE TABLE identities (
+            name TEXT COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 255),
+            locked SMALLINT NOT NULL DEFAULT 0 CHECK (locked IN (0, 1))
+        )
+        """,
+        # Digests of earlier verifiers of the same password are what one succeeds.
+        """
+        CREATE TABLE verifiers (
+            identity TEXT COLLATE "C" NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
+            mechanism TEXT COLLATE "C" NOT NULL,
+            verifier TEXT NOT NULL,
+            succeeds TEXT,
+            PRIMARY KEY (identity, mechanism)
+        )
+        """,
+        """
+        CREATE TABLE keys (
+            identity TEXT COLLATE "C" NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
+            service TEXT COLLATE "C" NOT NULL CHECK (octet_length(service) BETWEEN 1 AND 255),
+            perspective TEXT COLLATE "C" NOT NULL
+                CHECK (octet_length(perspective) BETWEEN 1 AND 255),
+            PRIMARY KEY (identity, service, perspective)
+        )
+        """,
+        "CREATE INDEX keys_by_service ON keys (service, identity, perspective)",
+        _TELL_OTHERS.format(column="name", channel=CHANNEL),
+        _TELL_OTHERS.format(column="identity", channel=CHANNEL),
+        # What is only added ends no session.
+        _WHEN.format(event="UPDATE OR DELETE", table="identities", column="name"),
+        _WHEN.format(event="UPDATE OR DELETE", table="verifiers", column="identity"),
+        _WHEN.format(event="UPDATE OR DELETE", table="keys", column="identity"),
+    ),
+}
+
+
+class PostgresEngine:
+    """
+    A database.
+
+    Args:
+        url: ``postgresql://user@host/database?option=value``, with all that libpq knows. A password
+            in it is used, and shown to nobody.
+        passwordInURL: whether there may be one.
+
+    Raises:
+        StoreError: this is no such URL, or holds a password where it may not.
+    """
+
+    Error = psycopg.Error
+    IntegrityError = psycopg.IntegrityError
+    forUpdate = " FOR UPDATE"
+
+    def __init__(self, url: str, passwordInURL: bool = True) -> None:
+        self._parameters = _read(url)
+        if "password" in self._parameters and not passwordInURL:
+            raise StoreError(
+                "Others on this machine can see the password in that URL. Leave it out, and put "
+                "it into ~/.pgpass, or into a file that PGPASSFILE names."
+            )
+        self.where = _withoutSecrets(self._parameters)
+        self._conninfo = conninfo.make_conninfo(
+            **{
+                **_OPTIONS,
+                **_protection(self._parameters),
+                **self._parameters,
+                "options": f"{_SETTINGS} {self._parameters.get('options', '')}".strip(),
+            }
+        )
+
+    def prepare(self) -> bytes:
+        """Check the database, make the tables, or upgrade them (see `Engine`)."""
+        with psycopg.connect(self._conninfo) as connection:
+            # With as little of the rights as will do: a schema that is there is not made.
+            if not _exists(connection, "pbauth.meta"):
+                connection.execute(_LOCK)
+            if not _exists(connection, "pbauth.meta"):
+                connection.execute("CREATE SCHEMA IF NOT EXISTS pbauth")
+                connection.execute(
+                    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BYTEA NOT NULL)"
+                )
+                self._setRow(connection, _SCHEMA_ROW, b"1")
+                self._setRow(connection, DECOY_SECRET, secrets.token_bytes(32))
+            if self._checkVersion(connection) < SCHEMA_VERSION:
+                connection.execute(_LOCK)
+                for step in range(self._checkVersion(connection) + 1, SCHEMA_VERSION + 1):
+                    for statement in STEPS[step]:
+                        connection.execute(statement)  # type: ignore[call-overload]
+                self._setRow(connection, _SCHEMA_ROW, str(SCHEMA_VERSION).encode())
+            return _row(connection, DECOY_SECRET)
+
+    def _checkVersion(self, connection: psycopg.Connection[Any]) -> int:
+        version = int(_row(connection, _SCHEMA_ROW))
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.where} was made by a later version of pbauth (schema {version}; this one "
+                f"knows {SCHEMA_VERSION}). Upgrade pbauth."
+            )
+        return version
+
+    def _setRow(self, connection: psycopg.Connection[Any], name: str, value: bytes) -> None:
+        connection.execute(
+            "INSERT INTO meta (name, value) VALUES (%s, %s)"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
+
+    def openPool(self, reactor: Any) -> Any:
+        """Give connections to the database (see `Engine`)."""
+        return _Pool(
+            "psycopg",
+            self._conninfo,
+            cp_min=1,
+            cp_max=5,
+            cp_noisy=False,
+            cp_reactor=reactor,
+        )
+
+    def translate(self, statement: str) -> str:
+        """Its parameters are written in another way."""
+        return _translate(statement)
+
+    def beginWriting(self, cursor: Any) -> None:
+        """A transaction begins by itself."""
+
+    def isLost(self, error: Exception) -> bool:
+        """Whether the connection is gone, or the server is about to be."""
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and (
+            error.sqlstate is None
+            or error.sqlstate[:2] == "08"
+            or isinstance(
+                error, (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
+            )
+        )
+
+    def explain(self, error: Exception) -> str:
+        """What an error means (see `Engine`)."""
+        for kinds, text in _MEANINGS:
+            if isinstance(error, kinds):
+                return text.format(where=self.where)
+        # The text may have several lines; the first says it. It may quote a statement below.
+        said = str(error).strip().partition("\n")[0]
+        for pattern, text in _REFUSED:
+            # Of a connection that is not made nothing but the text is known.
+            if getattr(error, "sqlstate", None) is None and re.search(pattern, said):
+                return text.format(where=self.where, said=said)
+        if self.isLost(error):
+            return f"{self.where} can't be reached: {said}. Is PostgreSQL running there?"
+        return f"{self.where}: {said}."
+
+    def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesTold:
+        """Give a service that listens for changes (see `Engine`)."""
+        return ChangesTold(self._conninfo, self.where, pool.threadpool, reactor, changed)
+
+
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    (
+        (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected),
+        "{where} is busy: somebody else keeps the account locked. Try again.",
+    ),
+    (
+        (errors.ReadOnlySqlTransaction,),
+        "{where} is read-only, a standby perhaps. Name the primary server.",
+    ),
+    ((errors.DiskFull,), "There is no space left to write {where}."),
+    (
+        (errors.InsufficientPrivilege,),
+        "{where} does not let this user do that. Make its owner: ALTER SCHEMA pbauth OWNER TO ...; "
+        "or, where there is no schema yet: GRANT CREATE ON DATABASE ... TO ...",
+    ),
+    (
+        (errors.UndefinedTable, errors.UndefinedColumn),
+        "{where}: tables of pbauth are missing. Restore the schema pbauth from a backup.",
+    ),
+    (
+        (errors.DataCorrupted, errors.IndexCorrupted),
+        "{where} is damaged. Restore it from a backup.",
+    ),
+)
+
+
+_REFUSED = (
+    (
+        "certificate|SSL|channel binding",
+        "{where} can't be reached by TLS ({said}). Say sslrootcert=FILE for a certificate "
+        "authority of your own; or sslmode=prefer in a network that nobody else is in.",
+    ),
+    (r'database ".*" does not exist', "{where}: there is no such database. Run: createdb"),
+    (
+        r'role ".*" does not exist|authentication failed|no password supplied|pg_hba\.conf',
+        "{where} does not let this user in. See PGPASSFILE, ~/.pgpass and pg_hba.conf.",
+    ),
+)
+
+
+def _read(url: str) -> dict[str, str]:
+    try:
+        found = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        # Its text quotes the URL.
+        found = None
+    if not found:
+        raise StoreError(
+            "This is no URL of a PostgreSQL database. One is: postgresql://user@host/database"
+        )
+    return {name: str(value) for name, value in found.items()}
+
+
+def _protection(parameters: dict[str, str]) -> dict[str, str]:
+    """
+    Verifiers cross the network by TLS only, and to the right server, unless the user says something
+    else about it.
+    """
+    hosts = ",".join(parameters.get(name, "") for name in ("host", "hostaddr")).split(",")
+    if all(not host or host.startswith(("/", "@")) or isLoopback(host) for host in hosts):
+        return {}
+    if "sslmode" in parameters or "PGSSLMODE" in os.environ:
+        return {}
+    own = os.path.exists(os.path.expanduser("~/.postgresql/root.crt"))
+    return {"sslmode": "verify-full", **({} if own else {"sslrootcert": "system"})}
+
+
+def _withoutSecrets(parameters: dict[str, str]) -> str:
+    user = f"{parameters['user']}@" if "user" in parameters else ""
+    host = parameters.get("host", "")
+    port = f":{parameters['port']}" if "port" in parameters else ""
+    # The folder of a UNIX socket is a parameter.
+    where = f"/{parameters.get('dbname', '')}" + (f"?host={host}" if "/" in host else "")
+    return f"postgresql://{user}{'' if '/' in host else host}{port}{where}"
+
+
+@lru_cache(maxsize=256)
+def _translate(statement: str) -> str:
+    return statement.replace("%", "%%").replace("?", "%s")
+
+
+def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
+    found = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()
+    return found is not None and found[0] is not None
+
+
+def _row(connection: psycopg.Connection[Any], name: str) -> bytes:
+    found = connection.execute("SELECT value FROM meta WHERE name = %s", (name,)).fetchone()
+    if found is None:
+        raise StoreError(f"The table pbauth.meta has no row {name!r}. Restore it from a backup.")
+    return bytes(found[0])
+
+
+class _Connection(adbapi.Connection):  # type: ignore[misc]
+    """A connection of the pool, that is made anew once it is lost."""
+
+    def rollback(self) -> None:
+        connection: Any = self._connection
+        if connection.closed:
+            self._pool.disconnect(connection)
+        else:
+            connection.rollback()
+
+
+class _Pool(adbapi.ConnectionPool):  # type: ignore[misc]
+    connectionFactory = _Connection
+
+
+@implementer(IReadDescriptor)
+class ChangesTold(Service):
+    """
+    Listens for changes that others make; after a lost connection, listens again, and says that
+    anything may have changed.
+
+    Args:
+        conninfo: of the database.
+        where: it is, for messages.
+        threads: in which connections are made.
+        reactor: looks at the connection.
+        changed: is told the names.
+    """
+
+    def __init__(
+        self, conninfo: str, where: str, threads: Any, reactor: Any, changed: Changed
+    ) -> None:
+        self._conninfo = conninfo
+        self._where = where
+        self._threads = threads
+        self._reactor = reactor
+        self._changed = changed
+        self._connection: psycopg.Connection[Any] | None = None
+        self._again: Any = None
+        self._wait = OFTEN
+        # What was told, and not looked at yet; `None`: anything.
+        self._names: set[str] | None = set()
+        self._looking = False
+
+    def startService(self) -> None:
+        """Begin to listen."""
+        super().startService()
+        self._listen()
+
+    def stopService(self) -> None:
+        """Listen no more."""
+        super().stopService()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._hangUp()
+
+    # Connecting.
+
+    def _listen(self) -> None:
+        self._again = None
+        connecting = deferToThreadPool(self._reactor, self._threads, self._connect)
+        connecting.addCallbacks(self._connected, lambda failure: self._lost(failure.value))
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = psycopg.connect(self._conninfo, autocommit=True)
+        connection.execute(f"LISTEN {CHANNEL}")
+        return connection
+
+    def _connected(self, connection: psycopg.Connection[Any]) -> None:
+        if not self.running:
+            connection.close()
+            return
+        if self._wait > OFTEN:
+            _log.info("{where} is back", where=self._where)
+        self._wait = OFTEN
+        self._connection = connection
+        self._reactor.addReader(self)
+        # Whatever happened before is only known to have happened.
+        self._tell(None)
+        self.doRead()
+
+    def _lost(self, error: Exception) -> None:
+        self._hangUp()
+        if not self.running or self._again is not None:
+            return
+        if self._wait == OFTEN:
+            _log.error(
+                "{where} can't be reached: {error}. Who is logged in stays so, and changes to the "
+                "accounts count for them once it is back",
+                where=self._where,
+                error=str(error).strip().partition("\n")[0],
+            )
+        self._again = self._reactor.callLater(self._wait, self._listen)
+        self._wait = min(2 * self._wait, LONGEST_WAIT)
+
+    def _hangUp(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._reactor.removeReader(self)
+            connection.close()
+
+    # What the reactor calls.
+
+    def fileno(self) -> int:
+        """Tell the number of the socket."""
+        if self._connection is None:
+            return -1
+        with suppress(psycopg.Error):
+            return self._connection.fileno()
+        return -1
+
+    def logPrefix(self) -> str:
+        """Name this in the log."""
+        return "PostgreSQL"
+
+    def connectionLost(self, reason: Any) -> None:
+        """The reactor lets go of the socket."""
+        self._lost(reason.value)
+
+    def doRead(self) -> None:
+        """Something has come from the database."""
+        if self._connection is None:
+            return
+        names = set()
+        try:
+            protocol = self._connection.pgconn
+            protocol.consume_input()
+            while told := protocol.notifies():
+                names.add(told.extra.decode("utf-8"))
+        except psycopg.Error as error:
+            self._lost(error)
+        if names:
+            self._tell(names)
+
+    # Telling.
+
+    def _tell(self, names: Iterable[str] | None) -> None:
+        if names is None or self._names is None:
+            self._names = None
+        else:
+            self._names.update(names)
+        if not self._looking:
+            self._looking = True
+            Deferred.fromCoroutine(self._look()).addErrback(
+                lambda failure: _log.failure("Looking at changed accounts failed", failure)
+            )
+
+    async def _look(self) -> None:
+        try:
+            while self._names is None or self._names:
+                names, self._names = self._names, set()
+                await self._changed(names)
+        except StoreError as error:
+            # Once there is a connection again, all are looked at; so let there be a new one.
+            self._lost(error)
+        finally:
+            self._looking = False

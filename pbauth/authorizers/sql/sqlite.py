@@ -1,0 +1,264 @@
+"""Identities in an SQLite file: the engine that needs no server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.enterprise import adbapi
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed
+from pbauth.errors import StoreError
+
+_log = Logger()
+
+#: Says of an SQLite file that it is one of ours: "pbau".
+APPLICATION_ID = 0x70626175
+
+_TELL_OTHERS = """
+    CREATE TRIGGER {table}_{event}
+    AFTER {event} {of} ON {table} BEGIN
+        INSERT INTO changes (identity) VALUES (OLD.{name});
+    END
+"""
+
+#: What leads to each version of the schema from the one before.
+STEPS: dict[int, tuple[str, ...]] = {
+    1: (
+        """
+        CREATE TABLE meta (
+            name TEXT PRIMARY KEY NOT NULL,
+            value BLOB NOT NULL
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE identities (
+            name TEXT PRIMARY KEY NOT NULL CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 255),
+            locked INTEGER NOT NULL DEFAULT 0 CHECK (locked IN (0, 1))
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE verifiers (
+            identity TEXT NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
+            mechanism TEXT NOT NULL,
+            verifier TEXT NOT NULL,
+            PRIMARY KEY (identity, mechanism)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE keys (
+            identity TEXT NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
+            service TEXT NOT NULL CHECK (length(CAST(service AS BLOB)) BETWEEN 1 AND 255),
+            perspective TEXT NOT NULL CHECK (length(CAST(perspective AS BLOB)) BETWEEN 1 AND 255),
+            PRIMARY KEY (identity, service, perspective)
+        ) WITHOUT ROWID
+        """,
+        f"PRAGMA application_id = {APPLICATION_ID}",
+    ),
+    2: (
+        # Digests of earlier verifiers of the same password.
+        "ALTER TABLE verifiers ADD COLUMN succeeds TEXT",
+        "CREATE INDEX keys_by_service ON keys (service, identity, perspective)",
+        # What was taken away from whom, for the servers that have clients of theirs. What is only
+        # added ends no session.
+        """
+        CREATE TABLE changes (
+            serial INTEGER PRIMARY KEY AUTOINCREMENT,
+            identity TEXT NOT NULL
+        )
+        """,
+        # Ten thousand are remembered.
+        """
+        CREATE TRIGGER changes_forget AFTER INSERT ON changes BEGIN
+            DELETE FROM changes WHERE serial <= NEW.serial - 10000;
+        END
+        """,
+        _TELL_OTHERS.format(table="identities", event="UPDATE", of="OF locked", name="name"),
+        _TELL_OTHERS.format(table="identities", event="DELETE", of="", name="name"),
+        _TELL_OTHERS.format(table="verifiers", event="UPDATE", of="", name="identity"),
+        _TELL_OTHERS.format(table="verifiers", event="DELETE", of="", name="identity"),
+        _TELL_OTHERS.format(table="keys", event="UPDATE", of="", name="identity"),
+        _TELL_OTHERS.format(table="keys", event="DELETE", of="", name="identity"),
+    ),
+}
+
+
+class SQLiteEngine:
+    """
+    A file. It is made if there is none, readable by its owner only.
+
+    Args:
+        path: of the file.
+        lockTimeout: seconds to wait while another process writes to it.
+    """
+
+    Error = sqlite3.Error
+    IntegrityError = sqlite3.IntegrityError
+    forUpdate = ""
+
+    def __init__(self, path: str, lockTimeout: float) -> None:
+        self.where = path
+        self._lockTimeout = lockTimeout
+
+    def prepare(self) -> bytes:
+        """Check the file, make it, or upgrade it (see `Engine`)."""
+        _makePrivate(self.where)
+        with closing(
+            sqlite3.connect(self.where, self._lockTimeout, isolation_level=None)
+        ) as connection:
+            _configure(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            version = self._versionOf(connection)
+            for step in range(version + 1, SCHEMA_VERSION + 1):
+                for statement in STEPS[step]:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(
+                "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                (DECOY_SECRET, secrets.token_bytes(32)),
+            )
+            row = connection.execute(
+                "SELECT value FROM meta WHERE name = ?", (DECOY_SECRET,)
+            ).fetchone()
+            connection.execute("COMMIT")
+            return bytes(row[0])
+
+    def _versionOf(self, connection: sqlite3.Connection) -> int:
+        """The version of the schema; 0 for an empty database."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables and not application:
+            return 0
+        if application != APPLICATION_ID:
+            raise StoreError(f"{self.where} is a database of another program. Name another file.")
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.where} was made by a later version of pbauth (schema {version}; this one "
+                f"knows {SCHEMA_VERSION}). Upgrade pbauth."
+            )
+        return int(version)
+
+    def openPool(self, reactor: Any) -> Any:
+        """Open the file (see `Engine`)."""
+        return adbapi.ConnectionPool(
+            "sqlite3",
+            self.where,
+            timeout=self._lockTimeout,
+            check_same_thread=False,
+            cp_min=1,
+            cp_max=3,
+            cp_openfun=_configure,
+            cp_noisy=False,
+            cp_reactor=reactor,
+        )
+
+    def translate(self, statement: str) -> str:
+        """Nothing is to be translated."""
+        return statement
+
+    def beginWriting(self, cursor: Any) -> None:
+        """Keep all others from writing."""
+        cursor.execute("BEGIN IMMEDIATE")
+
+    def isLost(self, error: Exception) -> bool:
+        """A file is never lost."""
+        return False
+
+    def explain(self, error: Exception) -> str:
+        """What an error means (see `Engine`)."""
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            return (
+                f"{self.where} is locked by another process, for more than "
+                f"{self._lockTimeout:g} seconds now. Try again; if it stays so, find that process."
+            )
+        if "readonly" in text or "read-only" in text:
+            return f"{self.where} is read-only. Make the file and its folder writable."
+        if "not a database" in text or "malformed" in text:
+            return f"{self.where} is damaged, or no SQLite database. Restore it from a backup."
+        if "full" in text:
+            return f"There is no space left to write {self.where}."
+        if "unable to open" in text:
+            return f"Can't open {self.where}. Is its folder there, and is it yours?"
+        return f"{self.where}: {text}."
+
+    def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesInFile:
+        """Give a service that looks for changes (see `Engine`)."""
+        return ChangesInFile(pool, reactor, changed)
+
+
+class ChangesInFile(Service):
+    """
+    Looks for changes that other processes make, twice a second.
+
+    Args:
+        pool: of connections.
+        reactor: provides `IReactorTime`.
+        changed: is told the names.
+    """
+
+    def __init__(self, pool: Any, reactor: Any, changed: Changed) -> None:
+        self._pool = pool
+        self._changed = changed
+        self._seen: int | None = None
+        self._failed = False
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
+
+    def startService(self) -> None:
+        """Begin to look."""
+        super().startService()
+        self._looking.start(OFTEN)
+
+    def stopService(self) -> None:
+        """Look no more."""
+        super().stopService()
+        self._looking.stop()
+
+    async def _lookOnce(self) -> None:
+        rows = await self._pool.runQuery("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+        last: int = rows[0][0] if rows else 0
+        if self._seen is None:
+            self._seen = last
+        if last == self._seen:
+            return
+        found = await self._pool.runQuery(
+            "SELECT serial, identity FROM changes WHERE serial > ? ORDER BY serial", (self._seen,)
+        )
+        whole = bool(found) and found[0][0] == self._seen + 1
+        await self._changed({name for _, name in found} if whole else None)
+        self._seen = found[-1][0] if found else last
+
+    async def _look(self) -> None:
+        try:
+            await self._lookOnce()
+        except (sqlite3.Error, StoreError) as error:
+            # What was missed is seen next time.
+            if not self._failed:
+                _log.error("Can't look for changes to the accounts: {error}", error=str(error))
+            self._failed = True
+        else:
+            self._failed = False
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    # With a write-ahead log this makes each commit last, whatever happens to the machine.
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _makePrivate(path: str) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StoreError(f"Can't make {path}: {error.strerror}.") from None

@@ -1,0 +1,204 @@
+"""Open a connection to a server, to one that may be trusted with a login; and close it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from attrs import frozen
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    clientFromString,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import ClientFactory
+from twisted.spread import pb
+from twisted.spread.jelly import globalSecurity
+
+from pbauth.errors import ServerNotTrusted
+from pbauth.net.addresses import isLoopback
+from pbauth.net.strports import readAddress, readDescription
+from pbauth.net.trust import clientOptions, explainSSL
+from pbauth.wire.broker import Broker, dropConnection
+from pbauth.wire.channel import connectionOf, peerOf
+
+_Result = TypeVar("_Result")
+
+
+class _ClientFactory(ClientFactory):  # type: ignore[type-arg]
+    noisy = False
+    unsafeTracebacks = False
+
+    def buildProtocol(self, addr: Any) -> Any:
+        broker = Broker(True, globalSecurity)
+        broker.factory = self  # type: ignore[assignment]
+        return broker
+
+    def clientConnectionMade(self, broker: Broker) -> None:
+        """The broker calls it."""
+
+
+@frozen
+class Target:
+    """
+    Where a server is, and why it may be trusted with a login.
+
+    Attributes:
+        host: as for `pbauth.connect`.
+        port: as for `pbauth.connect`.
+        insecure: as for `pbauth.connect`.
+        trust: as for `pbauth.connect`.
+        certificate: what to show to the server in the TLS handshake, or `None`.
+    """
+
+    host: str | IStreamClientEndpoint
+    port: int | None
+    insecure: bool = False
+    trust: Any = None
+    certificate: Any = None
+
+    def endpoint(self, reactor: Any) -> Any:
+        """
+        Choose the endpoint.
+
+        Raises:
+            ServerNotTrusted: a connection to it would not be protected.
+            TypeError: it is of no kind that is known.
+            ValueError: the endpoint string or `trust` makes no sense.
+        """
+        if self.port is not None:
+            if not isinstance(self.host, str):
+                raise TypeError("host must be a str where a port is given.")
+            self._checkPlain(self.host)
+            return _tcpEndpoint(reactor, self.host, self.port)
+        if not isinstance(self.host, str):
+            self._checkTrustIsUsed()
+            if not IStreamClientEndpoint.providedBy(self.host):
+                raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
+            return self.host
+        kind, named, positional = readDescription(self.host)
+        # Twisted's own endpoints 'ssl:' look at a certificate only where both of these are named.
+        unchecked = kind == "ssl" and not {"hostname", "caCertsDir"} <= named.keys()
+        told = not (self.trust is None and self.certificate is None)
+        if unchecked or (kind in ("tls", "ssl") and told):
+            host, port = readAddress(self.host)
+            options = clientOptions(host, self.trust, self.certificate)
+            return wrapClientTLS(options, _tcpEndpoint(reactor, host, port))
+        if kind == "tcp":
+            self._checkPlain(named.get("host", [*positional, ""][0]))
+        self._checkTrustIsUsed()
+        return clientFromString(reactor, self.host)
+
+    def checkPeer(self, broker: Any) -> None:
+        """
+        Check the connection that was made, before anything is sent.
+
+        Raises:
+            ServerNotTrusted: it is not protected.
+        """
+        connection = connectionOf(broker)
+        if not (connection.local or connection.secure or self.insecure):
+            raise _notProtected(peerOf(broker).host)
+
+    def _checkPlain(self, host: str) -> None:
+        self._checkTrustIsUsed()
+        if not (self.insecure or isLoopback(host)):
+            raise _notProtected(host)
+
+    def _checkTrustIsUsed(self) -> None:
+        if self.trust is not None:
+            raise ValueError("trust is for endpoints of the form 'tls:HOST:PORT'.")
+        if self.certificate is not None and isinstance(self.host, str):
+            raise ValueError("A certificate needs an endpoint of the form 'tls:HOST:PORT'.")
+
+
+def _tcpEndpoint(reactor: Any, host: str, port: int) -> Any:
+    if isIPAddress(host):
+        # Nothing to look up, and no several addresses to try.
+        return TCP4ClientEndpoint(reactor, host, port)
+    if isIPv6Address(host):
+        return TCP6ClientEndpoint(reactor, host, port)
+    return HostnameEndpoint(reactor, host, port)
+
+
+async def openRoot(reactor: Any, target: Target) -> Any:
+    """
+    Open a connection to a server, and speak at once: that the server speaks Perspective Broker
+    turns out with its first answer.
+
+    Args:
+        reactor: makes the endpoint.
+        target: where it is.
+
+    Returns:
+        A reference to the server's root object.
+
+    Raises:
+        ServerNotTrusted: the connection would not be protected, and nothing was sent; or the
+            server's certificate is not one to trust.
+    """
+    broker: Any = await target.endpoint(reactor).connect(_ClientFactory())
+    try:
+        target.checkPeer(broker)
+        broker.speakFirst()
+        await broker.whenSecured()
+    except (SSL.Error, VerificationError, CertificateError) as error:
+        await closeConnection(broker)
+        raise ServerNotTrusted(_explain(error)) from None
+    except BaseException:
+        await closeConnection(broker)
+        raise
+    return broker.remoteForName("root")
+
+
+async def using(root: Any, use: Awaitable[_Result]) -> _Result:
+    """
+    Use a connection that was opened; where that fails, close it.
+
+    Args:
+        root: a reference to the server's root object.
+        use: what is done with it.
+
+    Returns:
+        What that returns.
+
+    Raises:
+        ProtocolViolation: what answers is not Perspective Broker.
+        Exception: whatever it raised; for a connection that was closed before the server greeted,
+            the reason.
+    """
+    broker = root.broker
+    try:
+        return await use
+    except BaseException as error:
+        await closeConnection(broker)
+        if isinstance(error, pb.PBConnectionLost):
+            # Whoever waited for an answer was told only that there will be none.
+            await broker.whenGreeted()
+        raise
+
+
+async def closeConnection(broker: Any) -> None:
+    """Close a connection now, and wait until it is."""
+    closed = broker.whenClosed()
+    dropConnection(broker)
+    await closed
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, SSL.Error):
+        return explainSSL(error)
+    return "The server's certificate is for another name than the one you connect to."
+
+
+def _notProtected(host: str) -> ServerNotTrusted:
+    return ServerNotTrusted(
+        f"The connection to {host} would not be protected by TLS. "
+        "Use an endpoint 'tls:HOST:PORT', or say insecure=True if you must."
+    )

@@ -1,0 +1,137 @@
+"""One connection and one login for any number of services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+from twisted.spread import pb
+
+from pbauth._async import chooseReactor, within
+from pbauth.client.connection import Target, openRoot, using
+from pbauth.client.login import asCredentials, prove
+from pbauth.interfaces import ICredentials
+from pbauth.names import checkName
+
+
+class IdentityConnector:
+    """
+    One connection and one login for any number of services.
+
+    Args:
+        host: as for `connect`.
+        port: as for `connect`.
+        identityName: the name of the identity.
+        password: as for `connect`.
+        timeout: seconds for the whole login.
+        insecure: as for `connect`.
+        trust: as for `connect`.
+        reactor: as for `connect`.
+    """
+
+    def __init__(
+        self,
+        host: str | IStreamClientEndpoint,
+        port: int | None,
+        identityName: str,
+        password: str | ICredentials,
+        timeout: float = 30,
+        insecure: bool = False,
+        *,
+        trust: Any = None,
+        reactor: Any = None,
+    ) -> None:
+        self._credentials = asCredentials(password)
+        self._target = Target(host, port, insecure, trust, self._credentials.clientCertificate)
+        self._identityName = identityName
+        self._timeout = timeout
+        self._reactor = chooseReactor(reactor)
+        self._identity: Any = None
+        self._attempt: Deferred[Any] | None = None
+        self._waiting: list[Deferred[Any]] = []
+
+    def requestLogin(self) -> Deferred[Any]:
+        """
+        Log in, unless that is done or under way.
+
+        Returns:
+            Fires with a reference to the `IdentityWrapper`; fails as `connect` does.
+        """
+        if self._identity is not None:
+            return succeed(self._identity)
+        waiter: Deferred[Any] = Deferred()
+        self._waiting.append(waiter)
+        if self._attempt is None:
+            self._attempt = within(self._timeout, self._reactor, self._logIn())
+            self._attempt.addCallbacks(self._loggedIn, self._failed)
+        return waiter
+
+    def requestService(
+        self,
+        serviceName: str,
+        perspectiveName: str | None = None,
+        client: pb.Referenceable | None = None,
+    ) -> Deferred[Any]:
+        """
+        Attach to a perspective, after logging in if need be.
+
+        Args:
+            serviceName: the service.
+            perspectiveName: the perspective; the identity's own name by default.
+            client: an object of yours that the server may call back.
+
+        Returns:
+            Fires with the remote perspective; fails as `connect` does.
+        """
+
+        async def request() -> Any:
+            identity = await self.requestLogin()
+            return await identity.callRemote(
+                "attach",
+                checkName(serviceName, "name of a service"),
+                perspectiveName or self._identityName,
+                client,
+            )
+
+        return Deferred.fromCoroutine(request())
+
+    def disconnect(self) -> Deferred[None]:
+        """
+        Close the connection, or give up the login that is under way.
+
+        Returns:
+            Fires when it is closed.
+        """
+        if self._attempt is not None:
+            self._attempt.cancel()
+        identity, self._identity = self._identity, None
+        if identity is None:
+            return succeed(None)
+        closed: Deferred[None] = identity.broker.whenClosed()
+        identity.broker.transport.loseConnection()
+        return closed
+
+    async def _logIn(self) -> Any:
+        checkName(self._identityName, "name of an identity")
+        root = await openRoot(self._reactor, self._target)
+        proving = prove(root, self._identityName, self._credentials, ())
+        identity, _ = await using(root, proving)
+        root.broker.notifyOnDisconnect(self._connectionLost)
+        return identity
+
+    def _loggedIn(self, identity: Any) -> None:
+        self._attempt, self._identity = None, identity
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(identity)
+
+    def _failed(self, failure: Failure) -> None:
+        self._attempt = None
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.errback(failure)
+
+    def _connectionLost(self) -> None:
+        self._identity = None

@@ -1,0 +1,355 @@
+"""
+The client's half of a login, as the seed walks through it.
+
+::
+
+    connect -> getObjectAt -> logIn -> AuthServ.username -> AuthChallenger.respond -> perspective
+
+Whatever fails, and wherever: what was opened here is closed before the Deferred fails.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.spread import pb
+
+from pbauth._async import chooseReactor, settled, within
+from pbauth.accounts.hashing import Hashing, runDerivation
+from pbauth.client.connection import Target, openRoot, using
+from pbauth.client.credentials import Password
+from pbauth.client.renewal import askHashing, renewInBackground
+from pbauth.errors import MechanismNotSupported, ProtocolViolation
+from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
+from pbauth.mechanisms import scram
+from pbauth.mechanisms.scram import preparePassword
+from pbauth.names import checkName
+from pbauth.wire.channel import connectionOf
+
+# What a server that is not pbauth says to our `username`: it has no such method, or one that
+# takes other arguments.
+_NOT_OURS = frozenset(
+    {"twisted.spread.flavors.NoSuchMethod", "builtins.AttributeError", "builtins.TypeError"}
+)
+
+
+def connect(
+    host: str | IStreamClientEndpoint,
+    port: int | None,
+    username: str,
+    password: str | ICredentials,
+    serviceName: str,
+    perspectiveName: str | None = None,
+    client: pb.Referenceable | None = None,
+    timeout: float = 30,
+    insecure: bool = False,
+    *,
+    trust: Any = None,
+    reactor: Any = None,
+) -> Deferred[Any]:
+    """
+    Connect, log in, and get one's perspective (the seed, "Code Walkthrough: pb.connect()").
+
+    To let go of it, close the connection: ``perspective.broker.transport.loseConnection()``.
+
+    Args:
+        host: a host, to connect to it by plain TCP; or, where `port` is `None`, an endpoint
+            (``"tls:example.com:8787"``, ``"unix:/run/pbauth"``, or an `IStreamClientEndpoint`).
+        port: the TCP port, or `None`.
+        username: the name of the identity.
+        password: a `str`, or what implements `ICredentials`, such as `Password`.
+        serviceName: the service to attach to.
+        perspectiveName: the perspective of that service; the user's own name by default.
+        client: an object of yours that the server may call back.
+        timeout: seconds for the whole login.
+        insecure: allow a connection without TLS to another machine.
+        trust: for an endpoint ``"tls:HOST:PORT"``, what to trust instead of the system's
+            certificate authorities: the path of a PEM file of certificates, a
+            `twisted.internet.ssl.Certificate`, or the fingerprint of the server's key,
+            ``"SHA256:..."``.
+        reactor: provides `IReactorTime` and what the endpoint needs; the global one by default.
+
+    Returns:
+        Fires with the remote perspective. Fails, once the connection is closed again, with
+
+        - `TypeError`, `InvalidName` or `InvalidPassword`: the arguments are wrong;
+        - `ServerNotTrusted`: the connection would not be protected (nothing was sent), or the
+          server did not prove that it knows the account;
+        - `Unauthorized`: wrong name, wrong password, or closed account;
+        - `KeyNotFound`: there is no key to this perspective, or no such perspective;
+        - `TooManyAttempts`: wait, then try again;
+        - `MechanismNotSupported`: the server is not pbauth, or allows no mechanism in common;
+        - `ProtocolViolation`: what answers is not Perspective Broker;
+        - `LoginTimeout`: it took longer than `timeout`;
+        - `twisted.internet.error.ConnectError` and its kind: nobody listens there.
+    """
+    theReactor = chooseReactor(reactor)
+
+    async def run() -> Any:
+        request = Request(username, password, serviceName, perspectiveName, client)
+        target = Target(host, port, insecure, trust, request.credentials.clientCertificate)
+        root = await openRoot(theReactor, target)
+        return await using(root, request.attach(root))
+
+    return within(timeout, theReactor, run())
+
+
+def getObjectAt(
+    host: str | IStreamClientEndpoint,
+    port: int | None,
+    timeout: float = 30,
+    insecure: bool = False,
+    *,
+    trust: Any = None,
+    reactor: Any = None,
+) -> Deferred[Any]:
+    """
+    Connect, and get the root object of the server: of a pbauth server, its `AuthServ`.
+
+    Args:
+        host: as for `connect`.
+        port: as for `connect`.
+        timeout: seconds until both ends agreed to speak Perspective Broker.
+        insecure: as for `connect`.
+        trust: as for `connect`.
+        reactor: as for `connect`.
+
+    Returns:
+        Fires with a reference to the root object; fails as `connect` does.
+    """
+    theReactor = chooseReactor(reactor)
+
+    async def run() -> Any:
+        root = await openRoot(theReactor, Target(host, port, insecure, trust))
+        await using(root, root.broker.whenGreeted())
+        return root
+
+    return within(timeout, theReactor, run())
+
+
+def logIn(
+    authServRef: Any,
+    client: pb.Referenceable | None,
+    service: str,
+    username: str,
+    password: str | ICredentials,
+    perspectiveName: str | None = None,
+) -> Deferred[Any]:
+    """
+    Log in on a root object that one has already, and attach.
+
+    Args:
+        authServRef: a reference to an `AuthServ`; whoever made the connection closes it.
+        client: an object of yours that the server may call back, or `None`.
+        service: the service to attach to.
+        username: the name of the identity.
+        password: as for `connect`.
+        perspectiveName: the perspective of the service; the user's own name by default.
+
+    Returns:
+        Fires with the remote perspective; fails as `connect` does.
+    """
+
+    async def run() -> Any:
+        request = Request(username, password, service, perspectiveName, client)
+        return await request.attach(authServRef)
+
+    return Deferred.fromCoroutine(run())
+
+
+def authIdentity(authServRef: Any, username: str, password: str | ICredentials) -> Deferred[Any]:
+    """
+    Log in on a root object that one has already, without attaching.
+
+    Args:
+        authServRef: a reference to an `AuthServ`.
+        username: the name of the identity.
+        password: as for `connect`.
+
+    Returns:
+        Fires with a reference to the `IdentityWrapper`; fails as `connect` does.
+    """
+
+    async def run() -> Any:
+        checkName(username, "name of an identity")
+        identity, _ = await prove(authServRef, username, asCredentials(password), ())
+        return identity
+
+    return Deferred.fromCoroutine(run())
+
+
+def changePassword(identityRef: Any, newPassword: str) -> Deferred[None]:
+    """
+    Change one's own password. The server gets a verifier of it, which is made here.
+
+    The other sessions of the account end; those of this connection stay.
+
+    Args:
+        identityRef: a reference to the `IdentityWrapper`, as `authIdentity` gives it.
+        newPassword: the new password.
+
+    Returns:
+        Fires when it counts. Fails with
+
+        - `TypeError` or `InvalidPassword`: that can't be a password (nothing was sent);
+        - `ProtocolViolation`: the server does not allow it on this connection: it must lead to
+          this machine, or the login must have been bound to it by TLS 1.3;
+        - `ServerNotTrusted`: the server wants the password hashed in a way that is not safe;
+        - `Unauthorized`: the login no longer stands.
+    """
+
+    async def run() -> None:
+        preparePassword(newPassword)
+        hashing = await askHashing(identityRef) or Hashing()
+        salt = secrets.token_bytes(hashing.saltBytes)
+        made = await runDerivation(hashing.iterations, hashing.makeVerifiers, newPassword, salt)
+        await identityRef.callRemote("changePassword", made[scram.NAME].encode())
+
+    return Deferred.fromCoroutine(run())
+
+
+class Request:
+    """
+    Who wants to be attached to what; checked before anything is opened.
+
+    Attributes:
+        credentials: what proves it.
+
+    Args:
+        username: as for `connect`, and so are the others.
+        password: a `str`, or credentials.
+        serviceName: the service.
+        perspectiveName: the perspective of it.
+        client: the client object.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        InvalidName: a name breaks the rule.
+        InvalidPassword: that can't be a password.
+    """
+
+    def __init__(
+        self,
+        username: str,
+        password: str | ICredentials,
+        serviceName: str,
+        perspectiveName: str | None,
+        client: pb.Referenceable | None,
+    ) -> None:
+        self._username = checkName(username, "name of an identity")
+        self.credentials = asCredentials(password)
+        self._serviceName = checkName(serviceName, "name of a service")
+        self._perspectiveName = checkName(
+            username if perspectiveName is None else perspectiveName, "name of a perspective"
+        )
+        if client is not None and not isinstance(client, pb.Referenceable):
+            raise TypeError(f"client must be a pb.Referenceable, not {type(client).__name__}.")
+        self._client = client
+
+    async def attach(self, root: Any) -> Any:
+        """
+        Log in and attach.
+
+        Args:
+            root: a reference to an `AuthServ`.
+
+        Returns:
+            The perspective.
+        """
+        _, perspective = await prove(
+            root,
+            self._username,
+            self.credentials,
+            (self._serviceName, self._perspectiveName, self._client),
+        )
+        return perspective
+
+
+async def prove(
+    root: Any, username: str, credentials: ICredentials, attach: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """
+    Prove to be somebody, and attach in the same go.
+
+    Args:
+        root: a reference to an `AuthServ`.
+        username: the name of the identity.
+        credentials: what proves it.
+        attach: service, perspective and client; empty: do not attach.
+
+    Returns:
+        A reference to the `IdentityWrapper`, and the perspective or `None`.
+    """
+    exchange, challenge, challenger = await _claim(root, username, credentials)
+    response = await settled(exchange.respond(challenge))
+    answer = await challenger.callRemote("respond", response, *attach)
+    outcome, *references = _checked(answer, 3 if attach else 2)
+    exchange.checkOutcome(outcome)
+    identity = references[0]
+    # Kept as long as what they led to: to give them back would take a message of its own.
+    identity.challenger = challenger
+    if attach:
+        references[1].identity = identity
+    if IRenewingExchange.providedBy(exchange):
+        renewInBackground(exchange, identity)
+    return identity, references[1] if attach else None
+
+
+async def _claim(
+    root: Any, username: str, credentials: ICredentials
+) -> tuple[IClientExchange, bytes, Any]:
+    """Claim to be `username`, by the strongest mechanism that both sides accept."""
+    connection = connectionOf(root.broker)
+    wanted = [
+        name
+        for name in credentials.mechanisms
+        if name != scram.NAME_PLUS or connection.channelBinding is not None
+    ]
+    mechanism = wanted[0]
+    while True:
+        wanted.remove(mechanism)
+        exchange = credentials.begin(mechanism, username, connection)
+        try:
+            answer = await root.callRemote("username", username, mechanism, exchange.initial)
+        except MechanismNotSupported as refusal:
+            # What the server offers instead is taken only where the caller allows it, too.
+            acceptable = [name for name in wanted if name in refusal.offered]
+            if not acceptable:
+                raise
+            mechanism = acceptable[0]
+            continue
+        except pb.RemoteError as error:
+            kind = error.remoteType
+            if (kind.decode("utf-8") if isinstance(kind, bytes) else kind) in _NOT_OURS:
+                raise MechanismNotSupported([]) from None
+            raise
+        challenge, challenger = _checked(answer, 2)
+        return exchange, challenge, challenger
+
+
+def _checked(answer: Any, length: int) -> tuple[Any, ...]:
+    # Each answer of the login is some bytes, and then references.
+    if (
+        not isinstance(answer, tuple)
+        or len(answer) != length
+        or not isinstance(answer[0], bytes)
+        or not all(isinstance(item, pb.RemoteReference) for item in answer[1:])
+    ):
+        raise ProtocolViolation("The server's answer is not one that a login has.")
+    return answer
+
+
+def asCredentials(password: str | ICredentials) -> ICredentials:
+    """
+    Args:
+        password: a `str`, or credentials.
+
+    Returns:
+        Credentials.
+    """
+    if ICredentials.providedBy(password):
+        return password  # type: ignore[return-value]
+    return Password(password)  # type: ignore[arg-type]

@@ -1,0 +1,457 @@
+"""A client that stays logged in. What it does when stands in `pbauth.client.reconnect`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.application import service
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.spread import pb
+
+from pbauth._async import chooseReactor
+from pbauth.client.connection import Target
+from pbauth.client.login import Request, connect
+from pbauth.client.reconnect import Action, BackOff, Input, Machine, Patience, State, isFinal
+from pbauth.errors import Detached, NotAttached
+from pbauth.interfaces import ICredentials
+from pbauth.perspectives.sessions import STILL_LIVE
+from pbauth.wire.broker import dropConnection
+from pbauth.wire.keepalive import Watch
+
+_log = Logger()
+
+#: Seconds that a connection may take to close before it is cut.
+CLOSING_TIME = 5.0
+
+
+class PerspectiveClient(service.Service):
+    """
+    Stays logged in: a `twisted.application.service.Service` that logs in when it is started, and
+    again whenever its connection or its session ends, until it is stopped.
+
+    It logs in again after connections that can't be made or break, servers that do not answer or
+    have trouble, and throttling; each time it waits longer (see `BackOff`).  It gives up where
+    another login would fail as well: `Unauthorized`, `KeyNotFound`, `ServerNotTrusted`,
+    `MechanismNotSupported`, and arguments that can't be right.
+
+    A subclass may override `attached`, `detached`, `failed` and `gaveUp`.
+
+    Args:
+        endpoint: ``"tls:example.com:8787"``, another endpoint string, or what provides
+            `IStreamClientEndpoint`.
+        credentials: a password, or what implements `ICredentials`. Kept: the slow derivation of a
+            `Password` is done once.
+        serviceName: the service to attach to.
+        perspectiveName: the perspective of that service; `username` by default.
+        client: an object of yours that the server may call back; the same after each login.
+        username: the name of the identity; `perspectiveName` by default. One of the two is needed.
+        timeout: seconds for each login.
+        insecure: as for `connect`.
+        trust: as for `connect`.
+        reactor: as for `connect`.
+        pingInterval: seconds within which the server is asked whether the session is live; if it
+            says nothing for as long again, the connection is dropped. 0 or `None`: it is not asked.
+        retryPolicy: takes the number of failures in a row; gives the seconds to wait, or `None` to
+            give up. By default a `BackOff()`.
+        mostWaiting: so many calls wait while there is no perspective; more fail at once with
+            `NotAttached`. 0: none waits.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or nobody is said to log in.
+        InvalidName: a name breaks the rule.
+        InvalidPassword: that can't be a password.
+        ValueError: another argument makes no sense.
+        ServerNotTrusted: the connection would not be protected.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | IStreamClientEndpoint,
+        credentials: str | ICredentials,
+        serviceName: str,
+        perspectiveName: str | None = None,
+        client: pb.Referenceable | None = None,
+        *,
+        username: str | None = None,
+        timeout: float = 30,
+        insecure: bool = False,
+        trust: Any = None,
+        reactor: Any = None,
+        pingInterval: float | None = 30,
+        retryPolicy: Callable[[int], float | None] | None = None,
+        mostWaiting: int = 100,
+    ) -> None:
+        name = perspectiveName if username is None else username
+        if name is None:
+            raise TypeError("Say who logs in: PerspectiveClient(..., username=...).")
+        _checkNumber("timeout", timeout)
+        _checkNumber("pingInterval", pingInterval or 0)
+        _checkNumber("mostWaiting", mostWaiting)
+        self._reactor = chooseReactor(reactor)
+        # Said here and now what is wrong, not in the log later.
+        request = Request(name, credentials, serviceName, perspectiveName, client)
+        Target(endpoint, None, insecure, trust, request.credentials.clientCertificate).endpoint(
+            self._reactor
+        )
+        self._connect = partial(
+            connect,
+            *(endpoint, None, name, request.credentials, serviceName, perspectiveName, client),
+            *(timeout, insecure),
+            trust=trust,
+            reactor=self._reactor,
+        )
+        self._who = name, serviceName
+        self._watch = Watch(pingInterval, self._reactor)
+        self._pingInterval = pingInterval
+        self._mostWaiting = mostWaiting
+        self._patience = Patience(BackOff() if retryPolicy is None else retryPolicy)
+        self._machine = Machine()
+        self._inputs: deque[tuple[Input, Failure | None]] = deque()
+        self._acting = False
+        # What there is of these: see the machine.
+        self._login: Deferred[Any] | None = None
+        self._perspective: Any = None
+        self._attachedAt: float | None = None
+        self._timer: Any = None
+        self._nextQuestion: Any = None
+        #: Why the last login or session ended; and why no other one will come.
+        self._reason: Failure | None = None
+        self._ended: Failure | None = None
+        # Who waits for what.
+        self._turns: deque[Deferred[None]] = deque()
+        self._waiting: list[Deferred[Any]] = []
+        self._stopping: list[Deferred[None]] = []
+
+    def __repr__(self) -> str:
+        name, serviceName = self._who
+        state = self._machine.state.name.lower().replace("_", " ")
+        return f"<{type(self).__name__} of {name!r} at {serviceName!r}: {state}>"
+
+    # What a program uses.
+
+    def startService(self) -> None:
+        """Log in, and stay logged in; also after the client gave up."""
+        super().startService()
+        self._receive(Input.START)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Log out. What waits fails with `NotAttached`.
+
+        Returns:
+            Fires when the connection is closed.
+        """
+        super().stopService()
+        stopped: Deferred[None] = Deferred()
+        self._stopping.append(stopped)
+        self._receive(Input.STOP)
+        return stopped
+
+    def whenAttached(self) -> Deferred[Any]:
+        """
+        Wait for the current perspective.
+
+        A reference is good for one session: ask for it anew rather than keep it, or use
+        `callRemote`.
+
+        Returns:
+            Fires with a reference to the perspective once there is one; may be cancelled. Fails
+            with the reason if the client gives up or has given up, with `NotAttached` if it is
+            stopped. Of a client that was not started yet it waits.
+        """
+        if self._ended is not None:
+            return fail(self._ended)
+        perspective = self._current()
+        if perspective is not None:
+            return succeed(perspective)
+        waiter: Deferred[Any] = Deferred(self._waiting.remove)
+        self._waiting.append(waiter)
+        return waiter
+
+    def callRemote(self, _name: str, *args: Any, **kw: Any) -> Deferred[Any]:
+        """
+        Call a method of the current perspective, once there is one.
+
+        Calls that wait are sent in their order, before anybody gets the perspective; what they are
+        given is serialised then. A call is sent once at most: if its connection is lost before the
+        answer comes, nobody can tell whether it was run.
+
+        Args:
+            _name: of the method.
+            args: for the method, and so are those by name.
+
+        Returns:
+            Fires with the answer; may be cancelled. Fails with what the method raised, or with
+
+            - `twisted.spread.pb.PBConnectionLost`: the connection was lost after it was sent;
+            - `Detached`: the server has ended the session;
+            - `NotAttached`: there is no perspective, and it will not wait for one; it was not sent;
+            - the reason for which the client gave up; it was not sent.
+        """
+        if self._ended is not None:
+            return fail(self._ended)
+        if self._current() is not None and not self._turns:
+            return self._send(_name, args, kw)
+        if len(self._turns) >= self._mostWaiting:
+            why = f"{self._mostWaiting} calls wait already" if self._turns else "calls do not wait"
+            return fail(NotAttached(f"The client is not attached, and {why}."))
+        turn: Deferred[None] = Deferred(self._turns.remove)
+        self._turns.append(turn)
+        return turn.addCallback(lambda _: self._send(_name, args, kw))
+
+    # What a subclass may override.
+
+    def attached(self, perspective: Any) -> None:
+        """
+        The client has logged in, or again; calls that wait are sent after this. Does nothing by
+        default.
+
+        Args:
+            perspective: a reference to it.
+        """
+
+    def detached(self) -> None:
+        """The session is over, or the connection is; once for each `attached`."""
+
+    def failed(self, reason: Failure) -> None:
+        """
+        A login failed in a way that another one may mend, and there will be another one. Does
+        nothing by default; `stopService` in it prevents that.
+
+        Args:
+            reason: why.
+        """
+
+    def gaveUp(self, reason: Failure) -> None:
+        """
+        There will be no other login, until the service is started anew. Does nothing by default.
+
+        Args:
+            reason: why; it is in the log already.
+        """
+
+    # What happens.
+
+    def _receive(self, happened: Input, reason: Failure | None = None) -> None:
+        """Act on it; on what happens meanwhile, afterwards."""
+        self._inputs.append((happened, reason))
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._inputs:
+                happened, reason = self._inputs.popleft()
+                if reason is not None:
+                    self._reason = reason
+                for action in self._machine.receive(happened):
+                    _ACTS[action](self)
+        finally:
+            self._acting = False
+
+    def _loggedIn(self, perspective: Any) -> None:
+        self._login = None
+        self._perspective = perspective
+        self._attachedAt = self._reactor.seconds()
+        self._patience.attached()
+        self._watch.add(perspective.broker)
+        self._askLater()
+        self._receive(Input.LOGGED_IN)
+        perspective.broker.whenClosed().addCallback(self._lost)
+
+    def _failed(self, reason: Failure) -> None:
+        self._login = None
+        reason.cleanFailure()
+        self._receive(Input.REFUSED if isFinal(_error(reason)) else Input.FAILED, reason)
+
+    def _lost(self, _: None) -> None:
+        self._perspective = None
+        if self._nextQuestion is not None:
+            self._nextQuestion.cancel()
+        self._receive(Input.LOST, Failure(ConnectionLost("The connection was lost.")))
+
+    def _timeIsUp(self) -> None:
+        self._timer = None
+        self._receive(Input.TIME_IS_UP)
+
+    def _callFailed(self, reason: Failure, perspective: Any) -> Failure:
+        # It may be about another session: that of the server, which is a client somewhere itself.
+        if reason.check(Detached) and perspective is self._perspective:
+            self._receive(Input.DOUBT)
+        return reason
+
+    def _told(self, answer: Any, perspective: Any) -> None:
+        if perspective is not self._perspective or perspective.broker.disconnected:
+            return
+        ended = isinstance(answer, Failure) and answer.check(Detached)
+        self._receive(Input.SESSION_ENDED if ended else Input.LIVE)
+
+    # What is done about it.
+
+    def _open(self) -> None:
+        self._ended = None
+        self._patience.reset()
+
+    def _logIn(self) -> None:
+        self._attachedAt = None
+        login = self._login = self._connect()
+        login.addCallbacks(self._loggedIn, self._failed)
+        login.addErrback(lambda bug: _log.failure("A client failed", bug))
+
+    def _cancelLogin(self) -> None:
+        if self._login is not None:
+            self._login.cancel()
+
+    def _announce(self) -> None:
+        name, serviceName = self._who
+        _log.info("{name!r} is attached to {service!r}", name=name, service=serviceName)
+        self._tell(self.attached, self._perspective)
+
+    def _serve(self) -> None:
+        while self._turns and self._current() is not None:
+            self._turns.popleft().callback(None)
+        while self._waiting and (perspective := self._current()) is not None:
+            self._waiting.pop(0).callback(perspective)
+
+    def _ask(self) -> None:
+        perspective = self._perspective
+        if perspective is not None and not perspective.broker.disconnected:
+            perspective.callRemote(STILL_LIVE).addBoth(self._told, perspective)
+
+    def _askLater(self) -> None:
+        # A program that only listens calls nothing from which it would learn.
+        if self._pingInterval:
+            self._nextQuestion = self._reactor.callLater(self._pingInterval, self._askAgain)
+
+    def _askAgain(self) -> None:
+        self._askLater()
+        self._ask()
+
+    def _renounce(self) -> None:
+        self._tell(self.detached)
+
+    def _close(self) -> None:
+        self._timer = self._reactor.callLater(CLOSING_TIME, self._timeIsUp)
+        if self._perspective is not None:
+            self._perspective.broker.transport.loseConnection()
+
+    def _drop(self) -> None:
+        if self._perspective is not None:
+            dropConnection(self._perspective.broker)
+
+    def _wait(self) -> None:
+        assert self._reason is not None  # noqa: S101 - something has failed or was lost
+        error = _error(self._reason)
+        if self._attachedAt is None:
+            delay = self._patience.failed(error)
+        else:
+            delay = self._patience.lost(self._reactor.seconds() - self._attachedAt)
+        if delay is None:
+            # Before all that has happened since.
+            self._inputs.appendleft((Input.REFUSED, None))
+            return
+        name, serviceName = self._who
+        _log.info(
+            "{name!r} is not attached to {service!r} ({kind}: {text!r}); "
+            "the next login is in {delay:.1f} s",
+            name=name,
+            service=serviceName,
+            kind=type(error).__name__,
+            text=str(error),
+            delay=delay,
+        )
+        self._timer = self._reactor.callLater(delay, self._timeIsUp)
+        if self._attachedAt is None:
+            self._tell(self.failed, self._reason)
+
+    def _cancelTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _turnAway(self) -> None:
+        if self._machine.state is State.GAVE_UP:
+            self._ended = self._reason
+        elif self._ended is None:
+            self._ended = Failure(NotAttached("The client was stopped."))
+        turns, self._turns = self._turns, deque()
+        waiting, self._waiting = self._waiting, []
+        for waiter in (*turns, *waiting):
+            waiter.errback(self._ended)
+
+    def _report(self) -> None:
+        assert self._reason is not None  # noqa: S101 - something has failed or was lost
+        name, serviceName = self._who
+        _log.error(
+            "{name!r} gave up attaching to {service!r}: {kind}: {text!r}",
+            name=name,
+            service=serviceName,
+            kind=type(self._reason.value).__name__,
+            text=str(self._reason.value),
+        )
+        self._tell(self.gaveUp, self._reason)
+
+    def _stopped(self) -> None:
+        stopping, self._stopping = self._stopping, []
+        for waiter in stopping:
+            waiter.callback(None)
+
+    def _current(self) -> Any:
+        """The perspective, if calls may be sent to it."""
+        perspective = self._perspective
+        if (
+            self._machine.state is not State.ATTACHED
+            or perspective is None
+            or perspective.broker.disconnected
+        ):
+            return None
+        return perspective
+
+    def _send(self, name: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Deferred[Any]:
+        perspective = self._perspective
+        try:
+            answer: Deferred[Any] | None = perspective.callRemote(name, *args, **kw)
+        except Exception:
+            return fail()
+        # None was asked for: `pbanswer=False`.
+        return succeed(None) if answer is None else answer.addErrback(self._callFailed, perspective)
+
+    def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
+        try:
+            hook(*arguments)
+        except Exception:
+            _log.failure("{hook} of {client!r} failed", hook=hook.__name__, client=self)
+
+
+_ACTS: dict[Action, Callable[[PerspectiveClient], None]] = {
+    Action.OPEN: PerspectiveClient._open,
+    Action.LOG_IN: PerspectiveClient._logIn,
+    Action.CANCEL_LOGIN: PerspectiveClient._cancelLogin,
+    Action.ANNOUNCE: PerspectiveClient._announce,
+    Action.SERVE: PerspectiveClient._serve,
+    Action.ASK: PerspectiveClient._ask,
+    Action.RENOUNCE: PerspectiveClient._renounce,
+    Action.CLOSE: PerspectiveClient._close,
+    Action.DROP: PerspectiveClient._drop,
+    Action.WAIT: PerspectiveClient._wait,
+    Action.CANCEL_TIMER: PerspectiveClient._cancelTimer,
+    Action.TURN_AWAY: PerspectiveClient._turnAway,
+    Action.REPORT: PerspectiveClient._report,
+    Action.STOPPED: PerspectiveClient._stopped,
+}
+
+
+def _error(reason: Failure) -> BaseException:
+    error: Any = reason.value
+    return error  # type: ignore[no-any-return]
+
+
+def _checkNumber(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"{name} must be a number, 0 or more, not {value!r}.")

@@ -1,0 +1,327 @@
+"""
+When a client that stays logged in logs in, waits, hangs up and gives up.
+
+Everything that decides that lives here, without I/O and without a clock: `Machine` is told what
+happened and says what is to be done, `Patience` says how long to wait, and `isFinal` whether there
+is any use in waiting.  `pbauth.client.perspectiveclient` does it.
+
+==============  ====================================================================================
+state           what it is
+==============  ====================================================================================
+`STOPPED`       not started, or stopped
+`LOGGING_IN`    a login is under way
+`ATTACHED`      there is a perspective, and calls go to it
+`DOUBTFUL`      a call said that the session has ended; the server is asked whether it is this one
+`LEAVING`       the session has ended; its connection is being closed
+`WAITING`       for the time of the next login
+`STOPPING`      what there is, a login or a connection, is being closed
+`RESTARTING`    the same, and then comes a login
+`GAVE_UP`       another login would be of no use
+==============  ====================================================================================
+
+There is at most one login or connection, and one timer, in any state; a login begins only where
+there is neither.  So nothing that happens belongs to a connection of the past.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from secrets import SystemRandom
+from typing import Any
+
+from attrs import field, frozen
+
+from pbauth.errors import MechanismNotSupported, ServerNotTrusted, TooManyAttempts, Unauthorized
+
+#: Seconds after which a session counts as a success. One that was shorter is like a failure to
+#: log in: a server that lets everybody in and drops them again is not to be overrun.
+STEADY = 60.0
+
+
+class State(enum.Enum):
+    """See the module."""
+
+    STOPPED = enum.auto()
+    LOGGING_IN = enum.auto()
+    ATTACHED = enum.auto()
+    DOUBTFUL = enum.auto()
+    LEAVING = enum.auto()
+    WAITING = enum.auto()
+    STOPPING = enum.auto()
+    RESTARTING = enum.auto()
+    GAVE_UP = enum.auto()
+
+
+class Input(enum.Enum):
+    """What happens."""
+
+    START = "the service is started"
+    STOP = "the service is stopped"
+    LOGGED_IN = "the login gave a perspective"
+    FAILED = "the login failed, and its connection is closed; another one may succeed"
+    REFUSED = "the login failed, and its connection is closed; no other one will succeed"
+    DOUBT = "a call said that its session has ended"
+    LIVE = "the server says that the session is live"
+    SESSION_ENDED = "the server says that the session has ended"
+    LOST = "the connection is closed"
+    TIME_IS_UP = "the timer has run down"
+
+
+class Action(enum.Enum):
+    """What is to be done about it."""
+
+    OPEN = "who asks for the perspective from now on waits for it"
+    LOG_IN = "begin a login"
+    CANCEL_LOGIN = "give up the login"
+    ANNOUNCE = "tell the application that it is attached"
+    SERVE = "send the calls that wait, and give the perspective to who waits for it"
+    ASK = "ask the server whether the session is live"
+    RENOUNCE = "tell the application that it is not attached any more"
+    CLOSE = "close the connection once what was written is sent; set the timer"
+    DROP = "close the connection now"
+    WAIT = "set the timer for the next login; or say `REFUSED`, if there is to be none"
+    CANCEL_TIMER = "forget the timer"
+    TURN_AWAY = "fail what waits, and what will ask"
+    REPORT = "tell the application that this was it"
+    STOPPED = "tell who stopped the service that it is"
+
+
+_S, _I, _A = State, Input, Action
+
+#: What follows from what: in this state, when this happens, comes that state, after these actions.
+TABLE: dict[State, dict[Input, tuple[State, tuple[Action, ...]]]] = {
+    _S.STOPPED: {
+        _I.START: (_S.LOGGING_IN, (_A.OPEN, _A.LOG_IN)),
+        _I.STOP: (_S.STOPPED, (_A.TURN_AWAY, _A.STOPPED)),
+    },
+    _S.LOGGING_IN: {
+        _I.START: (_S.LOGGING_IN, ()),
+        _I.LOGGED_IN: (_S.ATTACHED, (_A.ANNOUNCE, _A.SERVE)),
+        _I.FAILED: (_S.WAITING, (_A.WAIT,)),
+        _I.REFUSED: (_S.GAVE_UP, (_A.TURN_AWAY, _A.REPORT)),
+        _I.STOP: (_S.STOPPING, (_A.TURN_AWAY, _A.CANCEL_LOGIN)),
+    },
+    _S.ATTACHED: {
+        _I.START: (_S.ATTACHED, ()),
+        _I.LIVE: (_S.ATTACHED, ()),
+        _I.DOUBT: (_S.DOUBTFUL, (_A.ASK,)),
+        _I.SESSION_ENDED: (_S.LEAVING, (_A.RENOUNCE, _A.DROP)),
+        _I.LOST: (_S.WAITING, (_A.RENOUNCE, _A.WAIT)),
+        _I.STOP: (_S.STOPPING, (_A.TURN_AWAY, _A.RENOUNCE, _A.CLOSE)),
+    },
+    _S.DOUBTFUL: {
+        _I.START: (_S.DOUBTFUL, ()),
+        _I.DOUBT: (_S.DOUBTFUL, ()),
+        _I.LIVE: (_S.ATTACHED, (_A.SERVE,)),
+        _I.SESSION_ENDED: (_S.LEAVING, (_A.RENOUNCE, _A.DROP)),
+        _I.LOST: (_S.WAITING, (_A.RENOUNCE, _A.WAIT)),
+        _I.STOP: (_S.STOPPING, (_A.TURN_AWAY, _A.RENOUNCE, _A.CLOSE)),
+    },
+    _S.LEAVING: {
+        _I.START: (_S.LEAVING, ()),
+        _I.DOUBT: (_S.LEAVING, ()),
+        _I.LIVE: (_S.LEAVING, ()),
+        _I.SESSION_ENDED: (_S.LEAVING, ()),
+        _I.LOST: (_S.WAITING, (_A.WAIT,)),
+        _I.STOP: (_S.STOPPING, (_A.TURN_AWAY,)),
+    },
+    _S.WAITING: {
+        _I.START: (_S.WAITING, ()),
+        _I.TIME_IS_UP: (_S.LOGGING_IN, (_A.LOG_IN,)),
+        _I.REFUSED: (_S.GAVE_UP, (_A.TURN_AWAY, _A.REPORT)),
+        _I.STOP: (_S.STOPPED, (_A.CANCEL_TIMER, _A.TURN_AWAY, _A.STOPPED)),
+    },
+    _S.STOPPING: {
+        _I.START: (_S.RESTARTING, (_A.OPEN,)),
+        _I.STOP: (_S.STOPPING, ()),
+        # It was quicker than its end.
+        _I.LOGGED_IN: (_S.STOPPING, (_A.CLOSE,)),
+        _I.FAILED: (_S.STOPPED, (_A.STOPPED,)),
+        _I.REFUSED: (_S.STOPPED, (_A.STOPPED,)),
+        _I.DOUBT: (_S.STOPPING, ()),
+        _I.LIVE: (_S.STOPPING, ()),
+        _I.SESSION_ENDED: (_S.STOPPING, ()),
+        _I.TIME_IS_UP: (_S.STOPPING, (_A.DROP,)),
+        _I.LOST: (_S.STOPPED, (_A.CANCEL_TIMER, _A.STOPPED)),
+    },
+    _S.RESTARTING: {
+        _I.START: (_S.RESTARTING, ()),
+        _I.STOP: (_S.STOPPING, (_A.TURN_AWAY,)),
+        _I.LOGGED_IN: (_S.RESTARTING, (_A.CLOSE,)),
+        _I.FAILED: (_S.LOGGING_IN, (_A.STOPPED, _A.LOG_IN)),
+        _I.REFUSED: (_S.LOGGING_IN, (_A.STOPPED, _A.LOG_IN)),
+        _I.DOUBT: (_S.RESTARTING, ()),
+        _I.LIVE: (_S.RESTARTING, ()),
+        _I.SESSION_ENDED: (_S.RESTARTING, ()),
+        _I.TIME_IS_UP: (_S.RESTARTING, (_A.DROP,)),
+        _I.LOST: (_S.LOGGING_IN, (_A.CANCEL_TIMER, _A.STOPPED, _A.LOG_IN)),
+    },
+    _S.GAVE_UP: {
+        _I.START: (_S.LOGGING_IN, (_A.OPEN, _A.LOG_IN)),
+        _I.STOP: (_S.STOPPED, (_A.STOPPED,)),
+    },
+}
+
+
+class Machine:
+    """
+    Attributes:
+        state: the present one.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.STOPPED
+
+    def receive(self, happened: Input) -> tuple[Action, ...]:
+        """
+        Args:
+            happened: what did.
+
+        Returns:
+            What is to be done about it, in this order.
+
+        Raises:
+            KeyError: that can't happen in this state.
+        """
+        self.state, actions = TABLE[self.state][happened]
+        return actions
+
+
+# How long to wait.
+
+
+def _over(least: float) -> Callable[[Any, Any, Any], None]:
+    def check(instance: BackOff, attribute: Any, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
+            raise ValueError(
+                f"{attribute.name} must be a number, {least:g} or more, not {value!r}."
+            )
+
+    return check
+
+
+def _checkLongest(instance: BackOff, attribute: Any, value: Any) -> None:
+    _over(instance.shortest)(instance, attribute, value)
+
+
+def _checkJitter(instance: BackOff, attribute: Any, value: Any) -> None:
+    _over(0)(instance, attribute, value)
+    if value > 1:
+        raise ValueError(f"jitter must be from 0 to 1, not {value!r}.")
+
+
+def _checkAttempts(instance: BackOff, attribute: Any, value: Any) -> None:
+    if value is not None:
+        _over(0)(instance, attribute, value)
+
+
+@frozen
+class BackOff:
+    """
+    How long a `PerspectiveClient` waits between logins: longer after each that fails, and by chance
+    not as long as all the others.
+
+    Attributes:
+        shortest: seconds after the first failure, 0.01 or more.
+        longest: seconds that it never exceeds.
+        factor: by which the time grows with each failure.
+        jitter: the part of the time that is up to chance, from 0 to 1.
+        attempts: failures in a row after which there is another login; at the next one the client
+            gives up. `None`: it never does.
+        random: gives a number from 0 to 1.
+    """
+
+    shortest: float = field(default=1.0, validator=_over(0.01))
+    longest: float = field(default=60.0, validator=_checkLongest)
+    factor: float = field(default=2.0, validator=_over(1))
+    jitter: float = field(default=0.5, validator=_checkJitter)
+    attempts: int | None = field(default=None, validator=_checkAttempts)
+    random: Callable[[], float] = field(default=SystemRandom().random, repr=False, eq=False)
+
+    def __call__(self, failures: int) -> float | None:
+        """
+        Args:
+            failures: how many there were one after another, 1 or more.
+
+        Returns:
+            Seconds to wait; `None`: give up.
+        """
+        if self.attempts is not None and failures > self.attempts:
+            return None
+        try:
+            delay = min(self.longest, self.shortest * self.factor ** (failures - 1))
+        except OverflowError:
+            delay = self.longest
+        return delay * (1 - self.jitter * self.random())
+
+
+class Patience:
+    """
+    How long one client waits, which remembers how it fared so far.
+
+    Args:
+        policy: takes the number of failures in a row; gives seconds, or `None` to give up. A
+            `BackOff`, or what `twisted.application.internet.backoffPolicy` makes.
+    """
+
+    def __init__(self, policy: Callable[[int], float | None]) -> None:
+        self._policy = policy
+        self._failures = 0
+        # Sessions in a row that were over too soon, whatever failed in between.
+        self._short = 0
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._failures = self._short = 0
+
+    def attached(self) -> None:
+        """A login succeeded."""
+        self._failures = self._short
+
+    def failed(self, error: BaseException) -> float | None:
+        """
+        A login failed.
+
+        Args:
+            error: why.
+
+        Returns:
+            Seconds until the next one; `None`: there is to be none.
+        """
+        self._failures += 1
+        delay = self._policy(self._failures)
+        if delay is not None and isinstance(error, TooManyAttempts):
+            delay += error.retryAfter
+        return delay
+
+    def lost(self, lasted: float) -> float | None:
+        """
+        A session is over.
+
+        Args:
+            lasted: seconds that it did.
+
+        Returns:
+            Seconds until the next login; `None`: there is to be none.
+        """
+        self._short = 0 if lasted >= STEADY else self._short + 1
+        self._failures = max(1, self._short)
+        return self._policy(self._failures)
+
+
+# Whether to wait at all.
+
+_FINAL = (Unauthorized, ServerNotTrusted, MechanismNotSupported, TypeError, ValueError)
+
+
+def isFinal(error: BaseException) -> bool:
+    """
+    Args:
+        error: why a login failed.
+
+    Returns:
+        Whether the next one would fail in the same way, until somebody does something about it.
+        Whatever servers and networks may recover from is not final.
+    """
+    return isinstance(error, _FINAL) and not isinstance(error, TooManyAttempts)

@@ -1,0 +1,169 @@
+"""
+Accounts whose passwords somebody else checks: any `twisted.cred.checkers.ICredentialsChecker`,
+for PAM, LDAP, a passwd file, or what a Twisted application has already.
+
+Such a checker has to see the password, so logins are by the mechanism `PLAIN`, which runs on TLS
+and UNIX sockets only.  Keyrings, locks and public keys are kept in other accounts, under the same
+names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import LoginDenied, LoginFailed, UnauthorizedLogin
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.components import proxyForInterface
+from zope.interface import implementer
+
+from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
+from pbauth.errors import StoreError, Unauthorized
+from pbauth.interfaces import IAuthorizer, IIdentity
+
+_log = Logger()
+
+
+class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[misc]
+    """
+    An identity whose password a checker checks; everything else is the account's.
+
+    Args:
+        account: holds name, keyring, lock and public keys.
+        checkers: as for `CredAuthorizer`.
+    """
+
+    def __init__(self, account: IIdentity, checkers: Sequence[ICredentialsChecker]) -> None:
+        super().__init__(account)
+        self._checkers = checkers
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.account.name!r}>"
+
+    def verifyPlainPassword(self, password: str) -> Deferred[None]:
+        """
+        Ask the checkers, one after the other, until one vouches for the user.
+
+        Args:
+            password: what was typed.
+
+        Returns:
+            Fires with `None` if one does and the account is not locked; else fails with
+            `Unauthorized`, or with `StoreError` if none does and one of them could not tell.
+        """
+        return Deferred.fromCoroutine(self._verify(password))
+
+    async def _verify(self, password: str) -> None:
+        name = self.account.name.encode("utf-8")
+        credentials = UsernamePassword(name, password.encode("utf-8"))
+        broken = False
+        for checker in self._checkers:
+            try:
+                avatar = await maybeDeferred(checker.requestAvatarId, credentials)
+            except (UnauthorizedLogin, LoginDenied, LoginFailed):
+                continue
+            except Exception:
+                # It is the application's: whatever it raises, nobody gets in by it.
+                _log.failure("The checker {checker!r} failed", checker=type(checker).__name__)
+                broken = True
+                continue
+            # One that knows the user by another name vouches for somebody else.
+            if avatar not in (name, self.account.name):
+                continue
+            if self.account.locked:
+                break
+            return
+        if broken:
+            raise StoreError()
+        raise Unauthorized()
+
+
+@implementer(IAuthorizer)
+class CredAuthorizer(Authorizer):
+    """
+    Lets `twisted.cred` checkers check passwords.
+
+    A user whom a checker vouches for, but who has no account, is let in with an empty keyring: to
+    give keys, add an account of that name.
+
+    Args:
+        checkers: `ICredentialsChecker` providers that take a user name and a password.
+        serviceCollection: as for `Authorizer`.
+        accounts: an `IAuthorizer` that keeps keyrings, locks and public keys; its passwords are
+            not looked at. In memory by default.
+
+    Raises:
+        TypeError: one of them is no checker, or takes other credentials.
+    """
+
+    passwordsElsewhere = True
+
+    def __init__(
+        self,
+        checkers: Sequence[ICredentialsChecker],
+        serviceCollection: Any = None,
+        *,
+        accounts: Any = None,
+    ) -> None:
+        self._checkers = [_check(checker) for checker in checkers]
+        self.accounts: Any = DefaultAuthorizer() if accounts is None else accounts
+        super().__init__(None, self.accounts.hashing)
+        self.sessions = self.accounts.sessions
+        self.identityClass = self.accounts.identityClass
+        if serviceCollection is not None:
+            self.setServiceCollection(serviceCollection)
+
+    def createIdentity(self, name: str) -> Any:
+        """Make an account that is not saved yet."""
+        return self.accounts.createIdentity(name)
+
+    def addIdentity(self, identity: IIdentity) -> Any:
+        """Store an account, as the accounts do it."""
+        return self.accounts.addIdentity(identity)
+
+    def updateIdentity(self, identity: IIdentity) -> Any:
+        """Store what changed on an account, as the accounts do it."""
+        return self.accounts.updateIdentity(identity)
+
+    def removeIdentity(self, name: str) -> Any:
+        """Forget an account, as the accounts do it."""
+        return self.accounts.removeIdentity(name)
+
+    def getDecoyVerifier(self, name: str, mechanism: str) -> Any:
+        """Make a verifier that nothing fits, as the accounts do it."""
+        return self.accounts.getDecoyVerifier(name, mechanism)
+
+    def identityChanged(self, identity: IIdentity) -> None:
+        """An account was changed in memory."""
+        self.accounts.identityChanged(identity)
+
+    def setServiceCollection(self, collection: Any) -> None:
+        """Say where services are looked up."""
+        super().setServiceCollection(collection)
+        self.accounts.setServiceCollection(collection)
+
+    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+        """
+        Returns:
+            Fires with an identity of that name, whoever it is: only a checker knows who exists.
+        """
+
+        async def request() -> Any:
+            try:
+                account = await maybeDeferred(self.accounts.getIdentityRequest, name)
+            except Unauthorized:
+                account = self.accounts.createIdentity(name)
+            return CheckedIdentity(account, self._checkers)
+
+        return Deferred.fromCoroutine(request())
+
+
+def _check(checker: Any) -> ICredentialsChecker:
+    if not ICredentialsChecker.providedBy(checker):
+        raise TypeError(f"{type(checker).__name__} does not provide ICredentialsChecker.")
+    if not any(each.implementedBy(UsernamePassword) for each in checker.credentialInterfaces):
+        raise TypeError(f"{type(checker).__name__} takes no user name and password.")
+    return checker  # type: ignore[no-any-return]

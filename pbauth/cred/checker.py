@@ -1,0 +1,153 @@
+"""
+The accounts of pbauth for other servers: what logs in to SSH, to a web page or to a mail box.
+
+Twisted's servers ask a `twisted.cred.portal.Portal`, and the portal asks a checker.  This one asks
+an authorizer, so that one account, one lock and one list of public keys count everywhere::
+
+    portal = Portal(realm, [IdentityChecker(authorizer)])
+
+It says who somebody is.  What they may do is for the realm to say, which is given the name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.conch.error import ValidPublicKey
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import ISSHPrivateKey, IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from zope.interface import implementer
+
+from pbauth.accounts.hashing import runDerivation
+from pbauth.audit import Audit
+from pbauth.errors import Unauthorized
+from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.mechanisms import scram
+from pbauth.mechanisms.ed25519 import SSH_TYPE, PublicKey
+from pbauth.names import checkName
+from pbauth.net.origin import ELSEWHERE
+
+_audit = Audit()
+
+
+class _Refused(Exception):
+    """
+    Why somebody is not let in: for the operator's log; the client is told `Unauthorized`.
+
+    Attributes:
+        reason: the real reason.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@implementer(ICredentialsChecker)
+class IdentityChecker:
+    """
+    Checks passwords and keys of SSH against the identities of an authorizer.
+
+    Args:
+        authorizer: finds the identities; anything that provides `IAuthorizer`.
+    """
+
+    credentialInterfaces = (IUsernamePassword, ISSHPrivateKey)
+
+    def __init__(self, authorizer: IAuthorizer) -> None:
+        self.authorizer = authorizer
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        """
+        Check credentials; the portal calls it.
+
+        Args:
+            credentials: providing `IUsernamePassword` or `ISSHPrivateKey`. Name and password are
+                UTF-8, or `str` as some servers have them.
+
+        Returns:
+            Fires with the name of the identity, in UTF-8. Fails with `Unauthorized`, and always
+            the same one, if the credentials are not good, whatever is the matter with them; with
+            `twisted.conch.error.ValidPublicKey` if a client only asks whether a key would do,
+            and it would; with `StoreError` if the accounts can't be read.
+        """
+        if ISSHPrivateKey.providedBy(credentials):
+            return Deferred.fromCoroutine(self._request("ssh key", self._byKey, credentials))
+        if IUsernamePassword.providedBy(credentials):
+            return Deferred.fromCoroutine(self._request("password", self._byPassword, credentials))
+        return fail(Unauthorized())
+
+    async def _request(self, means: str, check: Any, credentials: Any) -> bytes | tuple[()]:
+        try:
+            identity: IIdentity = await check(credentials)
+        except _Refused as refusal:
+            given = credentials.username
+            claimed = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
+            _audit.refused(ELSEWHERE, claimed, means, refusal.reason)
+            raise Unauthorized() from None
+        # Not the name that was given: an authorizer may know an identity by more than one.
+        name: str = identity.name
+        _audit.loggedIn(ELSEWHERE, name, means)
+        return name.encode("utf-8")
+
+    async def _byPassword(self, credentials: Any) -> IIdentity:
+        name, password = _text(credentials.username), _text(credentials.password)
+        identity = await self._find(name)
+        if identity is None:
+            await self._deriveInVain(name, password)
+            raise _Refused("there is no such identity")
+        try:
+            await maybeDeferred(identity.verifyPlainPassword, password)
+        except UnauthorizedLogin:
+            if scram.NAME not in await maybeDeferred(identity.getVerifiers):
+                await self._deriveInVain(name, password)
+            raise _Refused("the password is wrong, or the account is locked") from None
+        return _unlocked(identity)
+
+    async def _byKey(self, credentials: Any) -> IIdentity:
+        name = _text(credentials.username)
+        try:
+            key = PublicKey.fromBlob(credentials.blob)
+        except ValueError as error:
+            raise _Refused(str(error)) from None
+        if credentials.algName != SSH_TYPE:
+            raise _Refused("the key is of another type than its signature")
+        identity = await self._find(name)
+        if identity is None:
+            raise _Refused("there is no such identity")
+        if key not in _unlocked(identity).getPublicKeys():
+            raise _Refused(f"{key.fingerprint()} is not a key of this identity")
+        if credentials.signature is None:
+            raise ValidPublicKey()
+        if not key.hasSigned(credentials.sigData, credentials.signature):
+            raise _Refused(f"not signed by {key.fingerprint()}")
+        return identity
+
+    async def _find(self, name: str) -> IIdentity | None:
+        try:
+            checkName(name)
+            found: IIdentity | None = await maybeDeferred(self.authorizer.getIdentityRequest, name)
+        except (UnauthorizedLogin, ValueError):
+            return None
+        return found
+
+    async def _deriveInVain(self, name: str, password: str) -> None:
+        """Work as long as for a password that is wrong, so that the time tells nothing."""
+        decoy = await maybeDeferred(self.authorizer.getDecoyVerifier, name, scram.NAME)
+        await runDerivation(decoy.iterations, decoy.matches, password)
+
+
+def _unlocked(identity: IIdentity) -> IIdentity:
+    if identity.locked:
+        raise _Refused("the account is locked")
+    return identity
+
+
+def _text(given: Any) -> str:
+    try:
+        encoded = given.encode("utf-8") if isinstance(given, str) else given
+        return bytes.decode(encoded, "utf-8")
+    except (UnicodeError, TypeError):
+        raise _Refused("the name or the password is not UTF-8") from None

@@ -1,0 +1,1 @@
+"""Many accounts at once: export and import."""

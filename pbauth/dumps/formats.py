@@ -1,0 +1,477 @@
+"""
+Dumps: many identities as lines of text, in one of two formats, both in UTF-8.
+
+JSON Lines, an object a line; all but the name may be left out::
+
+    {"name": "alice", "locked": true, "verifiers": ["SCRAM-SHA-256$4096:..."], "keys": [["echo", "alice"]]}
+
+CSV (RFC 4180), with a header, any order of columns, and all but ``name`` may be missing::
+
+    name,locked,password,verifiers,keys
+    alice,true,,SCRAM-SHA-256$4096:...,echo:alice game:black
+
+Several values in one cell have a space between them, and a key is ``SERVICE:PERSPECTIVE``.  A space
+inside of a value, a percent sign, a line's end, and a colon in the name of a service or a
+perspective are written as in the addresses of web pages: ``%20``, ``%25``, ``%0A``, ``%3A``.
+
+A password in clear is read, and never written.  Verifiers are as any mechanism of pbauth encodes
+them; those of SCRAM are as PostgreSQL has them in ``pg_authid.rolpassword``.
+
+Nothing here does I/O, except that lines are taken from an iterator.  One line is one identity,
+whatever is in it, and has at most `LONGEST_LINE` bytes; so memory is bounded, and a mistake has a
+line number.  What is wrong with a line is said without anything of a password or a verifier.
+"""  # noqa: E501 - a line of JSON is one line
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from attrs import field, frozen
+
+from pbauth.accounts.identity import checkIdentityName
+from pbauth.accounts.records import Record
+from pbauth.errors import InvalidName, InvalidPassword
+from pbauth.mechanisms import KEY_MECHANISMS, decodeVerifier
+from pbauth.mechanisms.scram import preparePassword
+from pbauth.names import checkName
+
+#: The longest line, in bytes; this is also the largest cell that Python's `csv` reads.
+LONGEST_LINE = 131_072
+
+_FIELDS = ("name", "locked", "password", "verifiers", "keys")
+
+#: Of names of fields and columns that are shown: longer ones are cut.
+_SHOWN = 40
+
+
+class DumpError(ValueError):
+    """
+    A line of a dump can't be read, or an identity can't be written as one.
+
+    Attributes:
+        line: its number, from 1; 0 where it was to be written.
+        reason: what is wrong, and what to do; nothing of a password or a verifier.
+    """
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}" if line else reason)
+        self.line = line
+        self.reason = reason
+
+
+@frozen
+class Entry:
+    """
+    One identity as it stands in a dump.
+
+    Attributes:
+        line: the number of its line, from 1.
+        end: how many bytes of the dump there are up to the end of that line.
+        record: the identity; checked.
+        password: in clear, still to be made a verifier of; `None` if there is none.
+    """
+
+    line: int
+    end: int
+    record: Record
+    password: str | None = field(default=None, repr=False)
+
+
+class Format(Protocol):
+    """A format of dumps."""
+
+    name: str
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+        """
+        Read a dump, as far as the entries are asked for.
+
+        Args:
+            lines: each with its end. One that is longer than `LONGEST_LINE` may be cut: it is
+                refused anyway.
+
+        Raises:
+            DumpError: a line can't be read.
+        """
+        ...
+
+    def header(self) -> bytes:
+        """What is written before the first record."""
+        ...
+
+    def write(self, record: Record) -> bytes:
+        """
+        Write a record as a line, with its end.
+
+        Raises:
+            DumpError: it would take more than `LONGEST_LINE` bytes.
+        """
+        ...
+
+
+class JSONLines:
+    """An object of JSON a line."""
+
+    name = "jsonl"
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+        """As `Format.read`."""
+        reader = _Reader()
+        for number, end, text in _decoded(lines):
+            if text.strip():
+                yield reader.entry(number, end, _parseJSON(number, text))
+
+    def header(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def write(self, record: Record) -> bytes:
+        """As `Format.write`."""
+        made: dict[str, Any] = {"name": record.name}
+        if record.locked:
+            made["locked"] = True
+        if record.verifiers:
+            made["verifiers"] = sorted(encoded for _, encoded in record.verifiers)
+        if record.keys:
+            made["keys"] = sorted(record.keys)
+        return _line(record, _encodeJSON(made) + "\n")
+
+
+class CSV:
+    """Cells with commas between them, under a header."""
+
+    name = "csv"
+
+    def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+        """As `Format.read`."""
+        reader = _Reader()
+        columns: list[str] | None = None
+        for number, end, text in _decoded(lines):
+            if not text.strip():
+                continue
+            cells = _parseCells(number, text)
+            if columns is None:
+                columns = _checkColumns(number, cells)
+                continue
+            if len(cells) != len(columns):
+                raise DumpError(
+                    number,
+                    f"there are {len(cells)} cells, and {len(columns)} columns. Cells have commas "
+                    'between them; one that holds a comma stands in double quotes: "a, b"',
+                )
+            yield reader.entry(number, end, _fieldsOf(number, columns, cells))
+
+    def header(self) -> bytes:
+        """The names of the columns; there is none for passwords."""
+        return b"name,locked,verifiers,keys\r\n"
+
+    def write(self, record: Record) -> bytes:
+        """As `Format.write`."""
+        text = io.StringIO()
+        csv.writer(text).writerow(
+            (
+                record.name,
+                "true" if record.locked else "",
+                " ".join(_escape(encoded) for encoded in sorted(v for _, v in record.verifiers)),
+                " ".join(
+                    f"{_escape(service, ':')}:{_escape(perspective, ':')}"
+                    for service, perspective in sorted(record.keys)
+                ),
+            )
+        )
+        return _line(record, text.getvalue())
+
+
+#: By name.
+FORMATS: dict[str, Format] = {each.name: each for each in (JSONLines(), CSV())}
+
+_encodeJSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _line(record: Record, text: str) -> bytes:
+    line = text.encode("utf-8")
+    if len(line) > LONGEST_LINE:
+        raise DumpError(
+            0,
+            f"The user {record.name!r} takes {len(line):,} bytes, and a line of a dump has at most "
+            f"{LONGEST_LINE:,}. Take keys from that user, or copy the store itself.",
+        )
+    return line
+
+
+# Lines.
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
+    """The number of each line, how many bytes there are up to its end, and its text."""
+    end = 0
+    for number, line in enumerate(lines, 1):
+        end += len(line)
+        if len(line) > LONGEST_LINE:
+            raise DumpError(
+                number,
+                f"it is longer than {LONGEST_LINE:,} bytes. A dump has a line for each user.",
+            )
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            text = None
+        # Raised outside, here as below: a chain of errors would show what is in the line.
+        if text is None:
+            raise DumpError(number, "it is not in UTF-8. Convert the file to UTF-8.")
+        yield number, end, text.removeprefix("\ufeff") if number == 1 else text
+
+
+# JSON.
+
+
+class _Repeated(ValueError):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _Repeated
+    return made
+
+
+_decodeJSON = json.JSONDecoder(object_pairs_hook=_object).decode
+
+
+def _parseJSON(number: int, text: str) -> dict[str, Any]:
+    found: Any = None
+    reason = 'it is no object of JSON. Write, for instance: {"name": "alice"}'
+    try:
+        found = _decodeJSON(text)
+    except _Repeated:
+        reason = "a field is there twice. Leave one of them out."
+    except json.JSONDecodeError as error:
+        reason = f"it is no JSON from column {error.pos + 1} on. A line is one object of JSON."
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or thousands of brackets.
+        pass
+    if not isinstance(found, dict):
+        raise DumpError(number, reason)
+    if "verifier" in found:
+        if "verifiers" in found:
+            raise DumpError(number, "there are 'verifier' and 'verifiers'. Leave one of them out.")
+        single = found.pop("verifier")
+        found["verifiers"] = None if single is None else [single]
+    for name in found:
+        if name not in _FIELDS:
+            raise DumpError(number, _unknown("field", name))
+    return found
+
+
+def _unknown(what: str, name: str) -> str:
+    shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+    return f"there is no {what} {shown!r}. There are: {', '.join(_FIELDS)}."
+
+
+# CSV.
+
+
+def _parseCells(number: int, text: str) -> list[str]:
+    cells: list[str] | None = None
+    try:
+        # One row for each line: what is cut off in quotes is an error of this line.
+        rows = list(csv.reader([text], strict=True))
+        cells = rows[0] if len(rows) == 1 else None
+    except csv.Error:
+        pass
+    if cells is None:
+        raise DumpError(
+            number,
+            'its double quotes are wrong. In a cell in quotes a quote is written twice: "a ""b"""; '
+            "and a cell ends in its line.",
+        )
+    return cells
+
+
+def _checkColumns(number: int, cells: list[str]) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    if "name" not in columns:
+        # If this is no header it is a user, maybe with a password: nothing of it is shown.
+        raise DumpError(
+            number,
+            "it has to name the columns, with commas between them, and one of them is 'name': "
+            f"{','.join(_FIELDS)}",
+        )
+    for column in columns:
+        if column not in _FIELDS:
+            raise DumpError(number, _unknown("column", column))
+        if columns.count(column) > 1:
+            raise DumpError(number, f"the column {column!r} is there twice. Leave one of them out.")
+    return columns
+
+
+_LOCKED = {"": False, "false": False, "true": True}
+
+
+def _fieldsOf(number: int, columns: list[str], cells: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = dict(zip(columns, cells, strict=True))
+    if "locked" in found:
+        found["locked"] = _LOCKED.get(found["locked"].strip().lower())
+        if found["locked"] is None:
+            raise DumpError(number, "in 'locked' stands true, false, or nothing.")
+    if "password" in found:
+        found["password"] = found["password"] or None
+    if "verifiers" in found:
+        found["verifiers"] = [
+            _unescape(number, text) for text in found["verifiers"].split(" ") if text
+        ]
+    if "keys" in found:
+        found["keys"] = [_splitKey(number, text) for text in found["keys"].split(" ") if text]
+    return found
+
+
+def _splitKey(number: int, text: str) -> list[str]:
+    parts = text.split(":")
+    if len(parts) != 2:
+        raise DumpError(
+            number,
+            "a key is SERVICE:PERSPECTIVE, and keys have a space between them. A space in a name "
+            "is written %20, a colon %3A.",
+        )
+    return [_unescape(number, part) for part in parts]
+
+
+def _escape(text: str, also: str = "") -> str:
+    for character in ("%", " ", "\n", *also):
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
+_PERCENT = re.compile("%(.{0,2})", re.DOTALL)
+
+
+def _unescape(number: int, text: str) -> str:
+    if "%" not in text:
+        return text
+    found = _PERCENT.findall(text)
+    if not all(re.fullmatch("[0-7][0-9A-Fa-f]", digits) for digits in found):
+        raise DumpError(number, "a percent sign is written %25, a space %20, a colon %3A.")
+    return _PERCENT.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+# What the fields hold, whatever the format.
+
+
+class _Reader:
+    """
+    Makes entries of the fields of lines.
+    """
+
+    def __init__(self) -> None:
+        # Names that have been found good: most users hold keys to the same services.
+        self._good: set[str] = set()
+
+    def entry(self, line: int, end: int, found: dict[str, Any]) -> Entry:
+        """
+        Args:
+            line: as in `Entry`.
+            end: as in `Entry`.
+            found: the fields; those that are missing or `None` have not been given.
+
+        Raises:
+            DumpError: a field holds what it can't hold.
+        """
+        try:
+            name = _get(found, "name", str, "a text", "")
+            verifiers = _verifiersOf(found)
+            entry = Entry(
+                line,
+                end,
+                Record(
+                    checkIdentityName(name),
+                    _get(found, "locked", bool, "true or false", False),
+                    frozenset(verifiers.items()),
+                    self._keysOf(found, name),
+                ),
+                _passwordOf(found, verifiers),
+            )
+            reason = None
+        except (_Mistake, InvalidName, InvalidPassword) as error:
+            reason = str(error)
+        if reason is not None:
+            raise DumpError(line, reason)
+        return entry
+
+    def _keysOf(self, found: dict[str, Any], owner: str) -> frozenset[tuple[str, str]]:
+        keys = []
+        for key in _get(found, "keys", list, "a list of pairs of texts", ()):
+            if type(key) is not list or len(key) != 2:
+                raise _Mistake(_PAIRS)
+            service, perspective = key
+            if type(service) is not str or type(perspective) is not str:
+                raise _Mistake(_PAIRS)
+            self._check(service, "name of a service")
+            if perspective != owner:
+                self._check(perspective, "name of a perspective")
+            keys.append((service, perspective))
+        return frozenset(keys)
+
+    def _check(self, name: str, what: str) -> None:
+        if name not in self._good:
+            checkName(name, what)
+            if len(self._good) >= _REMEMBERED:
+                self._good.clear()
+            self._good.add(name)
+
+
+#: How many names are remembered.
+_REMEMBERED = 5_000
+
+_PAIRS = 'in \'keys\' stands a list of pairs: [["SERVICE", "PERSPECTIVE"]]'
+
+
+class _Mistake(ValueError):
+    """What is wrong with a line."""
+
+
+def _get(found: dict[str, Any], name: str, kind: type, what: str, default: Any) -> Any:
+    value = found.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise _Mistake(f"in {name!r} stands {what}.")
+    return value
+
+
+def _verifiersOf(found: dict[str, Any]) -> dict[str, str]:
+    made: dict[str, str] = {}
+    for text in _get(found, "verifiers", list, "a list of texts", ()):
+        if type(text) is not str:
+            raise _Mistake("in 'verifiers' stands a list of texts.")
+        try:
+            # In the one spelling that stores compare.
+            encoded = decodeVerifier(text).encode()
+        except ValueError:
+            encoded = ""
+        mechanism = encoded.partition("$")[0]
+        if not encoded:
+            raise _Mistake(
+                f"the verifier number {len(made) + 1} is none. One of a password is, as in "
+                "PostgreSQL: SCRAM-SHA-256$ITERATIONS:SALT$STOREDKEY:SERVERKEY, with 4096 "
+                "iterations or more."
+            )
+        if mechanism in made:
+            raise _Mistake(f"there are two verifiers of {mechanism}. Leave one of them out.")
+        made[mechanism] = encoded
+    return made
+
+
+def _passwordOf(found: dict[str, Any], verifiers: dict[str, str]) -> str | None:
+    password: str | None = _get(found, "password", str, "a text", None)
+    if password is None:
+        return None
+    if set(verifiers) - set(KEY_MECHANISMS):
+        raise _Mistake("there are a password and a verifier of a password. Leave one of them out.")
+    preparePassword(password)
+    return password

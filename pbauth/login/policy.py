@@ -1,0 +1,88 @@
+"""What a server allows: every limit and every switch, as one value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from pbauth.mechanisms import anonymous, ed25519, scram
+from pbauth.names import checkName
+
+
+def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+        raise ValueError(f"{attribute.name} must be a number over 0, not {value!r}.")
+
+
+def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and value != 0:
+        _positive(instance, attribute, value)
+
+
+def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str | None) -> None:
+    if value is not None:
+        checkName(value, attribute.name)
+
+
+#: What a policy may name; what this version does not have, it does not offer.
+MECHANISMS = frozenset(
+    {scram.NAME_PLUS, scram.NAME, ed25519.NAME, "EXTERNAL", "PLAIN", anonymous.NAME}
+)
+
+
+def _asTuple(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError("mechanisms is a list of names, not one str.")
+    return tuple(value)
+
+
+def _knownMechanisms(instance: Policy, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    unknown = [name for name in value if name not in MECHANISMS]
+    if unknown:
+        known = ", ".join(sorted(MECHANISMS))
+        raise ValueError(f"There is no mechanism {unknown[0]!r}. There are: {known}.")
+
+
+@frozen(kw_only=True)
+class Policy:
+    """
+    The limits and switches of a server; the defaults are the safe ones.
+
+    Under a broker of stock Twisted, `maxUnauthenticatedBytes` and `maxUnauthenticated` can't be
+    enforced; `AuthServerFactory` has pbauth's own.
+
+    Attributes:
+        mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
+            offered those that are safe on it.
+        legacyLogin: let clients of Twisted 1.x and of stock Twisted in, by `PB-MD5`.
+        defaultService: the name of the service that clients of stock Twisted get, which can't
+            name one.
+        guest: the name of the identity that anonymous clients get, by the mechanism `ANONYMOUS`;
+            `None`: there are none.
+        graceTime: seconds from connection to a completed login; then the connection is dropped.
+        maxAttempts: failed logins on one connection; then it is dropped.
+        maxUnauthenticatedBytes: the most bytes that are read or buffered for a connection before
+            its login.
+        maxUnauthenticated: connections not yet logged in, in all; above it new ones are refused.
+        throttle: slow down whoever fails often, by source address and by name; see
+            `pbauth.login.throttle`.
+        pingInterval: seconds within which a client that has logged in and is silent is asked
+            whether it is still there; if it says nothing for as long again, it is dropped. 0 or
+            `None`: it is never asked.
+    """
+
+    mechanisms: tuple[str, ...] = field(
+        default=(scram.NAME_PLUS, scram.NAME, ed25519.NAME),
+        converter=_asTuple,
+        validator=_knownMechanisms,
+    )
+    legacyLogin: bool = False
+    defaultService: str | None = field(default=None, validator=_nameOrNone)
+    guest: str | None = field(default=None, validator=_nameOrNone)
+    graceTime: float = field(default=30, validator=_positive)
+    maxAttempts: int = field(default=6, validator=_positive)
+    maxUnauthenticatedBytes: int = field(default=65536, validator=_positive)
+    maxUnauthenticated: int = field(default=1000, validator=_positive)
+    throttle: bool = True
+    pingInterval: float | None = field(default=30, validator=_secondsOrNone)

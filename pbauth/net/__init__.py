@@ -1,0 +1,1 @@
+"""Addresses, endpoints, certificates, and which servers a client trusts."""

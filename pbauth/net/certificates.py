@@ -1,0 +1,108 @@
+"""Certificates and their private keys: read from files, put together, made."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import ssl
+
+_YEARS = 20
+
+
+def privateCertificate(key: Any, certificate: x509.Certificate) -> ssl.PrivateCertificate:
+    """
+    Put a certificate and its private key together.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    if certificate.public_key() != key.public_key():
+        raise ValueError("The private key is not the one of the certificate.")
+    return ssl.PrivateCertificate.loadPEM(_dump(key, certificate))
+
+
+def _dump(key: Any, certificate: x509.Certificate) -> bytes:
+    dumped: bytes = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return dumped + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def readCertificates(path: str | os.PathLike[str]) -> list[ssl.Certificate]:
+    """
+    Args:
+        path: of a PEM file.
+
+    Returns:
+        The certificates in it.
+
+    Raises:
+        ValueError: it can't be read, or holds none.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = x509.load_pem_x509_certificates(file.read())
+    except OSError as error:
+        raise ValueError(f"Can't read {path}: {error.strerror}.") from None
+    except ValueError:
+        raise ValueError(f"{path} holds no certificate in PEM.") from None
+    return [
+        ssl.Certificate.loadPEM(each.public_bytes(serialization.Encoding.PEM)) for each in found
+    ]
+
+
+def isAddress(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def makeCertificate(
+    names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1"), *, days: float = 365 * _YEARS
+) -> bytes:
+    """
+    Make a self-signed certificate (ECDSA P-256) with its private key.
+
+    Args:
+        names: the names and addresses that it is for.
+        days: how long it is valid, from yesterday on.
+
+    Returns:
+        Private key and certificate, in PEM. Keep it where nobody else can read it.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pbauth")])
+    yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(yesterday)
+        .not_valid_after(yesterday + datetime.timedelta(days=days))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [
+                    x509.IPAddress(ipaddress.ip_address(each))
+                    if isAddress(each)
+                    else x509.DNSName(each)
+                    for each in names
+                ]
+            ),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return _dump(key, certificate)

@@ -1,0 +1,213 @@
+"""
+Where a server listens: endpoint strings, with TLS and the PROXY protocol put in their right order.
+
+A load balancer writes the header of the PROXY protocol before anything else, so it has to be read
+before the TLS handshake; Twisted's own ``haproxy:ssl:`` looks for it behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from pbauth.net.addresses import isLocal, isLoopback
+from pbauth.net.certificates import privateCertificate, readCertificates
+from pbauth.net.fingerprints import fingerprintOf
+from pbauth.net.strports import readDescription
+from pbauth.net.trust import serverOptions
+
+#: Where a server listens, unless the user says otherwise.
+DEFAULT_PORT = "ssl:8787:interface=127.0.0.1"
+
+_PLAIN_TCP = ("tcp", "tcp4", "tcp6")
+_SSL_FIELDS = frozenset(
+    {"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain", "dhParameters"}
+)
+
+
+class NotProtected(ValueError):
+    """The port would take logins from other machines without TLS."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            f"{description} would take connections from other machines without TLS. Say "
+            f"ssl: in place of tcp:, or --insecure if you must."
+        )
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class TLSEndpoint:
+    """
+    An endpoint that speaks TLS on top of another one.
+
+    Attributes:
+        endpoint: the other one.
+        options: makes the TLS connections.
+    """
+
+    endpoint: Any
+    options: ssl.CertificateOptions
+
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
+        """Listen (see `IStreamServerEndpoint`)."""
+        listening: Deferred[Any] = self.endpoint.listen(
+            TLSMemoryBIOFactory(self.options, False, protocolFactory)
+        )
+        return listening
+
+
+@frozen
+class Port:
+    """
+    Somewhere to listen.
+
+    Attributes:
+        description: as the user wrote it.
+        endpoint: an `IStreamServerEndpoint`.
+        fingerprint: of the server's key, where it speaks TLS; else `None`.
+        insecure: plain connections from other machines are wanted.
+    """
+
+    description: str
+    endpoint: Any
+    fingerprint: str | None
+    insecure: bool
+
+    def check(self, address: Any) -> None:
+        """
+        Check where it turned out to listen.
+
+        Args:
+            address: of the listening port.
+
+        Raises:
+            NotProtected: others can connect, and not by TLS.
+        """
+        if self.fingerprint is None and not self.insecure and not isLocal(address):
+            raise NotProtected(self.description)
+
+
+@frozen
+class Ports:
+    """
+    Reads descriptions of endpoints.
+
+    Attributes:
+        reactor: will listen.
+        ownCertificate: gives the server's own certificate, for an ``ssl:`` that names no file.
+        insecure: plain connections from other machines are wanted.
+        proxyProtocol: every connection comes from a load balancer, and begins with its header.
+        askForCertificate: ask clients for a certificate, for the mechanism `EXTERNAL`.
+    """
+
+    reactor: Any
+    ownCertificate: Callable[[], ssl.PrivateCertificate]
+    insecure: bool = field(default=False, kw_only=True)
+    proxyProtocol: bool = field(default=False, kw_only=True)
+    askForCertificate: bool = field(default=False, kw_only=True)
+
+    def read(self, description: str) -> Port:
+        """
+        Read a description.
+
+        Args:
+            description: ``"ssl:8787"``, and whatever else Twisted knows: ``tcp:``, ``unix:``,
+                ``systemd:``, and ``haproxy:`` in front of any.
+
+        Returns:
+            The port.
+
+        Raises:
+            NotProtected: others could connect, and not by TLS.
+            ValueError: it makes no sense, or a file that it names can't be used.
+        """
+        proxied, inner = self.proxyProtocol, description
+        while inner.startswith("haproxy:"):
+            proxied, inner = True, inner.partition(":")[2]
+        kind, named, positional = readDescription(inner)
+        options: Any = None
+        if kind == "ssl":
+            endpoint, options = self._ssl(inner, named, positional)
+        else:
+            endpoint = _fromString(self.reactor, inner)
+            interface = named.get("interface", [*positional, "", ""][1])
+            if kind in _PLAIN_TCP and not (self.insecure or isLoopback(interface)):
+                raise NotProtected(description)
+        if proxied:
+            endpoint = proxyEndpoint(endpoint)
+        if options is None:
+            return Port(description, endpoint, None, self.insecure)
+        fingerprint = fingerprintOf(options.certificate.to_cryptography())
+        return Port(description, TLSEndpoint(endpoint, options), fingerprint, self.insecure)
+
+    def _ssl(
+        self, description: str, named: dict[str, str], positional: list[str]
+    ) -> tuple[Any, ssl.CertificateOptions]:
+        fields = {**dict(zip(("port", "privateKey", "certKey"), positional, strict=False)), **named}
+        unknown = sorted(fields.keys() - _SSL_FIELDS)
+        if unknown or len(positional) > 3:
+            known = ", ".join(sorted(_SSL_FIELDS))
+            raise ValueError(f"{description!r}: an ssl: port takes {known}, and nothing else.")
+        if not fields.get("port", "").isdigit() or not fields.get("backlog", "50").isdigit():
+            raise ValueError(f"{description!r} names no port. One that works: {DEFAULT_PORT}")
+        endpoint = TCP4ServerEndpoint(
+            self.reactor,
+            int(fields["port"]),
+            int(fields.get("backlog", "50")),
+            fields.get("interface", ""),
+        )
+        key = fields.get("privateKey")
+        chain = fields.get("extraCertChain")
+        parameters = fields.get("dhParameters")
+        return endpoint, serverOptions(
+            self.ownCertificate() if key is None else _load(key, fields.get("certKey", key)),
+            askForCertificate=self.askForCertificate,
+            chain=() if chain is None else readCertificates(chain),
+            dhParameters=None if parameters is None else _readBytes(parameters),
+        )
+
+
+def _fromString(reactor: Any, description: str) -> Any:
+    try:
+        return serverFromString(reactor, description)
+    except (ValueError, TypeError, KeyError, LookupError, AttributeError) as mistake:
+        raise ValueError(
+            f"{description!r} is not an endpoint ({mistake}). One that works: {DEFAULT_PORT}"
+        ) from None
+
+
+def _readBytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ValueError(f"Can't read {path}: {error.strerror}.") from None
+
+
+def _load(keyPath: str, certificatePath: str) -> ssl.PrivateCertificate:
+    keyPEM, certificatePEM = _readBytes(keyPath), _readBytes(certificatePath)
+    loaded = None
+    try:
+        loaded = load_pem_private_key(keyPEM, None), x509.load_pem_x509_certificate(certificatePEM)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # Raised below, without the chain: the cause may show what is in the files.
+        pass
+    if loaded is None:
+        raise ValueError(
+            f"{keyPath} must hold a private key without passphrase, and {certificatePath} its "
+            "certificate, both in PEM."
+        )
+    return privateCertificate(*loaded)

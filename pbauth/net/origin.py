@@ -1,0 +1,75 @@
+"""Where events come from: what is told of a connection in logs and in the audit."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+
+
+def newId() -> str:
+    """
+    Returns:
+        A name for a connection or a session that no other one has, in whatever process.
+    """
+    return os.urandom(8).hex()
+
+
+class Origin:
+    """
+    Where events come from: one connection.
+
+    Attributes:
+        connection: its id.
+        host: where the peer is: an IP address, or ``unix``. Behind the PROXY protocol it is what
+            the load balancer said, so anything that no address has is escaped.
+        port: the peer's, or `None`.
+        authenticated: whether there was a login on it.
+        address: of the peer, an `IAddress`; `None`: not known.
+
+    Args:
+        address: of the peer, an `IAddress`; `None`: not known.
+    """
+
+    __slots__ = ("address", "authenticated", "connection", "host", "port")
+
+    def __init__(self, address: Any) -> None:
+        self.address = address
+        self.connection: str | None = None if address is None else newId()
+        self.host: str | None = None
+        self.port: int | None = None
+        self.authenticated = False
+        host = getattr(address, "host", None)
+        if isinstance(host, str):
+            self.host = host if host.isprintable() and " " not in host else ascii(host)
+            self.port = address.port
+        elif address is not None:
+            self.host = "unix" if isinstance(address, UNIXAddress) else type(address).__name__
+
+    @property
+    def peer(self) -> str:
+        """The place of the peer, for text."""
+        if self.port is None:
+            return self.host or "elsewhere"
+        return f"{self.host} port {self.port}"
+
+
+#: Of what did not come by Perspective Broker.
+ELSEWHERE = Origin(None)
+
+
+def originOf(broker: Any) -> Origin:
+    """
+    Args:
+        broker: of a connection.
+
+    Returns:
+        Its origin, the same for all events.
+    """
+    origin: Origin | None = getattr(broker, "origin", None)
+    if origin is None:
+        if broker.transport is None:
+            return ELSEWHERE
+        origin = broker.origin = Origin(broker.transport.getPeer())
+    return origin

@@ -1,0 +1,284 @@
+"""
+Which servers a client trusts, and the certificate that a server shows.
+
+A client trusts the certificate authorities of the system, or those in a file, or one certificate,
+or one public key by its fingerprint (`pbauth.net.fingerprints`).
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pbauth._async import within
+from pbauth.errors import ServerNotTrusted
+from pbauth.net.certificates import isAddress, readCertificates
+from pbauth.net.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class PinnedKey:
+    """
+    Makes client connections that accept one public key, whoever signed it, and no other.
+
+    Args:
+        pin: its fingerprint.
+        host: the name to ask the server for; addresses are not sent.
+        certificate: what to show to the server, or `None`.
+
+    Raises:
+        ValueError: the pin is none.
+    """
+
+    def __init__(
+        self, pin: str, host: str = "", certificate: ssl.PrivateCertificate | None = None
+    ) -> None:
+        self._pin = checkPin(pin)
+        self._host = host
+        shown: dict[str, Any] = {}
+        if certificate is not None:
+            shown = {
+                "privateKey": certificate.privateKey.original,
+                "certificate": certificate.original,
+            }
+        self._context = _contextFor(self._verify, **shown)
+
+    def _verify(self, connection: Any, certificate: Any, code: int, depth: int, ok: int) -> bool:
+        if depth:
+            return True
+        return hmac.compare_digest(fingerprintOf(certificate.to_cryptography()), self._pin)
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
+        return _connectionTo(self._host, self._context)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _AnyKey:
+    """
+    Makes client connections that accept whatever the server shows: good for looking at it only.
+
+    Args:
+        host: the name to ask the server for; addresses are not sent.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
+        return _connectionTo(self._host, _contextFor(lambda *shown: True))
+
+
+def _contextFor(verify: Any, **options: Any) -> Any:
+    context = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **options).getContext()
+    context.set_verify(SSL.VERIFY_PEER, verify)
+    return context
+
+
+def _connectionTo(host: str, context: Any) -> Any:
+    connection = SSL.Connection(context, None)
+    connection.set_connect_state()
+    if host and not isAddress(host):
+        connection.set_tlsext_host_name(host.encode("idna"))
+    return connection
+
+
+def clientOptions(
+    host: str,
+    trust: str | os.PathLike[str] | ssl.Certificate | None,
+    certificate: ssl.PrivateCertificate | None = None,
+) -> Any:
+    """
+    How to connect by TLS to a server that may be trusted.
+
+    Args:
+        host: the name or address that the server's certificate must be for; a pinned key needs
+            no name.
+        trust: a fingerprint (``SHA256:...``), the path of a PEM file of certificates, a
+            `twisted.internet.ssl.Certificate`; `None`: the system's certificate authorities.
+        certificate: what to show to the server, or `None`.
+
+    Returns:
+        An `IOpenSSLClientConnectionCreator`.
+
+    Raises:
+        ValueError: `trust` is none of these.
+    """
+    if certificate is None and isinstance(trust, str):
+        return _keptOptions(host, trust, 0 if trust.startswith(PIN_PREFIX) else _changed(trust))
+    return _makeOptions(host, trust, certificate)
+
+
+@lru_cache(maxsize=256)
+def _keptOptions(host: str, trust: str, changed: int) -> Any:
+    # To make them anew for each connection would take longer than a login.
+    return _makeOptions(host, trust, None)
+
+
+def _changed(path: Any) -> int:
+    """When a file was changed last; 0 where there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _makeOptions(host: str, trust: Any, certificate: ssl.PrivateCertificate | None) -> Any:
+    if isinstance(trust, str) and trust.startswith(PIN_PREFIX):
+        return PinnedKey(trust, host, certificate)
+    root: Any = trust
+    if isinstance(trust, (str, os.PathLike)):
+        root = ssl.trustRootFromCertificates(readCertificates(trust))
+    return ssl.optionsForClientTLS(host, trustRoot=root, clientCertificate=certificate)
+
+
+def serverOptions(
+    certificate: ssl.PrivateCertificate,
+    *,
+    askForCertificate: bool = False,
+    chain: Sequence[ssl.Certificate] = (),
+    dhParameters: bytes | None = None,
+) -> ssl.CertificateOptions:
+    """
+    How to take connections by TLS.
+
+    Args:
+        certificate: the server's, with its private key.
+        askForCertificate: ask clients for a certificate, for the mechanism `EXTERNAL`. Whether
+            they show one is up to them; who signed it does not matter, since accounts list keys.
+        chain: the certificates between the server's and its authority's.
+        dhParameters: for Diffie-Hellman, in PEM; TLS 1.3 needs none.
+
+    Returns:
+        The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and its like.
+    """
+    options = ssl.CertificateOptions(
+        privateKey=certificate.privateKey.original,
+        certificate=certificate.original,
+        extraCertChain=[each.original for each in chain],
+        raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
+        dhParameters=None if dhParameters is None else ssl.DiffieHellmanParameters(dhParameters),
+    )
+    if askForCertificate:
+        options.getContext().set_verify(SSL.VERIFY_PEER, _takeAny)
+    return options
+
+
+def _takeAny(connection: Any, certificate: Any, code: int, depth: int, ok: int) -> bool:
+    return True
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """Sees the certificate that a server shows, and sends nothing."""
+
+    def __init__(self) -> None:
+        self.certificate: Deferred[x509.Certificate] = Deferred()
+        self.closed: Deferred[None] = Deferred()
+
+    def handshakeCompleted(self) -> None:
+        """The TLS connection stands."""
+        transport: Any = self.transport
+        if not self.certificate.called:
+            self.certificate.callback(transport.getPeerCertificate().to_cryptography())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is closed, or was never protected."""
+        if not self.certificate.called:
+            self.certificate.errback(reason)
+        self.closed.callback(None)
+
+
+async def _lookAt(reactor: Any, host: str, port: int, options: Any) -> x509.Certificate:
+    endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, host, port))
+    handshake: Any = await endpoint.connect(Factory.forProtocol(_Handshake))
+    try:
+        return await handshake.certificate  # type: ignore[no-any-return]
+    finally:
+        handshake.transport.abortConnection()
+        await handshake.closed
+
+
+def explainSSL(error: SSL.Error) -> str:
+    """
+    Args:
+        error: why a connection by TLS did not come to be, or broke.
+
+    Returns:
+        That in words.
+    """
+    details = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else []) if part)
+    if "verify failed" in details:
+        return (
+            "The server's certificate is not one that you trust. If it should be, name it: "
+            "trust= a file of certificates, or the fingerprint that the server says."
+        )
+    return f"The connection could not be protected: {details or 'TLS failed'}."
+
+
+def fetchFingerprint(reactor: Any, host: str, port: int, timeout: float = 30) -> Deferred[str]:
+    """
+    Look at the key that a server shows, whoever it is: by a TLS handshake after which nothing is
+    sent, over a connection that is closed again.
+
+    Args:
+        reactor: provides `IReactorTime` and what the connection needs.
+        host: the name or address of the server.
+        port: its port.
+        timeout: seconds that it may take.
+
+    Returns:
+        Fires with the fingerprint, once the connection is closed. Fails with
+
+        - `ServerNotTrusted`: it speaks no TLS that is safe;
+        - `LoginTimeout`: it took longer;
+        - `twisted.internet.error.ConnectError` and its kind: nobody listens there.
+    """
+
+    async def fetch() -> str:
+        try:
+            return fingerprintOf(await _lookAt(reactor, host, port, _AnyKey(host)))
+        except SSL.Error as error:
+            raise ServerNotTrusted(explainSSL(error)) from None
+
+    return within(timeout, reactor, fetch())
+
+
+def isVouchedFor(reactor: Any, host: str, port: int, timeout: float = 30) -> Deferred[bool]:
+    """
+    Ask whether the system's certificate authorities vouch for a server, in the same way.
+
+    Args:
+        reactor: as for `fetchFingerprint`, and so are the others.
+        host: the name or address that the certificate must be for.
+        port: its port.
+        timeout: seconds that it may take.
+
+    Returns:
+        Fires with the answer; fails as `fetchFingerprint` does, but says only "no" where there
+        is no TLS.
+    """
+
+    async def ask() -> bool:
+        try:
+            await _lookAt(reactor, host, port, clientOptions(host, None))
+        except (SSL.Error, VerificationError, CertificateError):
+            return False
+        return True
+
+    return within(timeout, reactor, ask())

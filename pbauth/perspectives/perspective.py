@@ -1,0 +1,206 @@
+"""The perspective: the one object that an authenticated client may call."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from functools import cached_property
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.spread import pb
+from zope.interface import implementer
+
+from pbauth.audit.events import LeanLogger
+from pbauth.errors import Unauthorized
+from pbauth.interfaces import IClients, IIdentity, IPerspective, IService
+from pbauth.names import checkName
+from pbauth.perspectives.clients import Clients
+
+_log = LeanLogger()
+
+
+@implementer(IPerspective)
+class Perspective:
+    """
+    What an authenticated client holds a reference to (the seed, "Perspectives").
+
+    Subclass it, and give it methods named `perspective_<method>`: those are the only ones that
+    the client reaches, by ``callRemote("<method>", ...)``.  They may return Deferreds or be
+    coroutines.  Make one by `Service.createPerspective`.
+
+    Args:
+        perspectiveName: see `pbauth.names`.
+        identityName: the name of the identity that it is usually for.
+
+    Raises:
+        TypeError: a name is not a `str`.
+        InvalidName: a name breaks the rule.
+    """
+
+    service: Any = None
+
+    #: How many messages wait for the next client, while none is attached: see `Clients`. With 0
+    #: whoever sends one is told that nobody is there.
+    queueSize: int = 0
+
+    def __init__(self, perspectiveName: str, identityName: str = "Nobody") -> None:
+        self.perspectiveName = checkName(perspectiveName, "name of a perspective")
+        self.identityName = checkName(identityName, "name of an identity")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.perspectiveName!r}>"
+
+    def getPerspectiveName(self) -> str:
+        """Give the name."""
+        return self.perspectiveName
+
+    def getService(self) -> Any:
+        """Give the service that owns this, or `None`."""
+        return self.service
+
+    def setService(self, service: IService) -> None:
+        """Set the service that owns this. `Service.addPerspective` calls it."""
+        self.service = service
+
+    def setIdentity(self, identity: IIdentity) -> None:
+        """Say, by the identity, whom this is for."""
+        self.setIdentityName(identity.name)
+
+    def setIdentityName(self, name: str) -> None:
+        """
+        Say, by name, whom this is for.
+
+        Raises:
+            TypeError: the name is not a `str`.
+            InvalidName: the name breaks the rule of `pbauth.names`.
+        """
+        self.identityName = checkName(name, "name of an identity")
+
+    def getIdentityRequest(self) -> Deferred[Any]:
+        """
+        Ask for the identity that this is for.
+
+        Returns:
+            Fires with the identity; fails with `Unauthorized` if there is none of that name.
+        """
+        authorizer = getattr(self.getService(), "authorizer", None)
+        if authorizer is None:
+            return ensureDeferred(_refuse())
+        return maybeDeferred(authorizer.getIdentityRequest, self.identityName)
+
+    def makeIdentity(self, password: str) -> Any:
+        """
+        Make and save an identity of this perspective's name, with a key to this perspective:
+        all that a server with one service needs (the seed, "Perspectives").
+
+        Args:
+            password: of the new identity.
+
+        Returns:
+            The identity.
+
+        Raises:
+            DuplicateIdentity: there is one of that name.
+            InvalidPassword: it can't be a password.
+        """
+        authorizer = self.getService().authorizer
+        identity = authorizer.createIdentity(self.perspectiveName)
+        identity.setPassword(password)
+        identity.addKeyForPerspective(self)
+        saved = identity.save()
+        if isinstance(saved, Deferred):
+            saved.addErrback(lambda failure: _log.failure("makeIdentity could not save", failure))
+        self.setIdentity(identity)
+        return identity
+
+    # A client comes and goes.
+
+    @cached_property
+    def clients(self) -> Clients:
+        """
+        The client objects that are attached now, to be called. They are known here whatever
+        `attached` and `detached` do. Whoever has a use of their own for the name may set it.
+        """
+        return Clients(self.perspectiveName, self.queueSize)
+
+    def __conform__(self, interface: Any) -> Any:
+        """Adapt to `IClients`; the wire asks for that (see `zope.interface`)."""
+        if interface is not IClients:
+            return None
+        clients = self.clients
+        return clients if IClients.providedBy(clients) else None
+
+    def attached(self, clientref: Any, identity: IIdentity) -> Any:
+        """
+        A client has logged in. Override it to keep `clientref`, or to give the client another
+        perspective than this one.
+
+        Args:
+            clientref: a reference to the client's own object, or `None`.
+            identity: who it proved to be.
+
+        Returns:
+            The perspective that the client gets, or a Deferred of it; usually `self`.
+        """
+        _log.info(
+            "{identityName!r} attached to {perspectiveName!r} of {serviceName!r}",
+            identityName=identity.name,
+            perspectiveName=self.perspectiveName,
+            serviceName=_serviceName(self),
+        )
+        return self
+
+    def detached(self, clientref: Any, identity: IIdentity) -> Any:
+        """
+        That client is gone, or its key is.
+
+        Args:
+            clientref: as for the `attached` of the same client.
+            identity: as for the `attached` of the same client.
+        """
+        _log.info(
+            "{identityName!r} detached from {perspectiveName!r} of {serviceName!r}",
+            identityName=identity.name,
+            perspectiveName=self.perspectiveName,
+            serviceName=_serviceName(self),
+        )
+
+    def brokerAttached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
+        """What the wire calls; calls `attached`. Override that, unless you need the broker."""
+        return self.attached(clientref, identity)
+
+    def brokerDetached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
+        """What the wire calls; calls `detached`. Override that, unless you need the broker."""
+        return self.detached(clientref, identity)
+
+    # The client calls.
+
+    def perspectiveMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        """
+        The client calls a method (see `twisted.spread.pb.IPerspective`).
+
+        What the method gives is serialised for this perspective: `Viewable`, `Copyable` and
+        `Cacheable` objects learn that it is this one who asks.
+        """
+        name = message.decode("utf-8") if isinstance(message, bytes) else message
+        method = getattr(self, f"perspective_{name}", None)
+        if method is None:
+            raise pb.NoSuchMethod(f"No such method: perspective_{name}")
+        arguments = broker.unserialize(args, self)
+        keywords = {
+            key.decode("utf-8") if isinstance(key, bytes) else key: value
+            for key, value in broker.unserialize(kw, self).items()
+        }
+        result = method(*arguments, **keywords)
+        if isinstance(result, Coroutine):
+            result = ensureDeferred(result)
+        return broker.serialize(result, self, method, arguments, keywords)
+
+
+async def _refuse() -> Any:
+    raise Unauthorized()
+
+
+def _serviceName(perspective: Perspective) -> str:
+    service = perspective.getService()
+    return service.getServiceName() if service is not None else "no service"

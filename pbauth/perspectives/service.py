@@ -1,0 +1,199 @@
+"""The service: provides perspectives, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakValueDictionary
+
+from twisted.application import service
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pbauth._async import run
+from pbauth.errors import KeyNotFound
+from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective, IService
+from pbauth.names import checkName
+from pbauth.perspectives.perspective import Perspective
+
+
+@implementer(IService)
+class Service(service.Service):
+    """
+    Provides perspectives (the seed, "Service"); a `twisted.application.service.Service`.
+
+    By default the perspectives are made beforehand by `createPerspective`.  Override
+    `getPerspectiveForIdentity` to choose by who asks, or `loadPerspective` to fetch or make them
+    when they are asked for.
+
+    Args:
+        serviceName: the name that clients ask for; see `pbauth.names`.
+        serviceParent: the `MultiService` or `Application` to run under; the authorizer finds the
+            service by name in the collection that it was given.
+        authorizer: the authorizer of the identities that use this service.
+
+    Raises:
+        TypeError: the name is not a `str`.
+        InvalidName: the name breaks the rule.
+    """
+
+    #: What `createPerspective` makes.
+    perspectiveClass: Any = Perspective
+
+    def __init__(
+        self,
+        serviceName: str,
+        serviceParent: Any = None,
+        authorizer: IAuthorizer | None = None,
+    ) -> None:
+        self.setName(checkName(serviceName, "name of a service"))
+        self.authorizer = authorizer
+        self.perspectives: dict[str, Any] = {}
+        # Of the listed ones those that were loaded, and how many clients keep each listed.
+        self._cached: dict[str, int] = {}
+        # Loaded, but not yet attached: found again while anybody has them.
+        self._loaded: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._loading: dict[str, list[Deferred[Any]]] = {}
+        if serviceParent is not None:
+            self.setServiceParent(serviceParent)
+
+    def getServiceName(self) -> str:
+        """Give the name."""
+        return str(self.name)
+
+    def getServiceType(self) -> str:
+        """Give the kind of service, for people: the full name of the class."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+    def createPerspective(self, name: str) -> Any:
+        """
+        Make a perspective from `perspectiveClass`, owned by and listed in this service.
+
+        Args:
+            name: of the perspective.
+
+        Returns:
+            The perspective.
+        """
+        perspective = self.perspectiveClass(name)
+        self.addPerspective(perspective)
+        return perspective
+
+    def addPerspective(self, perspective: IPerspective) -> None:
+        """
+        List an existing perspective, and own it.
+
+        Raises:
+            TypeError: it is not a perspective.
+        """
+        if not IPerspective.providedBy(perspective):
+            raise TypeError(f"{type(perspective).__name__} is not a perspective.")
+        perspective.setService(self)
+        name = perspective.getPerspectiveName()
+        self.perspectives[name] = perspective
+        self._cached.pop(name, None)
+
+    def getPerspectiveNamed(self, name: str) -> Any:
+        """
+        Give a listed perspective. Override it to create perspectives on the fly.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return self.perspectives[name]
+
+    def loadPerspective(self, name: str) -> Any:
+        """
+        Load a perspective from elsewhere. Override it; nothing is loaded by default.
+
+        Args:
+            name: of a perspective that is not listed.
+
+        Returns:
+            The perspective, or a Deferred of it. It is listed while clients are attached to it.
+        """
+        return fail(KeyNotFound(self.getServiceName(), name))
+
+    def getPerspectiveRequest(self, name: str) -> Deferred[Any]:
+        """
+        Ask for a perspective: `getPerspectiveNamed`, else `loadPerspective`. Whoever asks while
+        it is being loaded gets the same object.
+
+        Returns:
+            Fires with the perspective; fails with `KeyNotFound` if there is none.
+        """
+        try:
+            named = self.getPerspectiveNamed(name)
+        except KeyError:
+            return maybeDeferred(run, self._loadOnce(name))
+        except Exception:
+            return fail()
+        if not hasattr(named, "__await__"):
+            return succeed(named)
+        return ensureDeferred(named).addErrback(self._load, name)
+
+    def _load(self, failure: Failure, name: str) -> Deferred[Any]:
+        failure.trap(KeyError)
+        return maybeDeferred(run, self._loadOnce(name))
+
+    async def _loadOnce(self, name: str) -> Any:
+        loaded = self._loaded.get(name)
+        if loaded is not None:
+            return loaded
+        if name in self._loading:
+            waiter: Deferred[Any] = Deferred()
+            self._loading[name].append(waiter)
+            return await waiter
+        self._loading[name] = []
+        loading = maybeDeferred(self.loadPerspective, name)
+        try:
+            perspective = await loading
+            if not IPerspective.providedBy(perspective):
+                raise TypeError(
+                    f"loadPerspective of service {self.getServiceName()!r} must give a "
+                    f"perspective, not {type(perspective).__name__}."
+                )
+            if perspective.getService() is None:
+                perspective.setService(self)
+            self._loaded[name] = perspective
+        except BaseException as error:
+            for waiter in self._loading.pop(name):
+                waiter.errback(error)
+            raise
+        for waiter in self._loading.pop(name):
+            waiter.callback(perspective)
+        return perspective
+
+    def getPerspectiveForIdentity(self, name: str, identity: IIdentity) -> Any:
+        """
+        Give an identity the perspective that it asks for; the key was found on its keyring.
+        Override it to choose by the identity; it is ignored by default.
+
+        Args:
+            name: of the perspective.
+            identity: who asks.
+
+        Returns:
+            The perspective, or a Deferred of it.
+        """
+        return self.getPerspectiveRequest(name)
+
+    def cachePerspective(self, perspective: IPerspective) -> None:
+        """List a loaded perspective while a client is attached. The wire calls it."""
+        name = perspective.getPerspectiveName()
+        if name not in self.perspectives:
+            self.perspectives[name] = perspective
+            self._cached[name] = 1
+        elif name in self._cached and self.perspectives[name] is perspective:
+            self._cached[name] += 1
+
+    def uncachePerspective(self, perspective: IPerspective) -> None:
+        """Forget a loaded perspective after its last client. The wire calls it."""
+        name = perspective.getPerspectiveName()
+        if name not in self._cached or self.perspectives.get(name) is not perspective:
+            return
+        self._cached[name] -= 1
+        if not self._cached[name]:
+            del self._cached[name]
+            del self.perspectives[name]
+            self._loaded.pop(name, None)

@@ -1,0 +1,478 @@
+"""
+Who is attached to what, and how that ends.
+
+A `Session` is one client on one perspective.  Everything that decides when `brokerAttached` and
+`brokerDetached` of the perspective run lives here, in one state machine:
+
+==============  ==============================  ===========================================
+state           event                           what happens
+==============  ==============================  ===========================================
+`REQUESTED`     `attach` got the perspective    `brokerAttached` is called; `ATTACHING`
+`REQUESTED`     `end`                           `ENDED`: there is nothing to undo
+`ATTACHING`     `brokerAttached` fired          `LIVE`
+`ATTACHING`     `brokerAttached` failed         `ENDED`: the client was never attached
+`ATTACHING`     `end`                           `ENDING`: wait for `brokerAttached`
+`ENDING`        `brokerAttached` fired          `brokerDetached` is called; `ENDED`
+`ENDING`        `brokerAttached` failed         `ENDED`
+`LIVE`          `end`                           `brokerDetached` is called; `ENDED`
+`ENDED`         `end`                           nothing, once more
+==============  ==============================  ===========================================
+
+So `brokerDetached` is called exactly once for each `brokerAttached` that succeeded, whatever ends
+the session, and its own failure is logged and changes nothing.
+
+What the client holds is a reference to the session, not to the perspective: from the moment that
+the session ends, calls fail with `Detached`, and so do those that were under way.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.spread import pb
+
+from pbauth._async import run, settled
+from pbauth.audit import Audit
+from pbauth.errors import Detached
+from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
+from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.net.origin import newId
+
+_log = Logger()
+_audit = Audit()
+
+#: The method by which a client asks whether its session is live; none of a perspective can have
+#: this name. A client that only listens would not learn of the end otherwise.
+STILL_LIVE = "?"
+
+#: Of this many accounts it is remembered at most that their verifier was renewed.
+MOST_RENEWED = 10_000
+
+
+def _isAmong(digests: frozenset[str], proof: object) -> bool:
+    return bool(digests) and isinstance(proof, ScramVerifier) and proof.digest() in digests
+
+
+class EndReason(enum.Enum):
+    """Why a session ended."""
+
+    CONNECTION_LOST = "connection lost"
+    DETACHED = "detached by the client"
+    REVOKED = "no longer allowed"
+    REMOVED = "identity removed"
+    ADMINISTRATOR = "ended by the administrator"
+
+    @property
+    def revokes(self) -> bool:
+        """Whether the server takes away what the client could have kept."""
+        return self not in (EndReason.CONNECTION_LOST, EndReason.DETACHED)
+
+
+class _State(enum.Enum):
+    REQUESTED = enum.auto()
+    ATTACHING = enum.auto()
+    LIVE = enum.auto()
+    ENDING = enum.auto()
+    ENDED = enum.auto()
+
+
+class SessionReference(pb.Referenceable):
+    """
+    What the client holds: passes calls on to the perspective while the session is live.
+
+    Args:
+        session: the session.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._giving: Any = None
+
+    def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
+        perspective = self.session.perspective
+        if perspective is None or not self.session.live:
+            raise Detached()
+        if message == STILL_LIVE:
+            return broker.serialize(None)
+        if self._giving is None:
+            revokes = IRevokingBroker.providedBy(broker)
+            self._giving = broker.givingFor(self.session) if revokes else broker
+        result = perspective.perspectiveMessageReceived(self._giving, message, args, kw)
+        return self.session.watch(result) if isinstance(result, Deferred) else result
+
+
+class Session:
+    """
+    One client on one perspective.
+
+    Attributes:
+        id: what it is called in the audit.
+        identity: the `IIdentity` that the client proved to be.
+        serviceName: the service of the key that it uses.
+        perspectiveName: the perspective of the key that it uses.
+        proof: what the login was proved by, a verifier or a public key; `None` for a mechanism
+            that has neither.
+        mechanism: the name of the mechanism of the login.
+        broker: the broker of the connection.
+        clientref: a reference to the client's own object, or `None`.
+        peer: the address that the client connected from, an `IAddress`.
+        since: when it attached, in seconds by the server's clock.
+        perspective: what `attached` gave; `None` until then.
+        reference: what the client holds.
+        endReason: why it ended; `None` until then.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        identity: IIdentity,
+        serviceName: str,
+        perspectiveName: str,
+        mechanism: str,
+        proof: object,
+        broker: Any,
+        clientref: Any,
+        peer: Any = None,
+        since: float = 0.0,
+    ) -> None:
+        self._sessions = sessions
+        self.id = newId()
+        self.identity = identity
+        self.serviceName = serviceName
+        self.perspectiveName = perspectiveName
+        self.mechanism = mechanism
+        self.proof = proof
+        self.broker = broker
+        self.clientref = clientref
+        self.peer = peer
+        self.since = since
+        self.perspective: IPerspective | None = None
+        self.reference = SessionReference(self)
+        self.endReason: EndReason | None = None
+        self._state = _State.REQUESTED
+        self._requested: IPerspective | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._underWay: set[Deferred[Any]] | None = None
+        sessions._add(self)
+        broker.notifyOnDisconnect(self._connectionLost)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session of {self.identity.name!r} on "
+            f"{self.serviceName!r}/{self.perspectiveName!r}: {self._state.name.lower()}>"
+        )
+
+    @property
+    def live(self) -> bool:
+        """Whether the client may call the perspective."""
+        return self._state is _State.LIVE
+
+    def watch(self, result: Deferred[Any]) -> Deferred[Any]:
+        """
+        Watch over a call of the client's that is under way.
+
+        Args:
+            result: what it will come to.
+
+        Returns:
+            Fires with that; or fails with `Detached`, if the session ends before.
+        """
+        if result.called and not result.paused:
+            return result
+        answer: Deferred[Any] = Deferred()
+        underWay = self._underWay = self._underWay or set()
+        underWay.add(answer)
+
+        def succeeded(value: Any) -> None:
+            if answer in underWay:
+                underWay.discard(answer)
+                answer.callback(value)
+
+        def failed(failure: Failure) -> None:
+            if answer in underWay:
+                underWay.discard(answer)
+                answer.errback(failure)
+            elif not failure.check(pb.Error):
+                _log.failure("A call failed after its session had ended.", failure)
+
+        result.addCallbacks(succeeded, failed)
+        return answer
+
+    def _cutOff(self) -> None:
+        underWay = self._underWay or set()
+        while underWay:
+            underWay.pop().errback(Failure(Detached()))
+        if IRevokingBroker.providedBy(self.broker):
+            self.broker.revoke(self)
+
+    async def attach(self, perspective: IPerspective) -> None:
+        """
+        Attach the client.
+
+        Args:
+            perspective: what the service gave.
+
+        Raises:
+            Detached: the session was ended in the meantime.
+            Exception: whatever `brokerAttached` raised.
+        """
+        if self._state is not _State.REQUESTED:
+            raise Detached()
+        if not IPerspective.providedBy(perspective):
+            self._finish()
+            raise TypeError(
+                f"Service {self.serviceName!r} must give a perspective, "
+                f"not {type(perspective).__name__}."
+            )
+        self._state = _State.ATTACHING
+        self._requested = perspective
+        self._showPerspectiveToClient(perspective)
+        service = perspective.getService()
+        if service is not None:
+            service.cachePerspective(perspective)
+        try:
+            given = await settled(
+                perspective.brokerAttached(self.clientref, self.identity, self.broker)
+            )
+        except BaseException:
+            self._finish()
+            raise
+        _audit.attached(self)
+        if not IPerspective.providedBy(given):
+            self.perspective = perspective
+            self.endReason = self.endReason or EndReason.DETACHED
+            await self._detach()
+            raise TypeError(
+                f"attached() of {type(perspective).__name__} must return a perspective "
+                f"(usually self), not {type(given).__name__}."
+            )
+        self.perspective = given
+        if self._state is _State.ENDING:
+            await self._detach()
+            raise Detached()
+        self._showPerspectiveToClient(given)
+        self._state = _State.LIVE
+        clients = self._clients()
+        if clients is not None:
+            clients.joined(self)
+
+    def end(self, reason: EndReason) -> Deferred[None]:
+        """
+        End the session, whatever state it is in.
+
+        Args:
+            reason: why.
+
+        Returns:
+            Fires when `brokerDetached` has run, and what it returned has fired.
+        """
+        ended: Deferred[None] = Deferred()
+        self._waiting.append(ended)
+        if self.endReason is None:
+            self.endReason = reason
+            if reason.revokes and self._state in (_State.LIVE, _State.ATTACHING):
+                _audit.revoked(self, reason.value)
+        if self._state is _State.LIVE:
+            run(self._detach())
+        elif self._state is _State.ATTACHING:
+            self._state = _State.ENDING
+        elif self._state is _State.REQUESTED:
+            self._finish()
+        elif self._state is _State.ENDED and self._requested is None:
+            self._tellWaiting()
+        return ended
+
+    def _connectionLost(self) -> None:
+        self.end(EndReason.CONNECTION_LOST)
+
+    def _showPerspectiveToClient(self, perspective: IPerspective) -> None:
+        # What goes to the client's own object is serialised for this perspective (`Viewable` and
+        # `Copyable` ask who is there), as what comes back from the perspective's methods is.
+        if isinstance(self.clientref, pb.RemoteReference):
+            self.clientref.perspective = perspective
+
+    def _clients(self) -> Any:
+        """Those of the perspective, to which this one's belongs, if there are any."""
+        return None if self.clientref is None else IClients(self.perspective, None)
+
+    async def _detach(self) -> None:
+        self._state = _State.ENDED
+        self._cutOff()
+        assert self.perspective is not None  # noqa: S101 - one is attached in these states
+        clients = self._clients()
+        if clients is not None:
+            clients.left(self)
+        _audit.detached(self, (self.endReason or EndReason.DETACHED).value)
+        try:
+            await settled(
+                self.perspective.brokerDetached(self.clientref, self.identity, self.broker)
+            )
+        except Exception:
+            _log.failure("detached() failed for {session!r}", session=self)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._state = _State.ENDED
+        requested, self._requested = self._requested, None
+        self._sessions._discard(self)
+        if not self.broker.disconnected:
+            self.broker.dontNotifyOnDisconnect(self._connectionLost)
+        service = None if requested is None else requested.getService()
+        if service is not None:
+            service.uncachePerspective(requested)
+        self._tellWaiting()
+
+    def _tellWaiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            waiter.callback(None)
+
+
+class Sessions:
+    """
+    The sessions of one authorizer, on all its ports.
+    """
+
+    def __init__(self) -> None:
+        self._byName: dict[str, dict[Session, None]] = {}
+        # By name: verifiers of one and the same password, oldest first.
+        self._renewed: dict[str, tuple[object, ...]] = {}
+        # By name: digests of verifiers that were renewed elsewhere, and the one of today.
+        self._succeeded: dict[str, tuple[frozenset[str], ScramVerifier]] = {}
+
+    def __iter__(self) -> Iterator[Session]:
+        """Over all sessions, those included that are just being attached."""
+        return iter([session for some in self._byName.values() for session in some])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._byName.values()))
+
+    def names(self) -> list[str]:
+        """
+        Returns:
+            The names of the identities that have sessions.
+        """
+        return list(self._byName)
+
+    def ofIdentity(self, name: str) -> list[Session]:
+        """
+        Args:
+            name: of an identity.
+
+        Returns:
+            Its sessions, oldest first.
+        """
+        return list(self._byName.get(name, ()))
+
+    def end(self, session: Session, reason: EndReason = EndReason.ADMINISTRATOR) -> Deferred[None]:
+        """
+        End a session.
+
+        Args:
+            session: one of these.
+            reason: why.
+
+        Returns:
+            Fires when the perspective's `detached` has run.
+        """
+        return session.end(reason)
+
+    def asGoodAs(self, name: str, proof: object) -> tuple[object, ...]:
+        """
+        Tell what a login may stand on that was proved some time ago.
+
+        Args:
+            name: of the identity.
+            proof: what the login was proved by.
+
+        Returns:
+            That proof; and where it is a verifier that was renewed, the others of that password.
+        """
+        same = self._renewed.get(name, ())
+        good = (proof, *(other for other in same if other != proof)) if proof in same else (proof,)
+        former, today = self._succeeded.get(name, (frozenset(), None))
+        if today not in good and any(_isAmong(former, each) for each in good):
+            return (*good, today)
+        return good
+
+    def renewed(self, name: str, former: frozenset[str], today: ScramVerifier) -> None:
+        """
+        Somebody else, another server for instance, has replaced verifiers by another one of the
+        same password: what they proved stands by that.
+
+        Args:
+            name: of the identity.
+            former: the digests of those verifiers (`ScramVerifier.digest`).
+            today: the one in their place.
+        """
+        self._succeeded.pop(name, None)
+        self._succeeded[name] = former, today
+        if len(self._succeeded) > MOST_RENEWED:
+            del self._succeeded[next(iter(self._succeeded))]
+        for session in self.ofIdentity(name):
+            if _isAmong(former, session.proof):
+                session.proof = today
+
+    @contextmanager
+    def renewing(self, name: str, old: object, new: object) -> Iterator[None]:
+        """
+        A verifier is being replaced by another one of the same password: what the old one proved
+        stands by the new one, on all connections, also logins that are still under way. If the
+        body of the ``with`` fails, only the old one counts.
+
+        Args:
+            name: of the identity.
+            old: the verifier so far.
+            new: the other one.
+        """
+        self._renewed[name] = (*self.asGoodAs(name, old), new)
+        if len(self._renewed) > MOST_RENEWED:
+            del self._renewed[next(iter(self._renewed))]
+        try:
+            yield
+        except BaseException:
+            same = self._renewed.pop(name, ())
+            self._renewed[name] = tuple(proof for proof in same if proof != new)
+            raise
+        for session in self.ofIdentity(name):
+            if session.proof == old:
+                session.proof = new
+
+    def endAll(self, name: str) -> None:
+        """End all sessions of an identity that is no more."""
+        self._renewed.pop(name, None)
+        self._succeeded.pop(name, None)
+        for session in self.ofIdentity(name):
+            session.end(EndReason.REMOVED)
+
+    def endForbidden(self, identity: IIdentity, ofAllCopies: bool = True) -> None:
+        """
+        End the sessions that an identity, as it is now, no longer allows.
+
+        Args:
+            identity: as it is now.
+            ofAllCopies: the sessions of all objects that stand for this identity; otherwise only
+                of those that were given this very object.
+        """
+        for session in self.ofIdentity(identity.name):
+            if (ofAllCopies or session.identity is identity) and not (
+                any(map(identity.isProvedBy, self.asGoodAs(identity.name, session.proof)))
+                and identity.holdsKey(session.serviceName, session.perspectiveName)
+            ):
+                session.end(EndReason.REVOKED)
+
+    def _add(self, session: Session) -> None:
+        self._byName.setdefault(session.identity.name, {})[session] = None
+
+    def _discard(self, session: Session) -> None:
+        some = self._byName.get(session.identity.name, {})
+        some.pop(session, None)
+        if not some:
+            self._byName.pop(session.identity.name, None)

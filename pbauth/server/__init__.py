@@ -1,0 +1,1 @@
+"""The parts that ``twistd pbauth`` puts together."""

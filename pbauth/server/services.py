@@ -1,0 +1,189 @@
+"""What a server that ``twistd`` runs is made of: services of Twisted, each for one thing."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, NoReturn
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import Service
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger, globalLogPublisher
+
+from pbauth.audit.file import AuditFile
+from pbauth.net.listening import NotProtected, Port
+from pbauth.server.firstrun import Reach, reachOf
+
+_log = Logger()
+
+
+def stop(message: str) -> NoReturn:
+    """End the program, with one line that says why."""
+    # A usage.UsageError would bury the line under a screenful of twistd's own help.
+    raise SystemExit(f"pbauth: {message}")
+
+
+class PortService(StreamServerEndpointService):
+    """
+    Listens on one port, says so, and ends the program with one line if it can't.
+
+    Args:
+        port: where.
+        factory: for the connections.
+    """
+
+    #: The option that says where.
+    option = "--port"
+
+    def __init__(self, port: Port, factory: Any) -> None:
+        super().__init__(port.endpoint, factory)
+        self._raiseSynchronously = True
+        self._port = port
+        self._refusal: NotProtected | None = None
+        self._address: Any = None
+
+    def privilegedStartService(self) -> None:
+        """Listen."""
+        try:
+            super().privilegedStartService()
+        except (CannotListenError, OSError) as error:
+            reason = getattr(error, "socketError", error)
+            message = (
+                f"Can't listen on {self._port.description}: "
+                f"{getattr(reason, 'strerror', None) or reason}. "
+                f"Choose another {self.option}, or end what uses it."
+            )
+            stop(message)
+        waiting: Any = self._waitingForPort
+        waiting.addCallback(self._listening)
+        if self._refusal is not None:
+            stop(str(self._refusal))
+
+    def _listening(self, port: Any) -> Any:
+        address = port.getHost()
+        try:
+            self._port.check(address)
+        except NotProtected as refusal:
+            _log.critical("{refusal}", refusal=refusal)
+            self._refusal = refusal
+            port.stopListening()
+            return port
+        self._address = address
+        where = getattr(address, "name", None) or f"{address.host}:{address.port}"
+        if isinstance(where, bytes):
+            where = where.decode("utf-8", "replace")
+        self.say(where, self._port.fingerprint)
+        return port
+
+    def reach(self) -> Reach:
+        """
+        Returns:
+            How a client on this machine gets here.
+        """
+        return reachOf(self._address, self._port.fingerprint)
+
+    def say(self, where: str, fingerprint: str | None) -> None:
+        """
+        Say that it listens.
+
+        Args:
+            where: the address.
+            fingerprint: of the server's key, if it speaks TLS.
+        """
+        if fingerprint is None:
+            _log.info("Listening on {where}", where=where)
+        else:
+            _log.info(
+                "Listening on {where} by TLS, with the key {fingerprint}",
+                where=where,
+                fingerprint=fingerprint,
+            )
+
+
+class MetricsService(PortService):
+    """As `PortService`, for the metrics."""
+
+    option = "--metrics"
+
+    def say(self, where: str, fingerprint: str | None) -> None:
+        """Say where they are."""
+        scheme = "http" if fingerprint is None else "https"
+        _log.info("Metrics are at {scheme}://{where}/metrics", scheme=scheme, where=where)
+
+
+class ObserverService(Service):
+    """
+    Lets somebody observe the log while the server runs, and until all connections are closed.
+
+    Args:
+        reactor: of the server.
+        observer: an `ILogObserver`.
+    """
+
+    def __init__(self, reactor: Any, observer: Any) -> None:
+        self._reactor = reactor
+        self._observer = observer
+
+    def privilegedStartService(self) -> None:
+        """Begin, before anybody listens."""
+        super().privilegedStartService()
+        globalLogPublisher.addObserver(self._observer)
+
+    def stopService(self) -> None:
+        """
+        End, once nothing can happen any more: the reactor closes the connections after it has
+        stopped the services, and those who were on them are told of as detached.
+        """
+        super().stopService()
+        self._reactor.addSystemEventTrigger("after", "shutdown", self.end)
+
+    def end(self) -> None:
+        """End it now."""
+        globalLogPublisher.removeObserver(self._observer)
+
+
+class AuditService(ObserverService):
+    """
+    Writes the audit; SIGHUP opens its file anew.
+
+    Args:
+        reactor: of the server.
+        file: to write to.
+    """
+
+    def __init__(self, reactor: Any, file: AuditFile) -> None:
+        super().__init__(reactor, file)
+        self._file = file
+        self._before: Any = None
+
+    def startService(self) -> None:
+        """Begin to listen for the signal."""
+        super().startService()
+        self._before = signal.signal(signal.SIGHUP, self._hungUp)
+
+    def end(self) -> None:
+        """Close the file."""
+        super().end()
+        signal.signal(signal.SIGHUP, self._before)
+        self._file.close()
+
+    def _hungUp(self, number: int, frame: Any) -> None:
+        # A signal comes in the middle of anything, a line that is being written for instance.
+        self._reactor.callFromThread(self._file.reopen)
+
+
+class StoreService(Service):
+    """
+    Closes the accounts when the server stops.
+
+    Args:
+        authorizer: has them open.
+    """
+
+    def __init__(self, authorizer: Any) -> None:
+        self._authorizer = authorizer
+
+    def stopService(self) -> None:
+        """Close them."""
+        super().stopService()
+        self._authorizer.close()

@@ -1,0 +1,148 @@
+"""The folder in which a server and the ``pbauth`` command keep what lasts."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from typing import Any
+
+from twisted.internet import ssl
+
+from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
+from pbauth.authorizers.sql.authorizer import SQLAuthorizer
+from pbauth.errors import StoreError
+from pbauth.net.certificates import makeCertificate
+
+#: Where it is, unless the user says otherwise.
+DEFAULT_FOLDER = "pbauth-state"
+
+_DATABASE = "accounts.sqlite"
+_CERTIFICATE = "server.pem"
+
+
+def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> Any:
+    """
+    Open the accounts: of a state folder, unless they are said to be elsewhere. What is on this
+    machine is made if it is not there.
+
+    Args:
+        folder: the path of the state folder.
+        accounts: ``sqlite:FILE``, ``passwd:FILE`` or ``postgresql://user@host/database``; `None`:
+            an SQLite file in the state folder.
+        options: for `SQLAuthorizer`, or for `PasswdFileAuthorizer`.
+
+    Returns:
+        The authorizer, an `ISharedAccountStore`.
+
+    Raises:
+        StoreError: there are no such accounts, the folder can't be made, others can read it, or
+            the database can't be used.
+    """
+    if accounts is None:
+        _makeFolder(folder)
+        return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
+    kind, _, file = accounts.partition(":")
+    if kind == "sqlite" and file:
+        return SQLAuthorizer(os.path.abspath(file), **options)
+    if kind == "passwd" and file:
+        return PasswdFileAuthorizer(os.path.abspath(file), **options)
+    if kind in ("postgresql", "postgres"):
+        return SQLAuthorizer(accounts, passwordInURL=False, **options)
+    raise StoreError(
+        f"There are no accounts {kind}:... Say sqlite:FILE, passwd:FILE, or "
+        "postgresql://user@host/database"
+    )
+
+
+def databaseFile(folder: str, accounts: str | None = None) -> str | None:
+    """
+    Args:
+        folder: as for `openAuthorizer`.
+        accounts: as for `openAuthorizer`.
+
+    Returns:
+        The path of the SQLite file that `openAuthorizer` opens, which may not be there yet; `None`
+        where it is something else.
+    """
+    if accounts is None:
+        return os.path.abspath(os.path.join(folder, _DATABASE))
+    kind, _, file = accounts.partition(":")
+    return os.path.abspath(file) if kind == "sqlite" and file else None
+
+
+def openCertificate(folder: str) -> ssl.PrivateCertificate:
+    """
+    Open the server's own certificate, self-signed; it is made if there is none, and then kept,
+    since clients know the server by its key.
+
+    Args:
+        folder: the path of the state folder.
+
+    Returns:
+        The certificate with its private key.
+
+    Raises:
+        StoreError: it can't be made or read, or others can read it.
+    """
+    _makeFolder(folder)
+    path = os.path.join(folder, _CERTIFICATE)
+    try:
+        if not os.path.exists(path):
+            _writeOnce(path, makeCertificate())
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        with open(path, "rb") as file:
+            pem = file.read()
+    except OSError as error:
+        raise StoreError(f"Can't use {path}: {error.strerror}.") from None
+    if mode & 0o077:
+        raise StoreError(
+            f"Others can read the private key in {path} (mode {mode:04o}). Run: chmod 600 {path}"
+        )
+    try:
+        loaded = ssl.PrivateCertificate.loadPEM(pem)
+    except Exception:
+        # OpenSSL's errors, of which there are many kinds, may show what is in the file.
+        loaded = None
+    if loaded is None:
+        raise StoreError(
+            f"{path} is damaged. Restore it, or remove it: then a new one is made, and clients "
+            "that know the old key have to be told."
+        )
+    return loaded
+
+
+def _writeOnce(path: str, data: bytes) -> None:
+    """Write a private file that is either whole or not there; the first of several wins."""
+    descriptor, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".draft-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+    finally:
+        os.unlink(draft)
+
+
+def _makeFolder(folder: str) -> None:
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        _checkPrivate(folder)
+    except OSError as error:
+        raise StoreError(f"Can't make the state folder {folder}: {error.strerror}.") from None
+
+
+def _checkPrivate(folder: str) -> None:
+    mode = os.stat(folder).st_mode
+    if not stat.S_ISDIR(mode):
+        raise StoreError(f"{folder} is not a folder. Name another one with --state.")
+    if mode & 0o077:
+        raise StoreError(
+            f"Others can get at the state folder {folder} (mode {stat.S_IMODE(mode):04o}). "
+            f"Run: chmod 700 {folder}"
+        )

@@ -1,0 +1,1 @@
+"""The broker: Perspective Broker's wire, its limits, and revocation of what was given."""

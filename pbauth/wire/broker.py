@@ -1,0 +1,648 @@
+"""
+pbauth's own broker: Twisted's, on the same wire, with better manners towards bad peers.
+
+What stock PB answers with a traceback in the log (bytes that are not banana, commands and ids that
+do not exist) ends the connection here with one line; and whatever waits for the connection is told
+`ProtocolViolation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import lru_cache, partial
+from socket import AF_INET, AF_INET6
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.tcp import Connection
+from twisted.python.failure import Failure
+from twisted.python.reflect import qual
+from twisted.spread import banana, jelly, pb
+
+# By name: each look at that module takes long.
+from twisted.spread.jelly import (
+    SecurityOptions,
+    unjellyableFactoryRegistry,
+    unjellyableRegistry,
+)
+from zope.interface import implementer
+
+from pbauth._async import Milestone
+from pbauth.audit import Audit
+from pbauth.audit.events import DropReason, LeanLogger
+from pbauth.errors import ProtocolViolation
+from pbauth.interfaces import IRevokingBroker, IWaryBroker
+from pbauth.net.origin import originOf
+from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, Limits, Reader
+from pbauth.wire.encoding import (
+    WORDS,
+    Encoded,
+    NotPlain,
+    encodeAnswer,
+    encodeExpression,
+    encodePlain,
+    encodeRemote,
+)
+from pbauth.wire.revocation import Given, GivenObject, GivingBroker, RevokedCache, RevokedObject
+
+_log = LeanLogger()
+_audit = Audit()
+
+# All that a peer can make Twisted's decoder and dispatcher raise; exceptions of applications'
+# methods do not come this way, the dispatcher sends them to the caller.
+_PEERS_FAULT = (
+    banana.BananaError,
+    pb.ProtocolError,
+    jelly.InsecureJelly,
+    NotImplementedError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+)
+
+
+# How many messages go out in one piece.
+_PIECE = 16
+
+# What takes a reference to the client's object before the client has logged in.
+_TAKE_REFERENCES = (b"respond", b"loginAnonymous")
+
+_SCALARS = frozenset({bytes, int, float})
+
+
+def dropConnection(protocol: Protocol) -> None:
+    """Close a connection now, whatever still waits to be written."""
+    transport: Any = protocol.transport
+    getattr(transport, "abortConnection", transport.loseConnection)()
+
+
+class _Pinged(pb.Referenceable):
+    """What a peer calls to know whether anybody is there (see `pbauth.wire.keepalive`)."""
+
+    def remote_ping(self) -> None:
+        """Be there."""
+
+
+#: The name that it has at each of our brokers. Stock ones say that they have no such object, which
+#: is as good an answer.
+PINGED = b"pbauth"
+_PINGED = _Pinged()
+
+
+@implementer(IHandshakeListener, IWaryBroker, IRevokingBroker)
+class Broker(pb.Broker):
+    """
+    A `twisted.spread.pb.Broker`.
+
+    Messages of plain values are never expressions in between. A program may notice: what
+    `remoteMessageReceived` is given is for `unserialize` only, and what `serialize` gives is for
+    sending only. A subclass that overrides what handles expressions (see `_READING` and
+    `_WRITING`) is given expressions, as by Twisted; but not by a peer that has not logged in.
+
+    Attributes:
+        silent: how often somebody has looked, in vain, whether something was received.
+        lookout: who looks, see `pbauth.wire.keepalive`; it is told when the connection is closed.
+        origin: where the connection comes from, see `pbauth.net.origin.originOf`.
+
+    Args:
+        isClient: this is the end that connected.
+        security: which types may come in, a `twisted.spread.jelly.SecurityOptions`. Whether it
+            allows all plain types is looked at once, now.
+    """
+
+    # Twisted's part has a dict, which is small while there are few attributes. That is a fifth of
+    # what a connection takes.
+    __slots__ = (
+        "_allowance",
+        "_awaitsGreeting",
+        "_closed",
+        "_given",
+        "_greeted",
+        "_outgoing",
+        "_plain",
+        "_reader",
+        "_references",
+        "_secured",
+        "_violation",
+        "_words",
+        "_writesAtOnce",
+        "_writesPlain",
+        "givers",
+        "lookout",
+        "origin",
+        "silent",
+    )
+
+    _readsOwnWay = _writesOwnWay = True
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        """A subclass that takes part in what is passed over here gets it as from Twisted."""
+        super().__init_subclass__(**kw)
+        cls._readsOwnWay = _keeps(cls, _READING)
+        cls._writesOwnWay = _keeps(cls, _WRITING)
+
+    def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
+        super().__init__(isClient, security)
+        # Twisted gives each connection a copy of the words, which we share.
+        self.outgoingSymbols = self.outgoingVocabulary
+        self.silent = 0
+        # Nobody, before the login.
+        self.lookout: Any = None
+        self.origin: Any = None
+        self._greeted = Milestone()
+        self._secured = Milestone()
+        self._closed = Milestone()
+        self._awaitsGreeting = False
+        self._violation: ProtocolViolation | None = None
+        # Twisted's own annotation says that this is always None.
+        self.waitingForAnswers: Any = {}
+        self._reader = Reader(
+            self.callExpressionReceived,
+            self._receivePlain,
+            self._makeReference if _allowsReferences(security) else None,
+            self._dropReferences,
+        )
+        # The references that were made for the message that is being received.
+        self._references: list[pb.RemoteReference] = []
+        self._words: dict[bytes, bytes] = {}
+        allowed = _allowsPlain(security)
+        self._plain = allowed and self._readsOwnWay
+        self._writesPlain = allowed and self._writesOwnWay
+        # What was given by which session, and the sessions that give right now.
+        self._given: Given | None = None
+        self.givers: frozenset[Any] | None = None
+        # While the peer has not logged in: how many bytes it may still send.
+        self._allowance: int | None = None
+        self._writesAtOnce = False
+        self._outgoing: list[bytes] | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        """The connection is made."""
+        # By TLS the transport itself puts small writes together.
+        self._writesAtOnce = isinstance(transport, Connection) and not transport.TLS
+        # Twisted tells the family of a client's socket only.
+        connected = getattr(transport, "socket", None)
+        if getattr(connected, "family", None) in (AF_INET, AF_INET6):
+            # Messages go out whole, so there is nothing to gain by waiting for more.
+            transport.setTcpNoDelay(True)
+        super().makeConnection(transport)
+
+    def speakFirst(self) -> None:
+        """
+        As a client, do not wait for the server's greeting, but speak at once, and check the
+        greeting when it comes: that saves a round trip, with every server.
+        """
+        if self.currentDialect is None:
+            self._awaitsGreeting = True
+            # The one dialect that every server has.
+            self.sendEncoded(b"pb")
+            self._selectDialect(b"pb")
+
+    def handshakeCompleted(self) -> None:
+        """The TLS handshake is over, and the server is one to trust (see `IHandshakeListener`)."""
+        self._secured.reach()
+
+    def callExpressionReceived(self, obj: Any) -> None:
+        """Take what was read: first of all, the greeting."""
+        if not self._awaitsGreeting:
+            super().callExpressionReceived(obj)
+        elif isinstance(obj, list) and b"pb" in obj:
+            self._awaitsGreeting = False
+            self._readPlain()
+            self._greeted.reach()
+        else:
+            raise banana.BananaError("The server does not speak the dialect pb.")
+
+    def beWary(self, mostBytes: int) -> None:
+        """Until the peer has logged in, take only what that needs (see `IWaryBroker`)."""
+        self._allowance = mostBytes
+        self._reader.limits = Limits()
+
+    def loggedIn(self) -> None:
+        """The peer has logged in (see `IWaryBroker`)."""
+        self._allowance = self._reader.limits = None
+        self._reader.readsPlain = self._plain and bool(self._words)
+
+    @property
+    def brokeProtocol(self) -> bool:
+        """Whether the peer broke the rules of the protocol."""
+        return self._violation is not None
+
+    def setPrefixLimit(self, limit: int) -> None:
+        """Set how long numbers may be (see `twisted.spread.banana.Banana`)."""
+        vars(self).update(_numbersUpTo(limit))
+        self._reader.limit = limit
+
+    def _selectDialect(self, dialect: bytes) -> None:
+        # Strangers are read by our own reader alone, in any dialect: it makes nothing but plain
+        # values.
+        self._reader.readsPlain = self._allowance is not None
+        if dialect == b"pb":
+            self._words = WORDS
+            if not self._awaitsGreeting:
+                self._readPlain()
+        super()._selectDialect(dialect)
+
+    def _readPlain(self) -> None:
+        self._reader.words = self.incomingVocabulary
+        self._reader.readsPlain = self._plain or self._allowance is not None
+
+    def sendEncoded(self, obj: Any) -> None:
+        """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
+        pieces: list[bytes] = []
+        encodeExpression(obj, pieces.append, self._reader.limit, self._words)
+        self._send(b"".join(pieces))
+
+    def _send(self, data: bytes) -> None:
+        outgoing = self._outgoing
+        if outgoing is not None:
+            outgoing.append(data)
+            if len(outgoing) >= _PIECE:
+                # So that the peer has something to do meanwhile.
+                self._outgoing = []
+                self._writeAtOnce(b"".join(outgoing))
+        else:
+            transport: Any = self.transport
+            transport.write(data)
+
+    def dataReceived(self, chunk: bytes) -> None:
+        """Take what the peer sent; a peer that breaks the protocol is cut off."""
+        if self._violation is not None:
+            return
+        self.silent = 0
+        if self._writesAtOnce and self._outgoing is None:
+            self._inOnePiece(self._read, chunk)
+        else:
+            self._read(chunk)
+
+    def _inOnePiece(self, act: Callable[[Any], None], argument: Any) -> None:
+        """All that is sent meanwhile goes out in one piece, at once."""
+        self._outgoing = []
+        try:
+            act(argument)
+        finally:
+            outgoing, self._outgoing = self._outgoing, None
+            if outgoing:
+                self._writeAtOnce(b"".join(outgoing))
+
+    def _writeAtOnce(self, data: bytes) -> None:
+        """
+        Write to the socket now, if nothing waits to be written; Twisted's own `write` waits until
+        the reactor has asked whether it may.
+        """
+        transport: Any = self.transport
+        if not (
+            transport.dataBuffer
+            or transport._tempDataBuffer
+            or transport.disconnecting
+            or transport.producer is not None
+        ):
+            sent = transport.writeSomeData(data)
+            # An error is found again, and dealt with, by the reactor.
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            transport.write(data)
+
+    def _read(self, chunk: bytes) -> None:
+        try:
+            if self._allowance is not None:
+                self._allowance -= len(chunk)
+                if self._allowance < 0:
+                    raise banana.BananaError("Security precaution: too many bytes before login.")
+            self._reader.feed(chunk)
+        except _PEERS_FAULT as fault:
+            self._violation = ProtocolViolation(
+                "The peer does not speak Perspective Broker, or breaks its rules."
+            )
+            if self.isClient:
+                _log.info(
+                    "Cut off {peer}, which broke the protocol: {fault}",
+                    peer=self._peer(),
+                    fault=type(fault).__name__,
+                )
+            else:
+                greedy = self._allowance is not None and self._allowance < 0
+                reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
+                _audit.dropped(originOf(self), reason, type(fault).__name__)
+            dropConnection(self)
+
+    def localObjectForID(self, luid: Any) -> Any:
+        """Find what the peer calls (see `twisted.spread.pb.Broker`)."""
+        found = self.localObjects.get(luid)
+        if found is not None:
+            return found.object
+        # Nobody is asked before the login.
+        if luid == PINGED and self._allowance is None:
+            return _PINGED
+        return super().localObjectForID(luid)
+
+    def _makeReference(self, luid: int) -> pb.RemoteReference:
+        reference = pb.RemoteReference(None, self, luid, 1)
+        self._references.append(reference)
+        return reference
+
+    def _dropReferences(self) -> None:
+        for reference in self._references:
+            # The peer has not counted this one: another one will be made for it.
+            reference.doRefCount = 0
+        self._references.clear()
+
+    def _isForLogin(self, command: Any, items: list[Any]) -> bool:
+        """Whether a message is one of those that a login takes."""
+        if command == b"message":
+            # Who calls something that was not given would get an error, which is dear to make.
+            return (
+                len(items) > 3
+                and self.localObjectForID(items[2]) is not None
+                and (not self._references or items[3] in _TAKE_REFERENCES)
+            )
+        return not self._references and command in (b"version", b"decref")
+
+    def _receivePlain(self, items: list[Any]) -> bool:
+        """A message whose values were read. Others are read as Twisted does."""
+        command = items[0]
+        if self._allowance is not None and not self._isForLogin(command, items):
+            return False
+        if (
+            command == b"message"
+            and len(items) == 7
+            and type(items[1]) is int
+            and type(items[2]) in (int, bytes)
+            and type(items[3]) is bytes
+            and type(items[4]) is int
+            and type(items[5]) is tuple
+            and type(items[6]) is dict
+        ):
+            self._recvMessage(self._objectToCall, *items[1:])
+            self._references.clear()
+        elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
+            self._references.clear()
+            self.waitingForAnswers.pop(items[1]).callback(items[2])
+        elif all(type(item) in _SCALARS for item in items):
+            # There was nothing to be read otherwise.
+            self.callExpressionReceived(items)
+        else:
+            return False
+        return True
+
+    def proto_message(self, *call: Any) -> None:
+        """A call that is not plain."""
+        self._recvMessage(self._objectToCall, *call)
+
+    def _objectToCall(self, luid: Any) -> Any:
+        found = self.localObjectForID(luid)
+        if self._given is not None and luid in self._given.objects and found is not None:
+            sessions = self._given.objects[luid]
+            return GivenObject(found, GivingBroker(self, sessions), sessions)
+        return found
+
+    def givingFor(self, session: Any) -> GivingBroker:
+        """Give a broker that notes what a session gives (see `IRevokingBroker`)."""
+        if self._given is None:
+            self._given = Given()
+        return GivingBroker(self, frozenset({session}))
+
+    def registerReference(self, object: Any) -> Any:
+        """Note that the peer gets a reference to an object, and by whom."""
+        before = self.currentLocalID
+        luid = super().registerReference(object)
+        if self._given is not None:
+            self._given.note(self._given.objects, luid, luid > before, self.givers)
+        return luid
+
+    def cacheRemotely(self, instance: Any) -> Any:
+        """Note that the peer gets a copy of an object that it is kept informed of, and by whom."""
+        luid = super().cacheRemotely(instance)
+        if self._given is not None:
+            self._given.note(self._given.caches, luid, True, self.givers)
+        return luid
+
+    def revoke(self, session: Any) -> None:
+        """Take back what only this session has given (see `IRevokingBroker`)."""
+        if self._given is None or self.disconnected:
+            return
+        for luid in self._given.takeFrom(self._given.objects, session):
+            local = self.localObjects.get(luid)
+            if local is not None:
+                puid = local.object.processUniqueID()
+                self.luids.pop(puid, None)
+                local.object = revoked = RevokedObject()
+                self.luids[revoked.processUniqueID()] = luid
+                self._localCleanup.pop(puid, lambda: None)()
+        for luid in self._given.takeFrom(self._given.caches, session):
+            local = self.remotelyCachedObjects.get(luid)
+            if local is not None:
+                cacheable, perspective = local.object, local.perspective
+                self.remotelyCachedLUIDs.pop(cacheable.processUniqueID(), None)
+                local.object = revokedCache = RevokedCache()
+                self.remotelyCachedLUIDs[revokedCache.processUniqueID()] = luid
+                observer = pb.RemoteCacheObserver(self, cacheable, perspective)
+                cacheable.stoppedObserving(perspective, observer)
+
+    def proto_answer(self, requestID: Any, netResult: Any) -> None:
+        """An answer; one that can't be read fails the call, not the connection."""
+        waiting = self.waitingForAnswers.pop(requestID)
+        try:
+            result = self.unserialize(netResult)
+        except Exception:
+            # Whatever the classes of the application raise: who waits is told.
+            waiting.errback(Failure())
+        else:
+            waiting.callback(result)
+
+    def proto_error(self, requestID: Any, fail: Any) -> None:
+        """An error; one of a class that is not known here is told by its name."""
+        waiting = self.waitingForAnswers.pop(requestID)
+        try:
+            error = self.unserialize(fail)
+        except jelly.InsecureJelly:
+            name = fail[0].decode("utf-8", "replace")
+            message = f"{name}, a class of errors that is not known here"
+            error = Failure(pb.RemoteError(name, message, "Traceback unavailable"))
+        except Exception:
+            error = Failure()
+        if error is None:
+            error = ProtocolViolation("The peer answers with an error, and says none.")
+        waiting.errback(error)
+
+    def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
+        """
+        Send an answer, nearly always one that was encoded already; one that is too large fails
+        the call, not the connection.
+        """
+        if type(netResult) is Encoded and type(requestID) is int:
+            self._send(encodeAnswer(requestID, netResult, self._reader.limit))
+            return
+        try:
+            super()._sendAnswer(netResult, requestID)
+        except (banana.BananaError, ValueError):
+            self._sendFailure(Failure(), requestID)
+
+    def _sendError(self, fail: Any, requestID: Any) -> None:
+        """Send an error; one that can't be sent is told by its name."""
+        try:
+            super()._sendError(fail, requestID)
+        except Exception:
+            # Whatever becomes of the state of an error of the application.
+            _log.failure("An error can't be sent; the peer is told its name")
+            name = qual(type(fail.value if isinstance(fail, Failure) else fail))
+            error = pb.Error(f"{name}, an error that can't be sent")
+            super()._sendError(Failure(error), requestID)
+
+    def connectionReady(self) -> None:
+        """The protocol is agreed on; by one who speaks first, supposed."""
+        super().connectionReady()
+        if not self._awaitsGreeting:
+            self._greeted.reach()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is closed: tell whatever waits for it."""
+        if self._violation is not None:
+            reason = Failure(self._violation)
+        self._reader.close()
+        super().connectionLost(reason)
+        self._secured.miss(reason)
+        self._greeted.miss(reason)
+        self._closed.reach()
+        if self.lookout is not None:
+            self.lookout.forget(self)
+
+    @property
+    def greeted(self) -> bool:
+        """Whether both ends agreed to speak Perspective Broker."""
+        return self._greeted.reached
+
+    def whenGreeted(self) -> Deferred[None]:
+        """
+        Wait until both ends agreed to speak Perspective Broker.
+
+        Returns:
+            Fires then; fails with the reason if the connection is closed before.
+        """
+        return self._greeted.wait()
+
+    def whenSecured(self) -> Deferred[None]:
+        """
+        Wait until the TLS handshake is over; on a connection without TLS there is nothing to
+        wait for.
+
+        Returns:
+            Fires then; fails with the reason if the connection is closed before.
+        """
+        if not ISSLTransport.providedBy(self.transport):
+            self._secured.reach()
+        return self._secured.wait()
+
+    def whenClosed(self) -> Deferred[None]:
+        """
+        Wait until the connection is closed.
+
+        Returns:
+            Fires then.
+        """
+        return self._closed.wait()
+
+    def _peer(self) -> Any:
+        transport: Any = self.transport
+        return transport.getPeer()
+
+    def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
+        """
+        Jelly an object; a coroutine is waited for, as a Deferred is. What this gives is for
+        sending, and nothing else.
+        """
+        # A dialect without words, or none yet, is left to Twisted.
+        if self._writesPlain and self._words:
+            given: list[tuple[int, pb.Referenceable]] = []
+            try:
+                return Encoded(
+                    encodePlain(object, self._reader.limit, partial(self._encodeReference, given))
+                )
+            except (NotPlain, UnicodeEncodeError, RecursionError):
+                for luid, reference in reversed(given):
+                    self._takeBack(luid, reference)
+        if isinstance(object, Coroutine):
+            object = ensureDeferred(object)
+        return super().serialize(object, *args, **kw)
+
+    def _encodeReference(self, given: list[tuple[int, pb.Referenceable]], value: Any) -> bytes:
+        """Write a reference to an object of ours; other objects are written by jelly."""
+        if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:
+            raise NotPlain
+        luid = self.registerReference(value)
+        given.append((luid, value))
+        return encodeRemote(luid, self._reader.limit)
+
+    def _takeBack(self, luid: int, reference: pb.Referenceable) -> None:
+        """A reference was not given after all; jelly will, and give it the same number."""
+        if not self.localObjects[luid].decref():
+            del self.localObjects[luid], self.luids[reference.processUniqueID()]
+            self.currentLocalID -= 1
+
+    def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
+        """Unjelly an expression; values that were read already are taken as they are."""
+        if type(sexp) is tuple or type(sexp) is dict:
+            for reference in self._references:
+                reference.perspective = perspective
+            return sexp
+        return super().unserialize(sexp, perspective)
+
+
+#: What sees messages, or answers, as expressions on their way in, and out.
+_READING = (
+    "callExpressionReceived",
+    "expressionReceived",
+    "proto_message",
+    "proto_answer",
+    "_recvMessage",
+    "unserialize",
+)
+_WRITING = ("serialize", "sendCall", "sendEncoded", "_sendAnswer")
+
+
+class _Numbers:
+    """What Twisted derives from the limit of a prefix; some are too large to be kept many times."""
+
+    setPrefixLimit = banana.Banana.setPrefixLimit
+
+
+@lru_cache(maxsize=8)
+def _numbersUpTo(limit: int) -> dict[str, Any]:
+    numbers = _Numbers()
+    numbers.setPrefixLimit(limit)  # type: ignore[misc]
+    return vars(numbers)
+
+
+def _keeps(subclass: type[Broker], names: tuple[str, ...]) -> bool:
+    return all(getattr(subclass, name) is getattr(Broker, name) for name in names)
+
+
+def _allows(security: Any, names: frozenset[bytes]) -> bool:
+    """Whether all values of these types may cross, so that nothing has to be asked for each."""
+    return (
+        isinstance(security, SecurityOptions)
+        and type(security).isTypeAllowed is SecurityOptions.isTypeAllowed
+        and "isTypeAllowed" not in vars(security)
+        and security.allowedTypes.keys() >= names
+        # An application may have its own idea of them, too.
+        and unjellyableFactoryRegistry.keys().isdisjoint(names)
+    )
+
+
+def _allowsPlain(security: Any) -> bool:
+    return _allows(security, PLAIN_TYPES) and _REGISTRY.keys().isdisjoint(PLAIN_TYPES)
+
+
+def _allowsReferences(security: Any) -> bool:
+    return _allows(security, _REFERENCES) and _REGISTRY[REFERENCE] is pb.RemoteReference
+
+
+_REFERENCES = frozenset({REFERENCE})
+# Twisted's annotation has text where there is `bytes`.
+_REGISTRY: Any = unjellyableRegistry

@@ -1,0 +1,72 @@
+"""The facts of a connection: who the peer is, and what decides which mechanisms may run on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import ISSLTransport
+
+from pbauth.mechanisms.channel import Connection
+from pbauth.net.addresses import isLocal
+from pbauth.net.fingerprints import fingerprintOf
+from pbauth.net.origin import originOf
+
+
+def peerOf(broker: Any) -> Any:
+    """
+    Args:
+        broker: of a connection.
+
+    Returns:
+        The address of the peer; `None` where there is no connection yet.
+    """
+    if broker.isClient:
+        return None if broker.transport is None else broker.transport.getPeer()
+    # A server's audit keeps it; to make it anew takes some time.
+    return originOf(broker).address
+
+
+def connectionOf(broker: Any, bindingOffered: bool = True) -> Connection:
+    """
+    Args:
+        broker: of a connection.
+        bindingOffered: as for `Connection`.
+
+    Returns:
+        The facts of the connection that decide which mechanisms may run on it.
+    """
+    if broker.transport is None:
+        return Connection()
+    peer = peerOf(broker)
+    return Connection(
+        local=isLocal(peer),
+        unix=isinstance(peer, UNIXAddress),
+        secure=ISSLTransport.providedBy(broker.transport),
+        channelBinding=_channelBindingOf(broker.transport),
+        bindingOffered=bindingOffered,
+        peerPin=None if broker.isClient else _pinOf(broker.transport),
+    )
+
+
+def _pinOf(transport: Any) -> str | None:
+    """The fingerprint of the key whose certificate the client showed, if it did."""
+    if not ISSLTransport.providedBy(transport):
+        return None
+    certificate: Any = transport.getPeerCertificate()
+    return None if certificate is None else fingerprintOf(certificate.to_cryptography())
+
+
+def _channelBindingOf(transport: Any) -> bytes | None:
+    """The ``tls-exporter`` data of a connection by TLS 1.3 (RFC 9266, section 2)."""
+    if not ISSLTransport.providedBy(transport):
+        return None
+    connection: Any = transport.getHandle()  # type: ignore[attr-defined]
+    if connection.get_peer_finished() is None:
+        # The handshake is not over.
+        return None
+    # In TLS 1.2 the exporter is unique only with an extension that can't be asked for here.
+    if connection.get_protocol_version_name() != "TLSv1.3":
+        return None
+    exported: bytes = connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
+    return exported

@@ -1,0 +1,224 @@
+"""
+A peer that is gone without a word is noticed.
+
+Whoever's cable was cut closes no connection.  So a peer that is silent is asked whether it is
+there, by a call of an object that every pbauth broker has; other brokers answer that they have no
+such object, and whatever a peer says is a sign of life.  One that says nothing is dropped, and
+what waits for its connection is told as if it had hung up.
+
+::
+
+    looks, twice in an interval:   silent 1: ask    silent 2: wait    silent 3: drop
+
+So a peer that vanishes is asked within one interval, and dropped within two.  All connections of a
+server share one timer, which looks at a few of them at a time; for each of them there is a number,
+which whatever is received sets to 0.  Who talks is not asked.  TCP is told to look after the peer
+as well, where it can be: it is all there is under a broker that is not ours.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from pbauth._async import chooseReactor
+from pbauth.wire.broker import PINGED, Broker, dropConnection
+
+#: Into so many parts, looked at one after the other, the connections are divided.
+_PARTS = 32
+
+# Our own calls are numbered from 1 on, so this one is known as the question, and there is one only.
+_QUESTION = 0
+
+
+class _Nobody:
+    """Waits for the answer, whatever it is: that something was received has been noted."""
+
+    def callback(self, answer: Any) -> None:
+        """The peer is there."""
+
+    def errback(self, answer: Any) -> None:
+        """The peer is there, or the connection is closed."""
+
+
+_NOBODY = _Nobody()
+
+
+class Watch:
+    """
+    Drops connections once nobody is at the other end any more.
+
+    Args:
+        interval: seconds within which a silent peer is asked, and seconds that it then has to say
+            something; 0 or `None`: nothing is done.
+        reactor: provides `IReactorTime`; the global one by default.
+        dropping: is given the broker of a connection that is about to be dropped.
+    """
+
+    def __init__(
+        self,
+        interval: float | None,
+        reactor: Any = None,
+        dropping: Callable[[Broker], None] | None = None,
+    ) -> None:
+        self._interval = interval or 0
+        self._reactor = reactor
+        self._dropping = dropping
+        # Time is counted in steps. A part is looked at when the number of the step is its own,
+        # modulo their number: each half of an interval.
+        self._step = self._interval / 2 / _PARTS
+        self._parts: dict[int, _Part] = {}
+        self._done = 0
+        self._timer: Any = None
+        # Of connections on which much is under way: how much it was at the last look.
+        self._unsent: dict[Broker, int] = {}
+
+    def add(self, broker: Any) -> None:
+        """
+        Watch a connection from now on.
+
+        Args:
+            broker: of the connection; under one that is not pbauth's own, TCP alone is relied upon.
+        """
+        if not self._interval or broker.disconnected:
+            return
+        _keepAlive(broker.transport, self._interval)
+        if not isinstance(broker, Broker) or broker.lookout is not None:
+            return
+        self._reactor = chooseReactor(self._reactor)
+        now = self._now()
+        if self._timer is None:
+            self._done = now
+        self._lookUntil(now)
+        number = now % _PARTS
+        part = self._parts.get(number)
+        if part is None:
+            part = self._parts[number] = _Part(self, number)
+        part.brokers.append(broker)
+        broker.silent = 0
+        broker.lookout = part
+        if self._timer is None:
+            self._setTimer()
+
+    def forget(self, part: _Part, broker: Broker) -> None:
+        """The connection is closed."""
+        part.brokers.remove(broker)
+        self._unsent.pop(broker, None)
+        if not part.brokers:
+            del self._parts[part.number]
+        if not self._parts and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _now(self) -> int:
+        return int(self._reactor.seconds() / self._step)
+
+    def _setTimer(self) -> None:
+        if self._parts:
+            ahead = min((number - self._done - 1) % _PARTS for number in self._parts) + 1
+            due = self._done + ahead
+            delay = max(0.0, due * self._step - self._reactor.seconds())
+            self._timer = self._reactor.callLater(delay, self._timeIsUp, due)
+
+    def _timeIsUp(self, due: int) -> None:
+        self._timer = None
+        try:
+            self._lookUntil(max(due, self._now()))
+        finally:
+            self._setTimer()
+
+    def _lookUntil(self, now: int) -> None:
+        for step in range(max(self._done, now - _PARTS) + 1, now + 1):
+            part = self._parts.get(step % _PARTS)
+            for broker in [] if part is None else list(part.brokers):
+                self._look(broker)
+        self._done = now
+
+    def _look(self, broker: Broker) -> None:
+        unsent = _unsent(broker.transport)
+        # A question that stands behind much else has not arrived yet; but who takes that is alive.
+        if unsent < self._unsent.get(broker, 0):
+            broker.silent = 0
+        if unsent:
+            self._unsent[broker] = unsent
+        else:
+            self._unsent.pop(broker, None)
+        if not broker.waitingForAnswers:
+            # A dict that was emptied keeps its room otherwise.
+            broker.waitingForAnswers.clear()
+        silent = broker.silent
+        broker.silent += 1
+        if silent == 1:
+            _ask(broker)
+        elif silent >= 3:
+            if self._dropping is not None:
+                self._dropping(broker)
+            dropConnection(broker)
+
+
+class _Part:
+    """
+    Connections that are looked at at the same time.
+
+    Args:
+        watch: whose part it is.
+        number: of the part.
+    """
+
+    def __init__(self, watch: Watch, number: int) -> None:
+        self._watch = watch
+        self.number = number
+        self.brokers: list[Broker] = []
+
+    def forget(self, broker: Broker) -> None:
+        """The connection is closed. The broker calls it."""
+        self._watch.forget(self, broker)
+
+
+def _ask(broker: Broker) -> None:
+    if _QUESTION not in broker.waitingForAnswers:
+        broker.waitingForAnswers[_QUESTION] = _NOBODY
+        nothing = broker.serialize(()), broker.serialize({})
+        broker.sendCall(b"message", _QUESTION, PINGED, b"ping", 1, *nothing)
+
+
+def _unsent(transport: Any) -> int:
+    """How many bytes wait in front of the socket, where Twisted lets us see that."""
+    try:
+        waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    except AttributeError:
+        return 0
+    return waiting
+
+
+def _keepAlive(transport: Any, interval: float) -> None:
+    """Let TCP notice a dead peer in about the same time."""
+    theSocket: Any = getattr(transport, "socket", None)
+    if getattr(theSocket, "family", None) not in (socket.AF_INET, socket.AF_INET6):
+        return
+    transport.setTcpKeepAlive(True)
+    for option, value in _optionsFor(interval):
+        try:
+            theSocket.setsockopt(socket.IPPROTO_TCP, option, value)
+        except OSError:
+            # Then the system's own values hold: hours, usually.
+            continue
+
+
+@lru_cache(maxsize=8)
+def _optionsFor(interval: float) -> list[tuple[int, int]]:
+    seconds = min(max(1, round(interval)), 32_767)
+    values = {
+        "TCP_KEEPIDLE": seconds,
+        # The name of the same on macOS.
+        "TCP_KEEPALIVE": seconds,
+        "TCP_KEEPINTVL": max(1, seconds // 3),
+        "TCP_KEEPCNT": 3,
+        # In milliseconds; while something is not acknowledged, the others do nothing.
+        "TCP_USER_TIMEOUT": 2000 * seconds,
+    }
+    return [
+        (getattr(socket, name), value) for name, value in values.items() if hasattr(socket, name)
+    ]

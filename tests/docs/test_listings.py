@@ -1,0 +1,349 @@
+"""The programs of the documentation, each run as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.conch.ssh.keys import Key
+from twisted.internet.defer import gatherResults
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pbauth import Detached, PlainPassword, Unauthorized, connect
+from tests.support.processes import PBAUTH, TWISTD, Program, run
+from tests.unit.cred.test_checker import getPage, runByConch
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+LISTINGS = DOCS / "listings"
+
+
+class ListingTestCase(TestCase):
+    """Starts servers and runs clients."""
+
+    async def serve(self, *arguments: str) -> tuple[Program, str]:
+        """Start a server; give it, and the port that it listens on."""
+        server = self.start(*arguments)
+        listening = await server.waitFor(r"listening on 127\.0\.0\.1:(\d+)")
+        return server, listening[1]
+
+    def start(self, listing: str, *arguments: str, **options: Any) -> Program:
+        """Start a program."""
+        program = Program(str(LISTINGS / listing), *arguments, **options)
+        self.addCleanup(program.stop)
+        return program
+
+    async def client(self, *arguments: str) -> str:
+        """Run a client to its end, and give what it printed."""
+        program = self.start(*arguments)
+        await program.whenEnded()
+        self.assertEqual(program.exitCode, 0, program.output)
+        return program.output
+
+
+class ListingTests(ListingTestCase):
+    """Each program does what the text says that it does."""
+
+    async def test_pb5(self) -> None:
+        """One user, one perspective."""
+        server, port = await self.serve("pb5server.py", "0")
+        self.assertEqual(
+            await self.client("pb5client.py", port), "got a perspective\nthe answer is 42\n"
+        )
+        await server.waitFor(r"I am perspective1\. perspective_foo\(21\) called on")
+
+    async def test_staying(self) -> None:
+        """It goes on after its server was killed and started again; it ends if it is refused."""
+        server, port = await self.serve("pb5server.py", "0")
+        client = self.start("stayingclient.py", port)
+        await client.waitFor("attached\nthe answer is 2\n")
+        server.kill()
+        await client.waitFor("detached\n")
+        server, _ = await self.serve("pb5server.py", port)
+        await client.waitFor(r"detached\n(nobody knows.*\n)?attached\nthe answer is \d+\n")
+        self.assertNotIn("refused", client.output)
+        server.kill()
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        text = (LISTINGS / "pb5server.py").read_text()
+        Path(folder, "otherserver.py").write_text(text.replace("pass1", "another"))
+        await server.whenEnded()
+        other = Program("otherserver.py", port, directory=folder)
+        self.addCleanup(other.stop)
+        await client.whenEnded()
+        self.assertIn("no longer let in: Login refused", client.output)
+        self.assertEqual(client.exitCode, 0)
+
+    async def test_pb6(self) -> None:
+        """Two users get a perspective each, and the server sees them come and go."""
+        server, port = await self.serve("pb6server.py", "0")
+        outputs = await gatherResults(
+            [self.start(f"pb6client{number}.py", port).whenEnded() for number in (1, 2)]
+        )
+        for number, client in enumerate(outputs, 1):
+            self.assertEqual(client.exitCode, 0, client.output)
+            self.assertIn(
+                f"refused: No key to perspective 'perspective{3 - number}'", client.output
+            )
+            await server.waitFor(f"client of user{number} attached to perspective{number}")
+            await server.waitFor(f"perspective{number} was called with 'bar from client {number}'")
+            await server.waitFor(f"client of user{number} detached from perspective{number}")
+        self.assertEqual(server.output.count("attached"), 2)
+        self.assertEqual(server.output.count("detached"), 2)
+
+    async def test_pb7(self) -> None:
+        """Three services, two authorizers, two ports, and perspectives made on the fly."""
+        server, _ = await self.serve("pb7server.py", "0")
+        await server.waitFor(r"listening on .*\nlistening on .*\n")
+        ports = re.findall(r"listening on 127\.0\.0\.1:(\d+)", server.output)
+        lines = (await self.client("pb7client.py", *ports)).splitlines()
+        self.assertEqual(lines[:3], ["alice in chat", "white in game", "operator root in control"])
+        self.assertRegex(lines[3], "^refused: Login refused")
+
+    async def test_chat(self) -> None:
+        """Groups and one-to-one messages; everyone speaks in their own name only."""
+        _, port = await self.serve("chatserver.py", "0")
+        clients = {
+            name: self.start("chatclient.py", port, name, stdin=None)
+            for name in ("alice", "bob", "eve")
+        }
+        for client in clients.values():
+            await client.waitFor("attached")
+
+        async def say(name: str, line: str, answer: str = "done: ") -> None:
+            clients[name].write(line + "\n")
+            await clients[name].waitFor(re.escape(answer + (line if answer == "done: " else "")))
+
+        for name in ("alice", "bob"):
+            await say(name, "join vegetarians")
+        await say("alice", "group vegetarians i like tofu")
+        for name in ("alice", "bob"):
+            await clients[name].waitFor(r"\[vegetarians\] alice: i like tofu")
+        await say("eve", "group vegetarians i like pork", "error: Join vegetarians before")
+        await say("eve", "user bob i am alice")
+        await clients["bob"].waitFor("eve to you: i am alice")
+        clients["bob"].write("quit\n")
+        await clients["bob"].whenEnded()
+        self.assertEqual(clients["bob"].exitCode, 0, clients["bob"].output)
+        await say("alice", "user bob still here?", "error: bob is not here.")
+        self.assertNotIn("pork", clients["bob"].output)
+
+    async def test_ownAuthorizer(self) -> None:
+        """Accounts from a file like /etc/passwd, which holds no password."""
+        path = os.path.abspath(self.mktemp())
+        for name in ("alice", "bob"):
+            program = await run(
+                str(LISTINGS / "ownauthorizer.py"),
+                *("add", path, name, f"greetings/{name}"),
+                stdin=f"{name}'s password\n",
+            )
+            self.assertEqual(program.exitCode, 0, program.output)
+        self.assertNotIn("password", Path(path).read_text())
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        _, port = await self.serve("ownauthorizer.py", "serve", path, "0")
+        perspective = await connect(
+            "127.0.0.1", int(port), "alice", "alice's password", "greetings"
+        )
+        self.assertEqual(await perspective.callRemote("greet"), "hello, alice")
+        perspective.broker.transport.loseConnection()
+        await perspective.broker.whenClosed()
+        for name, password in (("alice", "bob's password"), ("mallory", "alice's password")):
+            with self.assertRaises(Unauthorized):
+                await connect("127.0.0.1", int(port), name, password, "greetings")
+
+    async def test_passwdServer(self) -> None:
+        """The example of a passwd file; and a change of it, by an editor, while the server runs."""
+        path = Path(self.mktemp()).absolute()
+        text = (LISTINGS / "accounts.passwd").read_text()
+        path.write_text(text)
+        path.chmod(0o644)
+        refused = await run(str(LISTINGS / "passwdserver.py"), str(path), "0")
+        self.assertEqual(refused.exitCode, 1)
+        self.assertRegex(refused.output, rf"\AOthers can .* Run: chmod 600 {path}\n\Z")
+        path.chmod(0o600)
+        _, port = await self.serve("passwdserver.py", str(path), "0")
+
+        def logIn(name: str) -> Any:
+            return connect("127.0.0.1", int(port), name, "open sesame", "greetings")
+
+        alice = await logIn("alice")
+        self.assertEqual(await alice.callRemote("greet"), "hello, alice")
+        for name in ("bob", "Zoë", "mallory"):
+            with self.assertRaises(Unauthorized):
+                await logIn(name)
+        path.write_text("".join(line for line in text.splitlines(True) if "alice:" not in line))
+        with self.assertRaises(Detached):
+            while True:
+                await alice.callRemote("greet")
+        alice.broker.transport.loseConnection()
+        await alice.broker.whenClosed()
+        with self.assertRaises(Unauthorized):
+            await logIn("alice")
+
+    async def test_onDemand(self) -> None:
+        """Anyone is let in by the one password, but for nobody."""
+        server, port = await self.serve("ondemandserver.py", "0")
+        for name in ("alice", "日本語"):
+            perspective = await connect("127.0.0.1", int(port), name, "1234", "guestbook")
+            await perspective.callRemote("sign", "was here")
+            await server.waitFor(f"{name} wrote: was here")
+            perspective.broker.transport.loseConnection()
+            await perspective.broker.whenClosed()
+        for name, password in (("root", "1234"), ("alice", "12345")):
+            with self.assertRaises(Unauthorized):
+                await connect("127.0.0.1", int(port), name, password, "guestbook")
+        self.assertNotIn("Traceback", server.output)
+
+    async def test_stock(self) -> None:
+        """A server for clients of stock Twisted, and one of them; accounts by the command."""
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        for arguments in (
+            ["user", "add", "--legacy", "worker1", "--password-stdin"],
+            ["key", "grant", "worker1", "builds"],
+        ):
+            program = await run(*PBAUTH, *arguments, stdin="secret\n", directory=folder)
+            self.assertEqual(program.exitCode, 0, program.output)
+        server = self.start("stockserver.py", "0", directory=folder)
+        port = (await server.waitFor(r"listening on 127\.0\.0\.1:(\d+)"))[1]
+        refused = self.start("stockclient.py", port, stdin="wrong\n")
+        await refused.whenEnded()
+        self.assertRegex(refused.output, "^refused: Login refused: .*\n$")
+        self.assertEqual(refused.exitCode, 1)
+        client = self.start("stockclient.py", port, stdin="secret\n")
+        await client.whenEnded()
+        self.assertEqual((client.output, client.exitCode), ("welcome, worker1\n", 0))
+        await server.waitFor("worker1 detached")
+        self.assertEqual(
+            server.output.splitlines()[1:], ["worker1 attached, version 1.0", "worker1 detached"]
+        )
+
+    async def test_cred(self) -> None:
+        """Passwords of somebody else's file, by TLS."""
+        passwords = self.mktemp()
+        Path(passwords).write_text("alice:secret\nbob:secret\n")
+        server, port = await self.serve("credserver.py", passwords, "0")
+        pin = (await server.waitFor(r"the key is (\S+)"))[1]
+
+        def logIn(name: str, password: str) -> Any:
+            where = f"tls:127.0.0.1:{port}"
+            return connect(where, None, name, PlainPassword(password), "notes", trust=pin)
+
+        alice = await logIn("alice", "secret")
+        self.assertEqual(await alice.callRemote("greet"), "hello, alice")
+        alice.broker.transport.loseConnection()
+        await alice.broker.whenClosed()
+        for name, password in (("alice", "wrong"), ("bob", "secret"), ("carol", "secret")):
+            with self.assertRaises(Unauthorized):
+                await logIn(name, password)
+
+    async def test_sshAndWeb(self) -> None:
+        """A user and a key of the state folder, for SSH and for the web."""
+        folder, private = os.path.abspath(self.mktemp()), Key(Ed25519PrivateKey.generate())
+        for command, stdin in [
+            (("add", "alice", "--password-stdin"), "secret\n"),
+            (("addkey", "alice"), private.public().toString("openssh").decode()),
+        ]:
+            program = await run(*PBAUTH, "--state", folder, "user", *command, stdin=stdin)
+            self.assertEqual(program.exitCode, 0, program.output)
+        server, _ = await self.serve("ssh_and_web.py", folder, "0", "0")
+        await server.waitFor(r"listening on .*\nlistening on .*\n")
+        ssh, web = re.findall(r"listening on 127\.0\.0\.1:(\d+)", server.output)
+        hostKey = Path(folder, "ssh_host_ed25519_key")
+        self.assertEqual(hostKey.stat().st_mode & 0o777, 0o600)
+        login = (int(ssh), Key.fromFile(str(hostKey)).public(), self.mktemp(), b"alice", b"")
+        for proof in ({"password": b"secret"}, {"keys": [private]}):
+            self.assertEqual(await runByConch(*login, **proof), b"hello, alice\r\n")
+        self.assertEqual(await getPage(int(web), "alice", "secret"), (200, b"hello, alice\n"))
+        self.assertEqual((await getPage(int(web), "alice", "wrong"))[0], 401)
+
+    async def test_readme(self) -> None:
+        """The server and the client of the README, on any free port."""
+        folder = Path(os.path.abspath(self.mktemp()))
+        folder.mkdir()
+        port = self.freePort()
+        for name in ("readme_server.py", "readme_client.py"):
+            text = (LISTINGS / name).read_text()
+            self.assertEqual(text.count("8800"), 1 if "server" in name else 2)
+            self.assertLessEqual(len(text.splitlines()), 25)
+            (folder / name).write_text(text.replace("8800", str(port)))
+        server = Program("readme_server.py", directory=str(folder))
+        self.addCleanup(server.stop)
+        output = ""
+        while "Hello, alice!" not in output:
+            self.assertIsNone(server.exitCode, server.output)
+            client = await run("readme_client.py", directory=str(folder))
+            output = client.output
+        self.assertRegex(output, r"^Hello, alice!\nLogin refused: .*\n$")
+
+    def freePort(self) -> int:
+        """A port that nobody listens on."""
+        with closing(socket.socket()) as found:
+            found.bind(("127.0.0.1", 0))
+            return int(found.getsockname()[1])
+
+    async def test_testingExample(self) -> None:
+        """The examples that are tests pass."""
+        program = await run(
+            *("-m", "twisted.trial", "--temp-directory", os.path.abspath(self.mktemp())),
+            *("testing_example", "calling_clients", "observer_example", "policy_example"),
+            directory=str(LISTINGS),
+        )
+        self.assertIn("PASSED (successes=8)", program.output)
+
+    async def test_sqlAccounts(self) -> None:
+        """Accounts that the command keeps, while the server runs."""
+        path = os.path.abspath(self.mktemp())
+
+        async def administer(*arguments: str, stdin: str = "") -> None:
+            program = await run(*PBAUTH, "--accounts", f"sqlite:{path}", *arguments, stdin=stdin)
+            self.assertEqual(program.exitCode, 0, program.output)
+
+        await administer("user", "add", "alice", "--password-stdin", stdin="secret\n")
+        await administer("key", "grant", "alice", "greetings")
+        _, port = await self.serve("sqlaccounts.py", path, "0")
+        alice = await connect("127.0.0.1", int(port), "alice", "secret", "greetings")
+        self.assertEqual(await alice.callRemote("greet"), "hello, alice")
+        await administer("user", "lock", "alice")
+        with self.assertRaises(Detached):
+            while True:
+                await alice.callRemote("greet")
+        alice.broker.transport.loseConnection()
+        await alice.broker.whenClosed()
+
+    async def test_keys(self) -> None:
+        """A key that the command lets in, and a login by it."""
+        folder, private = os.path.abspath(self.mktemp()), Key(Ed25519PrivateKey.generate())
+        for command in (
+            ("user", "add", "--no-password", "alice"),
+            ("key", "grant", "alice", "echo"),
+        ):
+            await run(*PBAUTH, "--state", folder, *command)
+        public = private.public().toString("openssh").decode()
+        program = await run(*PBAUTH, "--state", folder, "user", "addkey", "alice", stdin=public)
+        self.assertEqual(program.exitCode, 0, program.output)
+        path = Path(folder, "id_ed25519")
+        path.write_bytes(private.toString("openssh", subtype="v1"))
+        server = Program(*TWISTD, "--state", folder, "--port", "ssl:0:interface=127.0.0.1")
+        self.addCleanup(server.stop)
+        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)")
+        output = await self.client("keyclient.py", said[1], said[2], str(path), "alice")
+        self.assertEqual(output, "('alice', 'alice')\n")
+
+
+class CoverageTests(SynchronousTestCase):
+    """Nothing is shown that is not run."""
+
+    def test_everyListingIsRun(self) -> None:
+        """Each program is named in this module, or by the tutorial, which a test types."""
+        source = Path(__file__).read_text()
+        source += "".join(page.read_text() for page in (DOCS / "tutorial").glob("*.rst"))
+        for path in LISTINGS.glob("*.py"):
+            name = path.name.replace("pb6client1", "pb6client{number}").replace(
+                "pb6client2", "pb6client{number}"
+            )
+            self.assertTrue(name in source or path.stem in source, path.name)

@@ -1,0 +1,277 @@
+"""The documentation: it can be read, and what it shows is what is run."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from attrs import fields_dict
+from docutils import nodes
+from docutils.core import publish_doctree
+from docutils.parsers.rst import Directive, directives, roles
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbauth.audit.events import KINDS
+from pbauth.cli import main
+from pbauth.login.policy import MECHANISMS, Policy
+from pbauth.server.metrics import Metrics
+from pbauth.tap import Options
+from tests.stress.__main__ import SCENARIOS
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.rst") if "_build" not in path.parts)
+
+
+class Toctree(Directive):
+    """Sphinx's `toctree`, as far as the names of its pages."""
+
+    has_content = True
+    option_spec = {"maxdepth": int, "hidden": directives.flag, "caption": str}  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        return [nodes.comment("", line, classes=["toctree"]) for line in self.content if line]
+
+
+class LiteralInclude(Directive):
+    """Sphinx's `literalinclude`: the text of a file, or of a part of it."""
+
+    required_arguments = 1
+    option_spec = dict.fromkeys(
+        ["language", "caption", "pyobject", "lines", "start-at", "end-at", "end-before"],
+        directives.unchanged_required,
+    )
+
+    def run(self) -> list[Any]:
+        page = Path(self.state.document.settings._source)
+        text = (page.parent / self.arguments[0]).read_text()
+        for option in ("start-at", "end-at", "end-before"):
+            if self.options.get(option, "") not in text:
+                raise self.error(f"{self.arguments[0]} does not hold {self.options[option]}")
+        for name in self.options.get("pyobject", "").split("."):
+            if name and not re.search(rf"(def|class) {name}\b", text):
+                raise self.error(f"{self.arguments[0]} has no {name}")
+        return [nodes.literal_block(text, text)]
+
+
+class CodeBlock(Directive):
+    """Sphinx's `code-block`, with its caption."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec = {"caption": directives.unchanged_required}  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        text = "\n".join(self.content)
+        return [nodes.literal_block(text, text, classes=[self.arguments[0]], **self.options)]
+
+
+class Ours(Directive):
+    """What Sphinx and our extensions fill in."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+    option_spec = {"members": directives.flag}  # noqa: RUF012
+
+    def run(self) -> list[Any]:
+        return []
+
+
+def linkToPage(
+    role: str, rawtext: str, text: str, lineno: int, inliner: Any, options: Any = None, content=()
+) -> Any:
+    """Sphinx's `doc`: a link to a page, which has to be there."""
+    target = re.sub(r".*<(.*)>$", r"\1", text, flags=re.S)
+    page = Path(inliner.document.settings._source)
+    base = DOCS / target[1:] if target.startswith("/") else page.parent / target
+    if not base.with_suffix(".rst").exists():
+        return [], [inliner.reporter.error(f"no page {target}", line=lineno)]
+    return [nodes.literal(rawtext, text)], []
+
+
+directives.register_directive("toctree", Toctree)
+directives.register_directive("literalinclude", LiteralInclude)
+directives.register_directive("code-block", CodeBlock)
+for _name in (
+    *("autoclass", "autofunction", "autoexception", "automodule", "py:currentmodule"),
+    *("interface", "sequence", "twistd-options", "pbauth-commands"),
+):
+    directives.register_directive(_name, Ours)
+roles.register_local_role("doc", linkToPage)
+
+
+def read(path: Path) -> tuple[Any, str]:
+    """The document, and what docutils has to say about it."""
+    warnings = io.StringIO()
+    document = publish_doctree(
+        path.read_text(),
+        source_path=str(path),
+        settings_overrides={
+            "warning_stream": warnings,
+            "report_level": 1,
+            "syntax_highlight": "none",
+        },
+    )
+    return document, warnings.getvalue()
+
+
+class PageTests(SynchronousTestCase):
+    """The README and the pages under docs."""
+
+    def test_noWarnings(self) -> None:
+        """All pages are good reStructuredText."""
+        self.assertGreater(len(PAGES), 30)
+        for page in [ROOT / "README.rst", *PAGES]:
+            document, warnings = read(page)
+            self.assertEqual(warnings, "", page)
+            self.assertTrue(document.children)
+
+    def test_reached(self) -> None:
+        """From the index one comes to all pages, and to each once."""
+        reached, waiting = [], [DOCS / "index.rst"]
+        while waiting:
+            page = waiting.pop()
+            reached.append(page)
+            document, _ = read(page)
+            for each in document.findall(nodes.comment):
+                if "toctree" in each["classes"]:
+                    waiting.append(page.parent / f"{each.astext()}.rst")
+        self.assertEqual(sorted(reached), sorted(PAGES))
+
+    def test_parts(self) -> None:
+        """Each of the four parts has an index, and all pages but two are in one of them."""
+        parts = {"tutorial", "howto", "reference", "explanation"}
+        for part in parts:
+            self.assertTrue((DOCS / part / "index.rst").exists(), part)
+        others = {page.name for page in DOCS.glob("*.rst")}
+        self.assertEqual(others, {"index.rst", "changes.rst"})
+
+    def test_programs(self) -> None:
+        """Python is included from files that are run, never written into a page."""
+        for page in PAGES:
+            self.assertNotRegex(page.read_text(), r"code-block:: (python|py)\b", page)
+
+    def test_listings(self) -> None:
+        """The table of programs names all there are, and no others."""
+        text = (DOCS / "index.rst").read_text().partition("Programs to start from")[2]
+        named = set(re.findall(r"``(\w+\.(?:py|cfg|service|passwd|jsonl|csv))``", text))
+        there = {path.name for path in (DOCS / "listings").iterdir() if path.is_file()}
+        self.assertEqual(named - there, set())
+        tutorial = {name for name in there if name.startswith(("notice_", "pens_"))}
+        self.assertEqual(there - named, {"readme_server.py", "readme_client.py"} | tutorial)
+
+
+class ThreatPagesTests(SynchronousTestCase):
+    """The pages that say who gains what, and what that costs."""
+
+    def test_tests(self) -> None:
+        """The tests that they name are there."""
+        sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+        there = set(re.findall(r"def (test_\w+)\(", sources))
+        for page in ("mechanisms.rst", "attacks.rst"):
+            named = set(re.findall(r"``(test_\w+)``", (DOCS / "reference" / page).read_text()))
+            self.assertGreater(len(named), 20, page)
+            self.assertEqual(named - there, set(), page)
+
+    def test_scripts(self) -> None:
+        """So are the scripts and the fields of the policy that the page of attacks names."""
+        text = (DOCS / "reference" / "attacks.rst").read_text()
+        scripts = set(re.findall(r"``python -m tests\.stress (\w+)``", text))
+        self.assertEqual(scripts, set(SCENARIOS))
+        fields = set(re.findall(r"``Policy\.(\w+)``", text))
+        self.assertGreater(len(fields), 5)
+        self.assertEqual(fields - fields_dict(Policy).keys(), set())
+
+    def test_mechanisms(self) -> None:
+        """One has a section for each mechanism."""
+        text = (DOCS / "reference" / "mechanisms.rst").read_text()
+        for name in MECHANISMS | {"PB-MD5"}:
+            self.assertIn(f"\n``{name}``\n---", text)
+
+
+class MonitoringPageTests(SynchronousTestCase):
+    """The page that says what an operator can see."""
+
+    def rows(self, table: int) -> list[list[Any]]:
+        """The cells of a table of the page."""
+        document, _ = read(DOCS / "howto" / "monitoring.rst")
+        body = list(document.findall(nodes.tbody))[table]
+        return [list(row.children) for row in body.children]
+
+    def test_events(self) -> None:
+        """Its table has each kind of event, with all that it holds."""
+        words = {
+            "where": {"host", "port", "connection"},
+            "session": {"identity", "service", "perspective", "mechanism", "session"},
+        }
+        told = {}
+        for name, _, holds in self.rows(0):
+            fields = {each.astext() for each in holds.findall(nodes.literal)}
+            for word in holds.findall(nodes.emphasis):
+                fields |= words[word.astext()]
+            told[name.astext()] = fields
+        self.assertEqual(told, {name: set(kind.fields) for name, kind in KINDS.items()})
+
+    def test_metrics(self) -> None:
+        """Its table has each metric, of the right kind."""
+        told = {
+            name.astext().removesuffix("_total"): kind.astext() for name, kind, _ in self.rows(1)
+        }
+        del told["process_..."]
+        there = {family.name: family.type for family in Metrics([], []).collect()}
+        self.assertEqual(told, there)
+
+
+class ReadmeTests(SynchronousTestCase):
+    """What the README shows."""
+
+    def setUp(self) -> None:
+        self.text = (ROOT / "README.rst").read_text()
+        self.document, _ = read(ROOT / "README.rst")
+        self.blocks = [block.astext() for block in self.document.findall(nodes.literal_block)]
+
+    def test_programs(self) -> None:
+        """Its server and its client are the programs that the tests run."""
+        for name in ("readme_server.py", "readme_client.py"):
+            program = (DOCS / "listings" / name).read_text()
+            self.assertIn(program.rstrip("\n"), self.blocks)
+
+    def test_commands(self) -> None:
+        """The two commands that set up and run the demonstration and the tests."""
+        for command in (
+            "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/pbauth demo",
+            "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && "
+            ".venv/bin/trial -j2 tests",
+        ):
+            self.assertIn(command, self.blocks)
+
+    def test_options(self) -> None:
+        """Every option of `twistd pbauth`, and every subcommand of `pbauth`, is there."""
+        for option in Options().longOpt:
+            name = option.rstrip("=")
+            if name not in ("help", "version"):
+                self.assertRegex(self.text, f"``--{name}[ `]")
+        for name, command in main.commands.items():
+            if hasattr(command, "commands"):
+                for verb in command.commands:
+                    self.assertRegex(self.text, rf"``{name} [a-z|]*\b{verb}\b")
+            else:
+                self.assertIn(f"``{name}", self.text)
+
+    def test_files(self) -> None:
+        """Files and folders that it names are there."""
+        for name in re.findall(r"``(docs[/\w]*(?:\.\w+)?)``", self.text):
+            self.assertTrue((ROOT / name).exists(), name)
+
+    def test_topLevel(self) -> None:
+        """The top level holds what the packaging expects, and nothing else that is not hidden."""
+        found = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "_"))}
+        found -= {"build", "dist", "pbauth-state"}
+        self.assertEqual(
+            found, {"pyproject.toml", "README.rst", "LICENSE", "twisted", "pbauth", "tests", "docs"}
+        )
+        plugin = [path.relative_to(ROOT).as_posix() for path in (ROOT / "twisted").rglob("*.py")]
+        self.assertEqual(plugin, ["twisted/plugins/pbauth_plugin.py"])

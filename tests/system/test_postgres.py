@@ -1,0 +1,218 @@
+"""Identities in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psycopg
+
+from pbauth import Hashing, SQLAuthorizer, StoreError, Unauthorized
+from pbauth.authorizers.sql.engine import SCHEMA_VERSION
+from pbauth.authorizers.sql.postgres import CHANNEL, PostgresEngine
+from tests.support.postgres import postgres
+from tests.support.serving import ServingTestCase
+from tests.support.suites.authorizers import SCRAM, AccountStoreSuite
+from tests.support.suites.sqlstores import SQLStoreSuite, addUser
+
+
+class PostgresTestCase(ServingTestCase):
+    """Makes a database, and opens it."""
+
+    def setUp(self) -> None:
+        self.url = postgres().makeDatabase()
+
+    def open(self, url: str | None = None, **options: Any) -> SQLAuthorizer:
+        """Open a database; the same one by default."""
+        authorizer = SQLAuthorizer(url or self.url, **{"hashing": Hashing.CHEAPEST, **options})
+        self.addCleanup(authorizer.close)
+        return authorizer
+
+    def run_(self, *statements: str) -> None:
+        """Run statements as another program would."""
+        with psycopg.connect(self.url) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[call-overload]
+
+
+class PostgresAuthorizerTests(AccountStoreSuite, PostgresTestCase):
+    """`SQLAuthorizer` on PostgreSQL passes the shared suite."""
+
+    def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
+        url = postgres().makeDatabase()
+        return self.open(url, serviceCollection=services, hashing=hashing)
+
+
+class SharedDatabaseTests(SQLStoreSuite, PostgresTestCase):
+    """Several processes on one database."""
+
+    async def test_anyProgram(self) -> None:
+        """What is taken away by any other program ends sessions, too."""
+        await self.serve("alice", "bob")
+        self.run_("DELETE FROM pbauth.keys WHERE identity = 'alice' AND perspective = 'shared'")
+        await self.assertEnded(("alice", "shared"))
+
+    async def test_lasts(self) -> None:
+        """What was saved is there when the database is opened again; so are the decoys."""
+        one, other = self.open(), self.open()
+        await addUser(one, "alice")
+        await (await other.getIdentityRequest("alice")).verifyPlainPassword("secret")
+        self.assertEqual(
+            one.getDecoyVerifier("mallory", SCRAM), other.getDecoyVerifier("mallory", SCRAM)
+        )
+
+
+class AwayTests(PostgresTestCase):
+    """The database is away for a while."""
+
+    async def test_connectionsLost(self) -> None:
+        """Connections that were ended are made anew, and nobody notices."""
+        authorizer = self.open()
+        await addUser(authorizer, "alice")
+        with psycopg.connect(postgres().urlOf("postgres"), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname LIKE 'test%%' AND application_name = 'pbauth'"
+            )
+        alice = await authorizer.getIdentityRequest("alice")
+        alice.addKeyByString("chat", "alice")
+        await alice.save()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def test_away(self) -> None:
+        """Meanwhile there is a temporary error, not a refusal; then all is as before."""
+        authorizer = self.open()
+        await addUser(authorizer, "alice")
+        self.addCleanup(postgres().start)
+        postgres().stop()
+        for _ in range(3):
+            with self.assertRaises(StoreError) as raised:
+                await authorizer.getIdentityRequest("alice")
+            self.assertNotIsInstance(raised.exception, Unauthorized)
+        postgres().start()
+        authorizer._pausedUntil = 0.0
+        await authorizer.getIdentityRequest("alice")
+
+
+class TroubleTests(PostgresTestCase):
+    """Databases that can't be used: one line that says what to do, and no secrets in it."""
+
+    def assertRefused(self, said: str, url: str | None = None) -> None:
+        """Opening the database fails, and says this."""
+        with self.assertRaises(StoreError) as raised:
+            SQLAuthorizer(url or self.url, hashing=Hashing.CHEAPEST)
+        text = str(raised.exception)
+        self.assertIn(said, text)
+        self.assertNotIn("\n", text)
+        self.assertNotIn("hunter2", text)
+
+    def test_noServer(self) -> None:
+        """Nobody listens there."""
+        self.assertRefused(
+            "Is PostgreSQL running there?", "postgresql://alice:hunter2@127.0.0.1:1/accounts"
+        )
+
+    def test_noURL(self) -> None:
+        """It is no URL."""
+        self.assertRefused("One is: postgresql://", "postgresql://alice:hunter2@[/accounts")
+        self.assertRefused("One is: postgresql://", "postgresql://h/d?nonsense=hunter2")
+
+    def test_noDatabase(self) -> None:
+        """There is no database of that name."""
+        self.assertRefused("no such database", postgres().urlOf("nothing"))
+
+    def test_noUser(self) -> None:
+        """The user is not known."""
+        self.assertRefused("does not let this user in", postgres().urlOf("postgres", "mallory"))
+
+    def test_noRights(self) -> None:
+        """The user may not make tables."""
+        self.run_("DROP ROLE IF EXISTS guest", "CREATE ROLE guest LOGIN")
+        url = self.url.replace("postgres@", "guest@")
+        self.assertRefused("GRANT CREATE ON DATABASE", url)
+
+    def test_later(self) -> None:
+        """A database of a later version of pbauth is left to it."""
+        self.open()
+        self.run_(
+            f"UPDATE pbauth.meta SET value = '{SCHEMA_VERSION + 1}' WHERE name = 'schema version'"
+        )
+        self.assertRefused("Upgrade pbauth")
+
+    def test_damaged(self) -> None:
+        """Tables are missing."""
+        self.open()
+        self.run_("DELETE FROM pbauth.meta WHERE name = 'decoy secret'")
+        self.assertRefused("from a backup")
+
+    async def test_readOnly(self) -> None:
+        """A standby, for instance: reading goes on, and writing says what to do."""
+        authorizer = self.open()
+        alice = await addUser(authorizer, "alice")
+        alice.addKeyByString("chat", "alice")
+        database = psycopg.conninfo.conninfo_to_dict(self.url)["dbname"]
+        self.run_(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        other = self.open()
+        with self.assertRaises(StoreError) as raised:
+            await other.removeIdentity("alice")
+        self.assertIn("read-only", str(raised.exception))
+        await other.getIdentityRequest("alice")
+
+    async def test_locked(self) -> None:
+        """Somebody else keeps an account locked for too long."""
+        authorizer = self.open(f"{self.url}&options=-c%20lock_timeout%3D50ms")
+        alice = await addUser(authorizer, "alice")
+        alice.locked = True
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT 1 FROM pbauth.identities FOR UPDATE")
+            with self.assertRaises(StoreError) as raised:
+                await alice.save()
+        self.assertIn("busy", str(raised.exception))
+        await alice.save()
+
+    def test_passwords(self) -> None:
+        """A password in a URL is refused where others may see it, and is shown to nobody."""
+        for url in ("postgresql://a:hunter2@db/accounts", "postgresql://db/a?password=hunter2"):
+            with self.assertRaises(StoreError) as raised:
+                SQLAuthorizer(url, passwordInURL=False)
+            self.assertIn("~/.pgpass", str(raised.exception))
+            self.assertNotIn("hunter2", str(raised.exception))
+        engine = PostgresEngine("postgresql://alice:hunter2@db:5433/accounts")
+        self.assertEqual(engine.where, "postgresql://alice@db:5433/accounts")
+        self.assertNotIn("hunter2", repr(engine))
+
+    def test_protected(self) -> None:
+        """By a network it goes by TLS, to a server that is certified; unless the user says so."""
+
+        def mode(url: str) -> str | None:
+            return psycopg.conninfo.conninfo_to_dict(PostgresEngine(url)._conninfo).get("sslmode")
+
+        self.patch(os, "environ", {})
+        for here in ("", "localhost", "127.0.0.1", "%2Frun%2Fpostgresql", "[::1]"):
+            self.assertIsNone(mode(f"postgresql://{here}/accounts"))
+        for there in ("db.example.com", "10.0.0.1", "localhost,db.example.com"):
+            self.assertEqual(mode(f"postgresql://{there}/accounts"), "verify-full")
+            self.assertEqual(mode(f"postgresql://{there}/accounts?sslmode=prefer"), "prefer")
+        self.patch(os, "environ", {"PGSSLMODE": "require"})
+        self.assertIsNone(mode("postgresql://db.example.com/accounts"))
+
+    def test_noTLS(self) -> None:
+        """A server without TLS is named as that."""
+        text = PostgresEngine("postgresql://db/accounts").explain(
+            psycopg.OperationalError("connection failed: server does not support SSL\nmore")
+        )
+        self.assertIn("sslrootcert=FILE", text)
+        self.assertNotIn("more", text)
+
+    def test_channel(self) -> None:
+        """What is only added is told to nobody."""
+        self.open()
+        with psycopg.connect(self.url, autocommit=True) as listening:
+            listening.execute(f"LISTEN {CHANNEL}")
+            self.run_(
+                "INSERT INTO pbauth.identities (name) VALUES ('alice')",
+                "INSERT INTO pbauth.keys VALUES ('alice', 'game', 'alice')",
+            )
+            self.run_("DELETE FROM pbauth.keys")
+            told = [note.payload for note in listening.notifies(timeout=5, stop_after=1)]
+        self.assertEqual(told, ["alice"])

@@ -1,0 +1,196 @@
+"""Identities in an SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pbauth import Hashing, SQLAuthorizer, StoreError
+from pbauth.authorizers.sql.engine import SCHEMA_VERSION
+from pbauth.authorizers.sql.sqlite import STEPS
+from pbauth.mechanisms.scram import ScramVerifier
+from tests.support.serving import ServingTestCase
+from tests.support.suites.authorizers import SCRAM, AccountStoreSuite
+from tests.support.suites.sqlstores import SQLStoreSuite, addUser
+
+
+class SQLTestCase(ServingTestCase):
+    """Opens files, and closes them."""
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+
+    def open(self, path: str | None = None, **options: Any) -> SQLAuthorizer:
+        """Open a file; the same one by default."""
+        options = {"hashing": Hashing.CHEAPEST, **options}
+        authorizer = SQLAuthorizer(path or self.path, **options)
+        self.addCleanup(authorizer.close)
+        return authorizer
+
+    def database(self) -> Any:
+        """Open the file as SQLite itself does."""
+        return closing(sqlite3.connect(self.path))
+
+
+class SQLAuthorizerTests(AccountStoreSuite, SQLTestCase):
+    """`SQLAuthorizer` passes the shared suite."""
+
+    def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
+        return self.open(self.mktemp(), serviceCollection=services, hashing=hashing)
+
+
+class SharedFileTests(SQLStoreSuite, SQLTestCase):
+    """Several processes on one file."""
+
+
+class FileTests(SQLTestCase):
+    """What lasts, and for whom."""
+
+    async def test_lasts(self) -> None:
+        """What was saved is there when the file is opened again; so are the decoys."""
+        authorizer = SQLAuthorizer(self.path, hashing=Hashing.CHEAPEST)
+        await addUser(authorizer, "alice")
+        decoy = authorizer.getDecoyVerifier("mallory", SCRAM)
+        authorizer.close()
+        reopened = self.open()
+        identity = await reopened.getIdentityRequest("alice")
+        self.assertEqual(identity.getAllKeys(), [("game", "alice")])
+        await identity.verifyPlainPassword("secret")
+        self.assertEqual(reopened.getDecoyVerifier("mallory", SCRAM), decoy)
+
+    def test_private(self) -> None:
+        """Only the owner can read the file."""
+        self.open()
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
+
+    async def test_listed(self) -> None:
+        """All identities are listed, sorted by name."""
+        authorizer = self.open()
+        await addUser(authorizer, "bob")
+        (await addUser(authorizer, "alice")).addKeyByString("unsaved", "key")
+        identity = await authorizer.getIdentityRequest("bob")
+        identity.locked = True
+        identity.removeKey("game", "bob")
+        await identity.save()
+        self.assertEqual(await authorizer.listIdentities(), [("alice", False, 1), ("bob", True, 0)])
+
+
+class TroubleTests(SQLTestCase):
+    """Files that can't be used: one line that says what to do; the file stays as it is."""
+
+    def assertRefused(self, said: str, path: str | None = None, **options: Any) -> None:
+        """Opening the file fails, and says this."""
+        with self.assertRaises(StoreError) as raised:
+            SQLAuthorizer(path or self.path, hashing=Hashing.CHEAPEST, **options)
+        self.assertIn(said, str(raised.exception))
+        self.assertNotIn("\n", str(raised.exception))
+
+    def test_noFolder(self) -> None:
+        """A file can't be made in a folder that is not there."""
+        self.assertRefused("No such file or directory", os.path.join(self.path, "accounts"))
+
+    def test_corrupt(self) -> None:
+        """A damaged file is left as it is."""
+        junk = b"this is no database" * 1000
+        Path(self.path).write_bytes(junk)
+        self.assertRefused("no SQLite database")
+        self.assertEqual(Path(self.path).read_bytes(), junk)
+
+    def test_anotherProgram(self) -> None:
+        """A database of another program is left as it is."""
+        with self.database() as database:
+            database.execute("CREATE TABLE recipes (name TEXT)")
+        self.assertRefused("a database of another program")
+        with self.database() as database:
+            self.assertEqual(
+                database.execute("SELECT name FROM sqlite_master").fetchall(), [("recipes",)]
+            )
+
+    def test_later(self) -> None:
+        """A database of a later version of pbauth is left to it."""
+        self.open()
+        with self.database() as database:
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        self.assertRefused("Upgrade pbauth")
+
+    async def test_upgraded(self) -> None:
+        """A file of each earlier version is upgraded; nothing in it is lost."""
+        for version in range(1, SCHEMA_VERSION):
+            path = self.mktemp()
+            with closing(sqlite3.connect(path, isolation_level=None)) as database:
+                for step in range(1, version + 1):
+                    for statement in STEPS[step]:
+                        database.execute(statement)
+                database.execute(f"PRAGMA user_version = {version}")
+                verifier = Hashing.CHEAPEST.makeVerifiers("secret", b"salt" * 4)[SCRAM].encode()
+                database.execute("INSERT INTO meta VALUES ('decoy secret', ?)", (b"d" * 32,))
+                database.execute("INSERT INTO identities VALUES ('alice', 0), ('bob', 1)")
+                database.execute("INSERT INTO verifiers VALUES ('alice', ?, ?)", (SCRAM, verifier))
+                database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
+            for _ in range(2):
+                authorizer = self.open(path)
+                alice = await authorizer.getIdentityRequest("alice")
+                self.assertEqual(alice.getAllKeys(), [("game", "black")])
+                await alice.verifyPlainPassword("secret")
+                self.assertTrue((await authorizer.getIdentityRequest("bob")).locked)
+                self.assertEqual(authorizer._decoySecret, b"d" * 32)
+                old = (await alice.getVerifiers())[SCRAM]
+                better = ScramVerifier.fromPassword("secret", b"s" * 16, old.iterations + 1)
+                self.assertTrue(await authorizer.renewVerifier(alice, old, better))
+            with closing(sqlite3.connect(path)) as database:
+                (now,) = database.execute("PRAGMA user_version").fetchone()
+            self.assertEqual(now, SCHEMA_VERSION)
+
+    async def test_locked(self) -> None:
+        """Another process that writes for too long is named as the reason."""
+        authorizer = self.open(lockTimeout=0.1)
+        identity = authorizer.createIdentity("alice")
+        identity.setPassword("a password that nobody should see")
+        with self.database() as database:
+            database.execute("BEGIN EXCLUSIVE")
+            with self.assertRaises(StoreError) as raised:
+                await identity.save()
+            self.assertRefused("locked by another process", lockTimeout=0.1)
+        self.assertIn("locked by another process", str(raised.exception))
+        self.assertNotIn("nobody should see", str(raised.exception))
+        await identity.save()
+        await (await authorizer.getIdentityRequest("alice")).verifyPlainPassword(
+            "a password that nobody should see"
+        )
+
+    async def onOnlyConnection(self, authorizer: SQLAuthorizer, pragma: str) -> None:
+        """Leave the pool one connection, and set something on it."""
+        threads = authorizer._pool.threadpool
+        threads.adjustPoolsize(1, 1)
+        while threads.workers > 1:
+            await authorizer._pool.runQuery("SELECT 1")
+        await authorizer._pool.runQuery(pragma)
+
+    async def test_full(self) -> None:
+        """Where there is no space left, nothing is changed by half."""
+        authorizer = self.open()
+        await addUser(authorizer, "alice")
+        identity = await authorizer.getIdentityRequest("alice")
+        for number in range(2000):
+            identity.addKeyByString("game", f"perspective {number}" + "x" * 200)
+        await self.onOnlyConnection(authorizer, "PRAGMA max_page_count = 1")
+        with self.assertRaises(StoreError) as raised:
+            await identity.save()
+        self.assertIn("no space left", str(raised.exception))
+        found = await authorizer.getIdentityRequest("alice")
+        self.assertEqual(found.getAllKeys(), [("game", "alice")])
+
+    async def test_readOnly(self) -> None:
+        """A database that can't be written is said to be read-only; reading goes on."""
+        authorizer = self.open()
+        identity = await addUser(authorizer, "alice")
+        identity.addKeyByString("chat", "alice")
+        await self.onOnlyConnection(authorizer, "PRAGMA query_only = ON")
+        with self.assertRaises(StoreError) as raised:
+            await identity.save()
+        self.assertIn("read-only", str(raised.exception))
+        found = await authorizer.getIdentityRequest("alice")
+        self.assertEqual(found.getAllKeys(), [("game", "alice")])

@@ -1,0 +1,85 @@
+"""The policy, and where peers are."""
+
+from __future__ import annotations
+
+import attrs
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbauth import Policy
+from pbauth.net.addresses import isLocal, isLoopback
+
+
+class PolicyTests(SynchronousTestCase):
+    """Limits and switches, as one value."""
+
+    def test_defaults(self) -> None:
+        """Who says nothing gets the safe values of the contract."""
+        self.assertEqual(
+            attrs.asdict(Policy()),
+            {
+                "mechanisms": ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "ED25519"),
+                "legacyLogin": False,
+                "defaultService": None,
+                "guest": None,
+                "graceTime": 30,
+                "maxAttempts": 6,
+                "maxUnauthenticatedBytes": 65536,
+                "maxUnauthenticated": 1000,
+                "throttle": True,
+                "pingInterval": 30,
+            },
+        )
+
+    def test_immutable(self) -> None:
+        """A policy does not change under a running server."""
+        with self.assertRaises(attrs.exceptions.FrozenInstanceError):
+            Policy().legacyLogin = True  # type: ignore[misc]
+
+    def test_nonsense(self) -> None:
+        """Limits are numbers over 0, names are names."""
+        for options in [
+            {"graceTime": 0},
+            {"maxAttempts": -1},
+            {"maxUnauthenticated": "many"},
+            {"maxUnauthenticatedBytes": True},
+            {"pingInterval": -1},
+            {"pingInterval": True},
+            {"guest": ""},
+            {"mechanisms": ["SCRAM-SHA-1"]},
+        ]:
+            with self.assertRaises(ValueError):
+                Policy(**options)
+        for off in (0, None):
+            self.assertEqual(Policy(pingInterval=off).pingInterval, off)
+        with self.assertRaises(TypeError):
+            Policy(defaultService=b"game")
+        with self.assertRaises(TypeError):
+            Policy(mechanisms="PLAIN")
+
+
+class PeerTests(SynchronousTestCase):
+    """Which peers are on this machine."""
+
+    def test_hosts(self) -> None:
+        """Only the loopback network and `localhost` are, for certain."""
+        for host in (
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "localhost",
+            "LOCALHOST.",
+            "::ffff:127.0.0.1",
+        ):
+            self.assertTrue(isLoopback(host), host)
+        for host in ("192.0.2.1", "::2", "example.com", "localhost.example.com", "127.1", "", "::"):
+            self.assertFalse(isLoopback(host), host)
+
+    def test_addresses(self) -> None:
+        """Peers that do not speak IP are on this machine."""
+        self.assertTrue(isLocal(UNIXAddress(b"/run/pbauth")))
+        self.assertTrue(isLocal(IPv4Address("TCP", "127.0.0.1", 1)))
+        self.assertTrue(isLocal(IPv6Address("TCP", "::1", 1)))
+        self.assertFalse(isLocal(IPv4Address("TCP", "192.0.2.1", 1)))
+        self.assertFalse(isLocal(IPv6Address("TCP", "2001:db8::1", 1)))
+        self.assertFalse(isLocal(HostnameAddress(b"example.com", 1)))
