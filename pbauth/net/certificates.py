@@ -10,9 +10,20 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.internet import ssl
 
-_YEARS = 20
+_SIGNS_HANDSHAKES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def privateCertificate(key: Any, certificate: x509.Certificate) -> ssl.PrivateCertificate:
@@ -68,10 +79,13 @@ def isAddress(host: str) -> bool:
 
 
 def makeCertificate(
-    names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1"), *, days: float = 365 * _YEARS
+    names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1"), *, days: float = 3650
 ) -> bytes:
     """
     Make a self-signed certificate (ECDSA P-256) with its private key.
+
+    It is an end-entity certificate (RFC 5280, section 4.2.1.9): whoever trusts it trusts this key,
+    and no other certificate that the key might sign.
 
     Args:
         names: the names and addresses that it is for.
@@ -102,7 +116,14 @@ def makeCertificate(
             ),
             critical=False,
         )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_SIGNS_HANDSHAKES, critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+            ),
+            critical=False,
+        )
         .sign(key, hashes.SHA256())
     )
     return _dump(key, certificate)
