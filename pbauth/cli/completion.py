@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,6 +19,10 @@ _MOST = 100
 
 #: Services are looked for on the keyrings of so many users.
 _KEYRINGS = 1_000
+
+# What every shell reads as one word, as it stands: nothing is quoted here, and a name that would
+# have to be (``$(reboot)`` can be one) is not offered. zsh takes a colon for the end of a name.
+_WORD = re.compile(r"[\w@,./][\w@%+=,./-]*")
 
 _PROGRAM, _VARIABLE = "pbauth", "_PBAUTH_COMPLETE"
 
@@ -89,4 +94,4 @@ def _found(
     except Exception:
         # Whatever it is: a shell that completes a line has no place to tell it.
         return []
-    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
+    return [name for name in names if name.startswith(incomplete) and _WORD.fullmatch(name)]

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from pbauth import Hashing, SQLAuthorizer
 from pbauth.cli import main
-from pbauth.cli.completion import _before
+from pbauth.cli.completion import _WORD, _before
 from tests.support.processes import Program
 
 PBAUTH = ("-c", "import sys; sys.argv[0] = 'pbauth'; from pbauth.cli import main; main()")
@@ -101,6 +101,22 @@ class NameTests(TestCase):
         for (line, names), offered in zip(cases, found, strict=True):
             self.assertEqual(offered, names, line)
         self.assertFalse(os.path.exists(nowhere))
+
+    async def test_oneWord(self) -> None:
+        """A name that a shell would read as anything else than one word is not offered."""
+        accounts = SQLAuthorizer(
+            os.path.join(self.state, "accounts.sqlite"), hashing=Hashing.CHEAPEST
+        )
+        fit = ["x-1", "x@example.org", "x_y", "xé", "x+z=%"]
+        unfit = ["x\u00a0y", "x$(id)", "x[1]", "x{a,b}"]
+        unfit += [f"x{each}y" for each in "\"' `;*?|&<>!#^~:\\"]
+        for name in fit + unfit:
+            await accounts.createIdentity(name).save()
+        accounts.close()
+        offered = await self.complete(f"--state {self.state} user lock x")
+        self.assertEqual(sorted(offered), sorted(fit))
+        for name in ("-x", "=ls", "~root", "%1", "+x", ""):
+            self.assertIsNone(_WORD.fullmatch(name), name)
 
     async def test_bash(self) -> None:
         """In a real bash, by the script."""
