@@ -30,7 +30,7 @@ class IAuthorizer(Interface):
     sessions = Attribute(
         "The `pbauth.perspectives.sessions.Sessions` of this authorizer: who is attached to what."
     )
-    passwordsElsewhere = Attribute(
+    externalPasswords = Attribute(
         "Whether passwords are checked by somebody else (PAM, LDAP) who has to see them, and no "
         "verifier of them is kept here. Logins by password are then by `PLAIN`, never by SCRAM."
     )

@@ -43,7 +43,7 @@ class Authorizer:
     identityClass: Any = Identity
 
     #: Whether passwords are checked by somebody else who has to see them: PAM, LDAP.
-    passwordsElsewhere: bool = False
+    externalPasswords: bool = False
 
     def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
         self.hashing = hashing
@@ -161,7 +161,7 @@ class Authorizer:
 
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that were given this object and are no longer allowed by it."""
-        self.sessions.endForbidden(identity, ofAllCopies=False)
+        self.sessions.endUnauthorized(identity, ofAllCopies=False)
 
     def getServiceNamed(self, name: str) -> Any:
         """
@@ -224,7 +224,7 @@ class DefaultAuthorizer(Authorizer):
             raise KeyError(identity.name)
         self.identities[identity.name] = identity
         identity.stored = True
-        self.sessions.endForbidden(identity)
+        self.sessions.endUnauthorized(identity)
 
     def removeIdentity(self, name: str) -> None:
         """
@@ -305,4 +305,4 @@ class DefaultAuthorizer(Authorizer):
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that the stored identity no longer allows."""
         if self.identities.get(identity.name) is identity:
-            self.sessions.endForbidden(identity)
+            self.sessions.endUnauthorized(identity)

@@ -32,7 +32,7 @@ class Administration:
         keeps: the name of the service of administration: the last identity that holds a key to it
             and can log in is not removed, locked, or deprived of that key. `None`: it is, as the
             owner of the store may do with it whatever they like.
-        passwordsElsewhere: passwords are not kept in this store: who has no verifier here can log
+        externalPasswords: passwords are not kept in this store: who has no verifier here can log
             in all the same.
     """
 
@@ -43,14 +43,14 @@ class Administration:
         policy: PasswordPolicy = PasswordPolicy(),  # noqa: B008 - immutable
         *,
         keeps: str | None = None,
-        passwordsElsewhere: bool = False,
+        externalPasswords: bool = False,
     ) -> None:
         self._authorizer = authorizer
         self._operator = operator
         self._policy = policy
         self._hasRead = False
         self._keeps = keeps
-        self._passwordsElsewhere = passwordsElsewhere
+        self._externalPasswords = externalPasswords
         # Two changes at once, of which each leaves the other's administrator, would leave none.
         self._lock = DeferredLock()
 
@@ -382,7 +382,7 @@ class Administration:
         holds = any(held[0] == self._keeps and tuple(held) != key for held in identity.getAllKeys())
         if identity.locked or not holds:
             return False
-        if self._passwordsElsewhere:
+        if self._externalPasswords:
             return True
         return any(
             not isinstance(verifier, AuthorizedKeys)

@@ -388,7 +388,7 @@ class Administrator(Perspective):
             (session, session.proof)
             for session in sessions.ofIdentity(name)
             if session.broker is self._broker
-            and any(each in verifiers for each in sessions.asGoodAs(name, session.proof))
+            and any(each in verifiers for each in sessions.equivalentProofs(name, session.proof))
         ]
 
     def _passwordVerifiers(self, verifiers: Any) -> dict[str, Verifier]:
@@ -398,7 +398,7 @@ class Administrator(Perspective):
             if mechanism not in (scram.NAME, md5.NAME):
                 raise ProtocolViolation("This is not a verifier of a password.")
             made[mechanism] = _decoded(encoded)
-        if made and self.getService().authorizer.passwordsElsewhere:
+        if made and self.getService().authorizer.externalPasswords:
             raise PasswordsElsewhere()
         return made
 
@@ -440,7 +440,7 @@ class AdminService(Service):
             )
         super().__init__(serviceName, serviceParent, authorizer)
         self.administration = Administration(
-            store, keeps=serviceName, passwordsElsewhere=bool(authorizer.passwordsElsewhere)
+            store, keeps=serviceName, externalPasswords=bool(authorizer.externalPasswords)
         )
 
     def loadPerspective(self, name: str) -> Any:

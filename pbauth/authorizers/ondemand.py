@@ -155,7 +155,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         """
         super().addIdentity(identity)
         if self._forget(identity.name) is not identity:
-            self.sessions.endForbidden(identity)
+            self.sessions.endUnauthorized(identity)
 
     def removeIdentity(self, name: str) -> None:
         """
@@ -197,4 +197,4 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         """End the sessions that the identity no longer allows."""
         known = self.identities.get(identity.name, self._made.get(identity.name))
         if known is identity:
-            self.sessions.endForbidden(identity)
+            self.sessions.endUnauthorized(identity)

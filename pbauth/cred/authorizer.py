@@ -99,7 +99,7 @@ class CredAuthorizer(Authorizer):
         TypeError: one of them is no checker, or takes other credentials.
     """
 
-    passwordsElsewhere = True
+    externalPasswords = True
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ class Exchanges:
         Returns:
             The names of the mechanisms that may be used on it, strongest first.
         """
-        elsewhere = self._authorizer.passwordsElsewhere
+        elsewhere = self._authorizer.externalPasswords
         # All that the answer depends on: it is the same for nearly all connections.
         facts = (
             elsewhere,
@@ -150,9 +150,9 @@ class Exchanges:
             found = self._known[facts] = self._choose(connection, elsewhere)
         return found
 
-    def _choose(self, connection: Connection, passwordsElsewhere: bool) -> list[str]:
+    def _choose(self, connection: Connection, externalPasswords: bool) -> list[str]:
         able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
-        if passwordsElsewhere:
+        if externalPasswords:
             able -= {scram.NAME_PLUS, scram.NAME}
             if plain.offeredOn(connection):
                 able.add(plain.NAME)

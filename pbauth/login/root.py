@@ -635,7 +635,7 @@ class IdentityWrapper(WireObject):
     def _newVerifier(self, verifier: Any) -> ScramVerifier:
         if self._mechanism == anonymous.NAME:
             raise ProtocolViolation("A guest has no password to change.")
-        if self._authorizer.passwordsElsewhere:
+        if self._authorizer.externalPasswords:
             raise ProtocolViolation("The passwords of this server are kept elsewhere.")
         bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
         if not (connectionOf(self._broker).local or bound):
@@ -651,7 +651,7 @@ class IdentityWrapper(WireObject):
     async def _currentIdentity(self) -> IIdentity:
         # Asked for anew, since the account may have been changed, or closed, since the login.
         identity: IIdentity = await settled(self._authorizer.getIdentityRequest(self._name))
-        for proof in self._authorizer.sessions.asGoodAs(self._name, self._proof):
+        for proof in self._authorizer.sessions.equivalentProofs(self._name, self._proof):
             if identity.isProvedBy(proof):
                 self._proof = proof
                 return identity

@@ -384,7 +384,7 @@ class Sessions:
         """
         return session.end(reason)
 
-    def asGoodAs(self, name: str, proof: object) -> tuple[object, ...]:
+    def equivalentProofs(self, name: str, proof: object) -> tuple[object, ...]:
         """
         Tell what a login may stand on that was proved some time ago.
 
@@ -432,7 +432,7 @@ class Sessions:
             old: the verifier so far.
             new: the other one.
         """
-        self._renewed[name] = (*self.asGoodAs(name, old), new)
+        self._renewed[name] = (*self.equivalentProofs(name, old), new)
         if len(self._renewed) > MOST_RENEWED:
             del self._renewed[next(iter(self._renewed))]
         try:
@@ -452,7 +452,7 @@ class Sessions:
         for session in self.ofIdentity(name):
             session.end(EndReason.REMOVED)
 
-    def endForbidden(self, identity: IIdentity, ofAllCopies: bool = True) -> None:
+    def endUnauthorized(self, identity: IIdentity, ofAllCopies: bool = True) -> None:
         """
         End the sessions that an identity, as it is now, no longer allows.
 
@@ -463,7 +463,7 @@ class Sessions:
         """
         for session in self.ofIdentity(identity.name):
             if (ofAllCopies or session.identity is identity) and not (
-                any(map(identity.isProvedBy, self.asGoodAs(identity.name, session.proof)))
+                any(map(identity.isProvedBy, self.equivalentProofs(identity.name, session.proof)))
                 and identity.holdsKey(session.serviceName, session.perspectiveName)
             ):
                 session.end(EndReason.REVOKED)

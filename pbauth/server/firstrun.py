@@ -158,12 +158,12 @@ def reachOf(address: Any, fingerprint: str | None) -> Reach:
     return Reach(shlex.quote(endpoint), fingerprint)
 
 
-def howToBegin(state: str, accounts: str | None, passwordsElsewhere: bool) -> str:
+def howToBegin(state: str, accounts: str | None, externalPasswords: bool) -> str:
     """
     Args:
         state: the state folder.
         accounts: as for `openAuthorizer`.
-        passwordsElsewhere: they are not kept in these accounts.
+        externalPasswords: they are not kept in these accounts.
 
     Returns:
         How to make an administrator by the command.
@@ -173,7 +173,7 @@ def howToBegin(state: str, accounts: str | None, passwordsElsewhere: bool) -> st
         command += f" --accounts {shlex.quote(accounts)}"
     elif state != DEFAULT_FOLDER:
         command += f" --state {shlex.quote(state)}"
-    name, option = ("NAME", " --no-password") if passwordsElsewhere else (ADMINISTRATOR, "")
+    name, option = ("NAME", " --no-password") if externalPasswords else (ADMINISTRATOR, "")
     return (
         f"Make an administrator: {command} user add {name}{option}; "
         f"{command} key grant {name} {NAME}"

@@ -54,7 +54,7 @@ class GarbageTests(WireTestCase):
         if "Refused" in (event.get("log_format") or ""):
             self.lines.append(event["log_format"])
 
-    def offer(self, passwordsElsewhere: bool) -> Any:
+    def offer(self, externalPasswords: bool) -> Any:
         """Start a server that offers all that can be offered at once, and connect."""
         self.serve(
             Policy(
@@ -66,7 +66,7 @@ class GarbageTests(WireTestCase):
                 throttle=False,
             )
         )
-        self.memory.authorizer.passwordsElsewhere = passwordsElsewhere
+        self.memory.authorizer.externalPasswords = externalPasswords
         self.memory.addUser("guest", "secret")
         self.alice.addPublicKey(PublicKey(bytes(32)))
         connected = self.root()
@@ -110,8 +110,8 @@ class GarbageTests(WireTestCase):
     def test_everyMechanism(self) -> None:
         """Of each mechanism that there is, garbage gets a refusal, and no traceback."""
         seen = set()
-        for passwordsElsewhere in (False, True):
-            connected = self.offer(passwordsElsewhere)
+        for externalPasswords in (False, True):
+            connected = self.offer(externalPasswords)
             for mechanism in self.offered:
                 seen.add(mechanism)
                 self.garbage(connected, mechanism)

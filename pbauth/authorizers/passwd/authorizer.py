@@ -108,7 +108,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
             merged = await self._change(change)
             self._saved(identity, record)
-            self.sessions.endForbidden(merged.asIdentity(self))
+            self.sessions.endUnauthorized(merged.asIdentity(self))
 
         return Deferred.fromCoroutine(update())
 
@@ -346,10 +346,10 @@ class _ChangesService(Service):
         return self._looking
 
     def _look(self) -> Deferred[None]:
-        self._looking = looking = Deferred.fromCoroutine(self._endForbidden())
+        self._looking = looking = Deferred.fromCoroutine(self._endUnauthorized())
         return looking
 
-    async def _endForbidden(self) -> None:
+    async def _endUnauthorized(self) -> None:
         try:
             records = await self._read()
         except StoreError:
@@ -363,12 +363,12 @@ class _ChangesService(Service):
             if record is None:
                 self._authorizer.sessions.endAll(name)
             elif known is None or record != known.get(name):
-                self._endForbiddenOf(record)
+                self._endUnauthorizedOf(record)
 
-    def _endForbiddenOf(self, record: Record) -> None:
+    def _endUnauthorizedOf(self, record: Record) -> None:
         sessions = self._authorizer.sessions
         try:
-            sessions.endForbidden(record.asIdentity(self._authorizer))
+            sessions.endUnauthorized(record.asIdentity(self._authorizer))
         except Exception:
             # The class of the identities is the application's: nobody stays in by what it raises.
             _log.failure("What {name!r} may do can't be told", name=record.name)

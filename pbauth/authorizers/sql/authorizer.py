@@ -176,7 +176,7 @@ class SQLAuthorizer(CopyingAuthorizer):
             await self._write(write)
             self._saved(identity, record)
             self._noteChange([record.name])
-            self.sessions.endForbidden(identity)
+            self.sessions.endUnauthorized(identity)
 
         return Deferred.fromCoroutine(update())
 
@@ -305,7 +305,7 @@ class SQLAuthorizer(CopyingAuthorizer):
             found = await self._readNow(some)
             for name in some:
                 if name in found:
-                    self.sessions.endForbidden(self._asIdentity(*found[name]))
+                    self.sessions.endUnauthorized(self._asIdentity(*found[name]))
                 else:
                     self.sessions.endAll(name)
 

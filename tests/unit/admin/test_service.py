@@ -130,7 +130,7 @@ class UserTests(AdminTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual([session.proof for session in self.accounts.sessions], before)
 
-    def test_passwordsElsewhere(self) -> None:
+    def test_externalPasswords(self) -> None:
         """Where a checker checks passwords, none can be set here; users can be added."""
         memory = MemoryServer()
         accounts = DefaultAuthorizer(hashing=Hashing.CHEAPEST)

@@ -487,7 +487,7 @@ class SecretTests(AuditTestCase):
                     throttle=False,
                 )
             )
-            self.memory.authorizer.passwordsElsewhere = elsewhere
+            self.memory.authorizer.externalPasswords = elsewhere
             self.memory.authorizer.hashing = attrs.evolve(Hashing.CHEAPEST, md5=True)
             self.memory.addUser("guest", "nobody knows this")
             self.alice.setPassword("swordfish")

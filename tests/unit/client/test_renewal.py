@@ -459,13 +459,13 @@ class ServerTests(RenewalTestCase):
         for name in ("one", "two", "three", "alice"):
             with sessions.renewing(name, 1, 2):
                 pass
-        self.assertEqual(sessions.asGoodAs("two", 1), (1,))
-        self.assertEqual(sessions.asGoodAs("three", 1), (1, 2))
-        self.assertEqual(sessions.asGoodAs("three", 2), (2, 1))
-        self.assertEqual(sessions.asGoodAs("three", 3), (3,))
-        self.assertEqual(sessions.asGoodAs("nobody", None), (None,))
+        self.assertEqual(sessions.equivalentProofs("two", 1), (1,))
+        self.assertEqual(sessions.equivalentProofs("three", 1), (1, 2))
+        self.assertEqual(sessions.equivalentProofs("three", 2), (2, 1))
+        self.assertEqual(sessions.equivalentProofs("three", 3), (3,))
+        self.assertEqual(sessions.equivalentProofs("nobody", None), (None,))
         self.memory.authorizer.removeIdentity("alice")
-        self.assertEqual(sessions.asGoodAs("alice", 1), (1,))
+        self.assertEqual(sessions.equivalentProofs("alice", 1), (1,))
 
 
 class ChangePasswordTests(RenewalTestCase):
