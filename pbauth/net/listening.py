@@ -18,6 +18,7 @@ from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
@@ -28,13 +29,25 @@ from pbauth.net.fingerprints import fingerprintOf
 from pbauth.net.strports import readDescription
 from pbauth.net.trust import serverOptions
 
+_log = Logger()
+
 #: Where a server listens, unless the user says otherwise.
 DEFAULT_PORT = "ssl:8787:interface=127.0.0.1"
 
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 _SSL_FIELDS = frozenset(
-    {"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain", "dhParameters"}
+    {
+        "port",
+        "interface",
+        "backlog",
+        "privateKey",
+        "certKey",
+        "extraCertChain",
+        "dhParameters",
+        "minimumTLS",
+    }
 )
+_TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class NotProtected(ValueError):
@@ -172,11 +185,22 @@ class Ports:
         key = fields.get("privateKey")
         chain = fields.get("extraCertChain")
         parameters = fields.get("dhParameters")
+        minimum = fields.get("minimumTLS", "1.3")
+        if minimum not in _TLS_VERSIONS:
+            raise ValueError(f"{description!r}: minimumTLS is 1.3 (the default) or 1.2.")
+        if minimum == "1.2":
+            _log.warn(
+                "{description} takes TLS 1.2, which can't bind a login to its connection: anybody "
+                "between a client and this server can pass a login on, and act in its place. "
+                "Leave out minimumTLS=1.2 as soon as every client speaks TLS 1.3.",
+                description=description,
+            )
         return endpoint, serverOptions(
             self.ownCertificate() if key is None else _load(key, fields.get("certKey", key)),
             askForCertificate=self.askForCertificate,
             chain=() if chain is None else readCertificates(chain),
             dhParameters=None if parameters is None else _readBytes(parameters),
+            minimum=_TLS_VERSIONS[minimum],
         )
 
 

@@ -153,9 +153,10 @@ def serverOptions(
     askForCertificate: bool = False,
     chain: Sequence[ssl.Certificate] = (),
     dhParameters: bytes | None = None,
+    minimum: Any = ssl.TLSVersion.TLSv1_3,
 ) -> ssl.CertificateOptions:
     """
-    How to take connections by TLS.
+    Make the options of a server that takes connections over TLS.
 
     Args:
         certificate: the server's, with its private key.
@@ -163,6 +164,9 @@ def serverOptions(
             they show one is up to them; who signed it does not matter, since accounts list keys.
         chain: the certificates between the server's and its authority's.
         dhParameters: for Diffie-Hellman, in PEM; TLS 1.3 needs none.
+        minimum: the oldest version to take, a `twisted.internet.ssl.TLSVersion`. TLS 1.2 can't
+            bind a login to its connection, and whoever is in the middle chooses the oldest version
+            that both ends take: there a relayed login succeeds.
 
     Returns:
         The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and its like.
@@ -171,7 +175,7 @@ def serverOptions(
         privateKey=certificate.privateKey.original,
         certificate=certificate.original,
         extraCertChain=[each.original for each in chain],
-        raiseMinimumTo=ssl.TLSVersion.TLSv1_2,
+        raiseMinimumTo=minimum,
         dhParameters=None if dhParameters is None else ssl.DiffieHellmanParameters(dhParameters),
     )
     if askForCertificate:

@@ -9,10 +9,14 @@ from typing import Any
 
 from twisted.internet import ssl
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, ProxyFactory, ProxyServer
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
 from pbauth import (
     AuthServerFactory,
@@ -88,6 +92,7 @@ class DescriptionTests(SynchronousTestCase):
             ("ssl:8787:backlog=many", "names no port"),
             ("ssl:8787:sslmethod=SSLv3_METHOD", "takes backlog, certKey"),
             ("ssl:8787:a:b:c", "takes backlog, certKey"),
+            ("ssl:8787:minimumTLS=1.1", "minimumTLS is 1.3 (the default) or 1.2"),
             (f"ssl:8787:{junk}", "a private key without passphrase"),
             (f"ssl:8787:{junk}-not-there", "No such file"),
             (f"ssl:8787:privateKey={own}:certKey={other}", "is not the one of the certificate"),
@@ -206,6 +211,47 @@ class ListeningTests(TestCase):
         mechanism, _ = await self.use(f"tls:127.0.0.1:{server.port}", None, trust=pinOf(OWN))
         self.assertEqual(mechanism, "SCRAM-SHA-256-PLUS")
 
+    async def handshake(self, server: Any, newest: Any) -> str | None:
+        """Connect as a client whose newest TLS is that; give the version, or `None`."""
+        options = ssl.CertificateOptions(lowerMaximumSecurityTo=newest)
+        done: Any = Deferred()
+
+        @implementer(IHandshakeListener)
+        class Client(Protocol):
+            def connectionMade(self) -> None:
+                # So that a transport that fails has something to fail with.
+                self.transport.write(b"")
+
+            def handshakeCompleted(self) -> None:
+                done.callback(self.transport.getHandle().get_protocol_version_name())
+                self.transport.loseConnection()
+
+            def connectionLost(self, reason: Any = None) -> None:
+                if not done.called:
+                    done.callback(None)
+
+        endpoint = SSL4ClientEndpoint(self.reactor, server.host, server.port, options)
+        await endpoint.connect(Factory.forProtocol(Client))
+        version: str | None = await done
+        return version
+
+    async def test_versions(self) -> None:
+        """TLS 1.3, and nothing older unless it is asked for, which is logged as a warning."""
+        old, new = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        for more, expected in [
+            ("", None),
+            (":minimumTLS=1.3", None),
+            (":minimumTLS=1.2", "TLSv1.2"),
+        ]:
+            server = await self.serve(f"ssl:0:interface=127.0.0.1{more}")
+            self.assertEqual(await self.handshake(server, old), expected, more)
+            self.assertEqual(await self.handshake(server, new), "TLSv1.3", more)
+            warned = [event for event in logged if event["log_level"] is LogLevel.warn]
+            self.assertEqual(len(warned), int(expected is not None), more)
+
     async def test_proxyBeforeTLS(self) -> None:
         """The real client's address comes before the TLS handshake, as load balancers send it."""
         for description, options in [
@@ -226,10 +272,7 @@ class ListeningTests(TestCase):
     async def test_noHeader(self) -> None:
         """Who sends no header is turned away, and is not taken for the load balancer."""
         server = await self.serve("haproxy:tcp:0:interface=127.0.0.1")
-        closed: Any = None
-        from twisted.internet.defer import Deferred
-
-        closed = Deferred()
+        closed: Any = Deferred()
 
         class Rude(Protocol):
             def connectionMade(self) -> None:
