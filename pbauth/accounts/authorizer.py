@@ -14,6 +14,7 @@ from zope.interface import implementer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import Identity
 from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.audit import Audit
 from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
@@ -37,6 +38,8 @@ class Authorizer:
         serviceCollection: where services are looked up; anything that provides or adapts to
             `IServiceCollection`, such as a `MultiService` or an `Application`.
         hashing: how new passwords become verifiers.
+        audit: where what happens to these accounts is recorded; by default every observer of the
+            program's log sees it.
     """
 
     #: What `createIdentity` makes.
@@ -45,9 +48,15 @@ class Authorizer:
     #: Whether passwords are checked by somebody else who has to see them: PAM, LDAP.
     externalPasswords: bool = False
 
-    def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
+    def __init__(
+        self,
+        serviceCollection: Any = None,
+        hashing: Hashing = _HASHING,
+        *,
+        audit: Audit | None = None,
+    ) -> None:
         self.hashing = hashing
-        self.sessions = Sessions()
+        self.sessions = Sessions(audit)
         self._services: Any = None
         self._decoySecret = secrets.token_bytes(32)
         if serviceCollection is not None:
@@ -196,8 +205,14 @@ class DefaultAuthorizer(Authorizer):
         identities: the dict, by name.
     """
 
-    def __init__(self, serviceCollection: Any = None, hashing: Hashing = _HASHING) -> None:
-        super().__init__(serviceCollection, hashing)
+    def __init__(
+        self,
+        serviceCollection: Any = None,
+        hashing: Hashing = _HASHING,
+        *,
+        audit: Audit | None = None,
+    ) -> None:
+        super().__init__(serviceCollection, hashing, audit=audit)
         self.identities: dict[str, Any] = {}
 
     def addIdentity(self, identity: IIdentity) -> None:

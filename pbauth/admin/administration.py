@@ -17,13 +17,10 @@ from pbauth.mechanisms import Verifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.names import checkName
 
-_audit = Audit()
-
 
 class Administration:
     """
-    The operations of the ``pbauth`` command. Those that change something are told to the audit,
-    once they are done.
+    The operations of the ``pbauth`` command. A change is recorded in the audit log once it is done.
 
     Args:
         authorizer: stores the identities, an `IAccountStore`.
@@ -34,6 +31,7 @@ class Administration:
             owner of the store may do with it whatever they like.
         externalPasswords: passwords are not kept in this store: who has no verifier here can log
             in all the same.
+        audit: where the changes are recorded; by default where the authorizer's sessions are.
     """
 
     def __init__(
@@ -44,12 +42,14 @@ class Administration:
         *,
         keeps: str | None = None,
         externalPasswords: bool = False,
+        audit: Audit | None = None,
     ) -> None:
         self._authorizer = authorizer
         self._operator = operator
         self._policy = policy
         self._hasRead = False
         self._keeps = keeps
+        self._audit: Audit = authorizer.sessions.audit if audit is None else audit
         self._externalPasswords = externalPasswords
         # Two changes at once, of which each leaves the other's administrator, would leave none.
         self._lock = DeferredLock()
@@ -84,7 +84,7 @@ class Administration:
             self._policy.check(password, name)
         identity.setPassword(password)
         await maybeDeferred(identity.save)
-        _audit.userAdded(self._operator, name)
+        self._audit.userAdded(self._operator, name)
 
     async def addUserWithVerifiers(self, name: str, verifiers: dict[str, Verifier]) -> None:
         """
@@ -97,7 +97,7 @@ class Administration:
         identity = self._authorizer.createIdentity(name)
         identity.setVerifiers(verifiers)
         await maybeDeferred(identity.save)
-        _audit.userAdded(self._operator, name)
+        self._audit.userAdded(self._operator, name)
 
     async def removeUser(self, name: str) -> None:
         """
@@ -122,7 +122,7 @@ class Administration:
             await maybeDeferred(self._authorizer.addRecords, records, True)
 
         await self._keepingAdministrator(name, remove, restore)
-        _audit.userRemoved(self._operator, name)
+        self._audit.userRemoved(self._operator, name)
 
     async def setPassword(self, name: str, password: str) -> None:
         """
@@ -136,7 +136,7 @@ class Administration:
         self._policy.check(password, name)
         identity.setPassword(password)
         await self._save(identity)
-        _audit.passwordSet(self._operator, name)
+        self._audit.passwordSet(self._operator, name)
 
     async def setVerifiers(self, name: str, verifiers: dict[str, Verifier]) -> None:
         """
@@ -152,7 +152,7 @@ class Administration:
         identity = await self._find(name)
         identity.setVerifiers(verifiers)
         await self._save(identity)
-        _audit.passwordSet(self._operator, name)
+        self._audit.passwordSet(self._operator, name)
 
     async def setLocked(self, name: str, locked: bool) -> None:
         """
@@ -172,7 +172,7 @@ class Administration:
             await self._keepingAdministrator(name, lambda: change(True), lambda: change(False))
         else:
             await change(False)
-        (_audit.locked if locked else _audit.unlocked)(self._operator, name)
+        (self._audit.locked if locked else self._audit.unlocked)(self._operator, name)
 
     async def listUsers(
         self, after: str = "", most: int | None = None
@@ -219,7 +219,7 @@ class Administration:
         identity = await self._find(name)
         identity.addKeyByString(service, perspective)
         await self._save(identity)
-        _audit.keyGranted(self._operator, name, service, perspective)
+        self._audit.keyGranted(self._operator, name, service, perspective)
 
     async def revokeKey(self, name: str, service: str, perspective: str) -> None:
         """
@@ -245,7 +245,7 @@ class Administration:
             await self._save(identity)
 
         await self._keepingAdministrator(name, revoke, restore, (service, perspective))
-        _audit.keyRevoked(self._operator, name, service, perspective)
+        self._audit.keyRevoked(self._operator, name, service, perspective)
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
         """
@@ -270,7 +270,7 @@ class Administration:
             identity.addPublicKey(key)
         await self._save(identity)
         for key in keys:
-            _audit.publicKeyAdded(self._operator, name, key.fingerprint())
+            self._audit.publicKeyAdded(self._operator, name, key.fingerprint())
 
     async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:
         """
@@ -312,7 +312,7 @@ class Administration:
             await self._save(identity)
 
         await self._keepingAdministrator(name, remove, restore, publicKey=removed)
-        _audit.publicKeyRemoved(self._operator, name, removed.fingerprint())
+        self._audit.publicKeyRemoved(self._operator, name, removed.fingerprint())
 
     async def _publicKey(self, name: str, which: str) -> AuthorizedKey:
         keys = await self.listPublicKeys(name)
@@ -404,7 +404,7 @@ class Administration:
         """
         if not after or not self._hasRead:
             self._hasRead = True
-            _audit.exported(self._operator)
+            self._audit.exported(self._operator)
         found: list[Record] = await maybeDeferred(self._authorizer.readRecords, after, most)
         return found
 
@@ -430,7 +430,7 @@ class Administration:
             record.check()
         added: int = await maybeDeferred(self._authorizer.addRecords, wanted, skipKnown)
         if added:
-            _audit.imported(self._operator, added)
+            self._audit.imported(self._operator, added)
         return added
 
     async def _find(self, name: str) -> IIdentity:

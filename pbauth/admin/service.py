@@ -25,7 +25,6 @@ from twisted.internet.defer import ensureDeferred, maybeDeferred
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.admin.administration import Administration
-from pbauth.audit import Audit
 from pbauth.errors import InvalidName, PasswordsElsewhere, ProtocolViolation, UnknownSession
 from pbauth.interfaces import IAccountStore, IIdentity
 from pbauth.mechanisms import Verifier, decodeVerifier, ed25519, external, md5, scram
@@ -38,8 +37,6 @@ from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
 from pbauth.perspectives.sessions import EndReason
 from pbauth.wire.calls import readCall
-
-_audit = Audit()
 
 #: The name of the service, unless it is given another one.
 NAME = "admin"
@@ -374,7 +371,7 @@ class Administrator(Perspective):
         return self.getService().authorizer.sessions
 
     def _end(self, session: Any) -> None:
-        _audit.sessionEnded(self.identityName, session.identity.name, session.id)
+        self._sessions.audit.sessionEnded(self.identityName, session.identity.name, session.id)
         # Nobody waits for what the application does then.
         session.end(EndReason.ADMINISTRATOR)
 
@@ -440,7 +437,10 @@ class AdminService(Service):
             )
         super().__init__(serviceName, serviceParent, authorizer)
         self.administration = Administration(
-            store, keeps=serviceName, externalPasswords=bool(authorizer.externalPasswords)
+            store,
+            keeps=serviceName,
+            externalPasswords=bool(authorizer.externalPasswords),
+            audit=authorizer.sessions.audit,
         )
 
     def loadPerspective(self, name: str) -> Any:

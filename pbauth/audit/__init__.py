@@ -1,18 +1,22 @@
 """
-The audit: who logged in, who was refused and why, who came and went, what an administrator did.
+The audit log: who logged in, who was refused and why, who came and went, what an administrator did.
 
-What an operator may want to look up later is told here and nowhere else, each time as one event
+What an operator may want to look up later is recorded here and nowhere else, each time as one event
 of `twisted.logger` in the namespace `NAMESPACE`.  `Kind` says what an event holds; the kinds are
-the constants of this module, and ``docs/howto/monitoring.rst`` is their table.  There are two
-forms of an event:
+in `pbauth.audit.events`, and ``docs/howto/monitoring.rst`` is their table.  An event has two forms:
 
-- text, for the ordinary log.  Whatever a peer may have chosen is shown as Python writes it, so that
-  nothing in it ends the line, colours it, or turns it round; and cut, if it is longer than a name
-  can be.
+- one line of text, for the ordinary log.  Whatever a peer may have chosen is shown as Python writes
+  it, so that nothing in it ends the line, colours it, or turns it round; and cut, if it is longer
+  than a name can be.  An event that another one repeats has no line: a session that is revoked is
+  detached, too, and the line that says so has the reason.
 - a line of JSON (`asLine`), for machines: ASCII only, whatever is in it.
 
 No secret is in any of them: no password, verifier, challenge, response or private key is ever given
 to this module.
+
+An `Audit` observes and changes nothing.  It is handed in: an authorizer takes one, its `Sessions`
+hold it as ``authorizer.sessions.audit``, and whatever works on that authorizer's accounts (logins,
+sessions, administration) records its events there.
 """
 
 from __future__ import annotations
@@ -51,15 +55,15 @@ from pbauth.audit.events import (
     LeanLogger,
 )
 from pbauth.names import LONGEST
-from pbauth.net.origin import ELSEWHERE, Origin, originOf
+from pbauth.net.origin import Origin, originOf
 
 
 class Audit:
     """
-    Tells the events, one method for each kind; nobody else does.
+    Records events, with one method for each kind.
 
     Args:
-        observer: whom it tells; all observers of the program's log by default.
+        observer: what gets the events; by default every observer of the program's log.
     """
 
     def __init__(self, observer: ILogObserver | None = None) -> None:
@@ -71,7 +75,7 @@ class Audit:
         self, origin: Origin, identity: str, mechanism: str, seconds: float | None = None
     ) -> None:
         """
-        A login was proved.
+        Record that a login was proved.
 
         Args:
             origin: of the login.
@@ -79,9 +83,7 @@ class Audit:
             mechanism: the name of the mechanism.
             seconds: from the claim to the proof.
         """
-        if origin is not ELSEWHERE:
-            origin.authenticated = True
-        self._tell(
+        self._record(
             LOGIN_ACCEPTED,
             origin,
             {
@@ -93,7 +95,7 @@ class Audit:
 
     def refused(self, origin: Origin, identity: str, mechanism: str, reason: str) -> None:
         """
-        A login was refused.
+        Record that a login was refused.
 
         Args:
             origin: of the login.
@@ -101,7 +103,7 @@ class Audit:
             mechanism: the name of the mechanism; empty if there is none.
             reason: the real one.
         """
-        self._tell(
+        self._record(
             LOGIN_REFUSED,
             origin,
             {
@@ -113,7 +115,7 @@ class Audit:
 
     def throttled(self, origin: Origin, identity: str, mechanism: str, retryAfter: float) -> None:
         """
-        A login was put off, since there were too many that failed.
+        Record that a login was put off, since too many had failed.
 
         Args:
             origin: of the login.
@@ -121,7 +123,7 @@ class Audit:
             mechanism: the name of the mechanism; empty if there is none.
             retryAfter: seconds, as the client is told.
         """
-        self._tell(
+        self._record(
             LOGIN_THROTTLED,
             origin,
             {
@@ -133,7 +135,7 @@ class Audit:
 
     def mechanismRefused(self, origin: Origin, identity: str, mechanism: object) -> None:
         """
-        A client asked for a mechanism that it is not offered; it may go on by another one.
+        Record that a client asked for a mechanism that it is not offered. It may try another one.
 
         Args:
             origin: of the login.
@@ -141,18 +143,20 @@ class Audit:
             mechanism: what the client sent as the name of the mechanism.
         """
         name = mechanism if isinstance(mechanism, str) else type(mechanism).__name__
-        self._tell(MECHANISM_REFUSED, origin, {"identity": _cut(identity), "mechanism": _cut(name)})
+        self._record(
+            MECHANISM_REFUSED, origin, {"identity": _cut(identity), "mechanism": _cut(name)}
+        )
 
     # Sessions.
 
     def attached(self, session: Any) -> None:
         """
-        A client was attached.
+        Record that a client was attached.
 
         Args:
             session: a `pbauth.perspectives.sessions.Session`.
         """
-        self._tellSession(SESSION_ATTACHED, session, None)
+        self._recordSession(SESSION_ATTACHED, session, None)
 
     def attachRefused(
         self,
@@ -163,7 +167,7 @@ class Audit:
         reason: str,
     ) -> None:
         """
-        A client that had logged in was not attached.
+        Record that a client that had logged in was not attached.
 
         Args:
             origin: of the login.
@@ -173,7 +177,7 @@ class Audit:
             reason: the real one.
         """
         service, perspective = key
-        self._tell(
+        self._record(
             SESSION_REFUSED,
             origin,
             {
@@ -187,36 +191,36 @@ class Audit:
 
     def revoked(self, session: Any, reason: str) -> None:
         """
-        The server takes a session away; that it is detached is told as well.
+        Record that the server takes a session away; `detached` is recorded, too, once it is.
 
         Args:
             session: a `pbauth.perspectives.sessions.Session`.
             reason: why.
         """
-        self._tellSession(SESSION_REVOKED, session, reason)
+        self._recordSession(SESSION_REVOKED, session, reason)
 
     def detached(self, session: Any, reason: str) -> None:
         """
-        A client was detached. Told once for each `attached`.
+        Record that a client was detached; once for each `attached`.
 
         Args:
             session: a `pbauth.perspectives.sessions.Session`.
             reason: why.
         """
-        self._tellSession(SESSION_DETACHED, session, reason)
+        self._recordSession(SESSION_DETACHED, session, reason)
 
     # Connections.
 
     def dropped(self, origin: Origin, reason: DropReason, fault: str | None = None) -> None:
         """
-        A connection ran into a limit.
+        Record that a connection ran into a limit, and is dropped.
 
         Args:
             origin: the connection.
             reason: the limit.
             fault: what exactly, if there is more to say.
         """
-        self._tell(
+        self._record(
             CONNECTION_DROPPED,
             origin,
             {"reason": reason.value, "fault": fault, "authenticated": origin.authenticated},
@@ -226,81 +230,79 @@ class Audit:
 
     def passwordChanged(self, origin: Origin, identity: str, mechanism: str) -> None:
         """
-        Somebody changed the own password.
+        Record that a client changed its own password.
 
         Args:
             origin: of the login.
             identity: the name of the identity.
             mechanism: the name of the mechanism of the login.
         """
-        self._tell(PASSWORD_CHANGED, origin, {"identity": identity, "mechanism": mechanism})
+        self._record(PASSWORD_CHANGED, origin, {"identity": identity, "mechanism": mechanism})
 
     def verifierRenewed(self, origin: Origin, identity: str, mechanism: str) -> None:
         """
-        A verifier was replaced by a stronger one of the same password.
+        Record that a verifier was replaced by a stronger one of the same password.
 
         Args:
             origin: of the login.
             identity: the name of the identity.
             mechanism: the name of the mechanism of the login.
         """
-        self._tell(VERIFIER_RENEWED, origin, {"identity": identity, "mechanism": mechanism})
+        self._record(VERIFIER_RENEWED, origin, {"identity": identity, "mechanism": mechanism})
 
     # Accounts, as an administrator changes them. `operator` is the administrator's name.
 
     def userAdded(self, operator: str, identity: str) -> None:
-        """An account was added."""
-        self._tellAct(USER_ADDED, operator, identity)
+        """Record that an account was added."""
+        self._recordAct(USER_ADDED, operator, identity)
 
     def userRemoved(self, operator: str, identity: str) -> None:
-        """An account was removed."""
-        self._tellAct(USER_REMOVED, operator, identity)
+        """Record that an account was removed."""
+        self._recordAct(USER_REMOVED, operator, identity)
 
     def passwordSet(self, operator: str, identity: str) -> None:
-        """An account was given a new password."""
-        self._tellAct(USER_PASSWORD, operator, identity)
+        """Record that an account was given a new password."""
+        self._recordAct(USER_PASSWORD, operator, identity)
 
     def locked(self, operator: str, identity: str) -> None:
-        """An account was locked."""
-        self._tellAct(USER_LOCKED, operator, identity)
+        """Record that an account was locked."""
+        self._recordAct(USER_LOCKED, operator, identity)
 
     def unlocked(self, operator: str, identity: str) -> None:
-        """An account was unlocked."""
-        self._tellAct(USER_UNLOCKED, operator, identity)
+        """Record that an account was unlocked."""
+        self._recordAct(USER_UNLOCKED, operator, identity)
 
     def keyGranted(self, operator: str, identity: str, service: str, perspective: str) -> None:
-        """A key was put on a keyring."""
-        self._tellAct(KEY_GRANTED, operator, identity, service=service, perspective=perspective)
+        """Record that a key was put on a keyring."""
+        self._recordAct(KEY_GRANTED, operator, identity, service=service, perspective=perspective)
 
     def keyRevoked(self, operator: str, identity: str, service: str, perspective: str) -> None:
-        """A key was taken from a keyring."""
-        self._tellAct(KEY_REVOKED, operator, identity, service=service, perspective=perspective)
+        """Record that a key was taken from a keyring."""
+        self._recordAct(KEY_REVOKED, operator, identity, service=service, perspective=perspective)
 
     def publicKeyAdded(self, operator: str, identity: str, fingerprint: str) -> None:
-        """A public key was let in."""
-        self._tellAct(PUBLIC_KEY_ADDED, operator, identity, fingerprint=fingerprint)
+        """Record that a public key was authorized."""
+        self._recordAct(PUBLIC_KEY_ADDED, operator, identity, fingerprint=fingerprint)
 
     def publicKeyRemoved(self, operator: str, identity: str, fingerprint: str) -> None:
-        """A public key is let in no more."""
-        self._tellAct(PUBLIC_KEY_REMOVED, operator, identity, fingerprint=fingerprint)
+        """Record that a public key is no longer authorized."""
+        self._recordAct(PUBLIC_KEY_REMOVED, operator, identity, fingerprint=fingerprint)
 
     def imported(self, operator: str, users: int) -> None:
-        """Accounts were added, so many in one batch."""
+        """Record that this many accounts were added in one batch."""
         event = {"event": USERS_IMPORTED.name, "operator": operator, "users": users}
         self._log.send(LogLevel.info, USERS_IMPORTED.text, event)
 
     def exported(self, operator: str) -> None:
-        """Whole accounts are read, as for an export."""
+        """Record that whole accounts are read, as for an export."""
         event = {"event": USERS_READ.name, "operator": operator}
         self._log.send(LogLevel.info, USERS_READ.text, event)
 
     def sessionEnded(self, operator: str, identity: str, session: str) -> None:
-        """A session was ended; `session` is its id."""
-        self._tellAct(SESSION_ENDED, operator, identity, session=session)
+        """Record that an administrator ended a session; `session` is its id."""
+        self._recordAct(SESSION_ENDED, operator, identity, session=session)
 
-    # How.
-
-    def _tell(self, kind: Kind, origin: Origin, event: dict[str, Any]) -> None:
+    def _record(self, kind: Kind, origin: Origin, event: dict[str, Any]) -> None:
         event["event"] = kind.name
         event["peer"] = origin.peer
         event["host"] = origin.host
@@ -308,8 +310,8 @@ class Audit:
         event["connection"] = origin.connection
         self._log.send(LogLevel.info, kind.text, event)
 
-    def _tellSession(self, kind: Kind, session: Any, reason: str | None) -> None:
-        self._tell(
+    def _recordSession(self, kind: Kind, session: Any, reason: str | None) -> None:
+        self._record(
             kind,
             originOf(session.broker),
             {
@@ -322,16 +324,16 @@ class Audit:
             },
         )
 
-    def _tellAct(self, kind: Kind, operator: str, identity: str, **more: Any) -> None:
+    def _recordAct(self, kind: Kind, operator: str, identity: str, **more: Any) -> None:
         event = {"event": kind.name, "operator": operator, "identity": identity, **more}
         self._log.send(LogLevel.info, kind.text, event)
 
 
 def _cut(name: str) -> str:
-    """A name that somebody claims: a longer one than there can be would only fill the disk."""
+    """Cut a claimed name that is longer than a name can be: it would only fill the disk."""
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
 
 
 def _inLine(reason: str) -> str:
-    """A reason is ours, but may quote something."""
+    """Escape a reason, which is ours but may quote something of the peer's."""
     return reason if reason.isprintable() else ascii(reason)

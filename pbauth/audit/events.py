@@ -34,12 +34,13 @@ class Kind:
 
     Attributes:
         name: its name.
-        text: its `log_format`.
+        text: its `log_format`; `None`: it has no line in the ordinary log, since another event says
+            the same there.
         fields: what it holds, in the order of the line of JSON. What is `None` is left out there.
     """
 
     name: str
-    text: str
+    text: str | None
     fields: tuple[str, ...]
 
 
@@ -93,7 +94,7 @@ SESSION_REFUSED = Kind(
 
 SESSION_REVOKED = Kind(
     "session.revoked",
-    "Revoked the session {session} of {identity!r} on {perspective!r} of {service!r}: {reason}",
+    None,
     (*_SESSION, "reason"),
 )
 

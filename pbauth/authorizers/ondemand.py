@@ -22,6 +22,7 @@ from pbauth._async import settled
 from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkIdentityName
+from pbauth.audit import Audit
 from pbauth.errors import InvalidName, StoreError, Unauthorized
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import scram
@@ -50,6 +51,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         serviceCollection: as for `Authorizer`.
         hashing: as for `Authorizer`.
         mostKept: unsaved identities to keep that nobody holds.
+        audit: as for `Authorizer`.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         mostKept: int = MOST_KEPT,
+        audit: Audit | None = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing)
+        super().__init__(serviceCollection, hashing, audit=audit)
         self._create = create
         self._mostKept = mostKept
         # What was made and not saved: all that somebody holds, and those that were asked for last.

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, recordOf
+from pbauth.audit import Audit
 from pbauth.interfaces import IIdentity
 
 
@@ -22,8 +23,10 @@ class CopyingAuthorizer(Authorizer):
     changed in it and nothing else: two may change the same identity at once.
     """
 
-    def __init__(self, serviceCollection: Any, hashing: Hashing) -> None:
-        super().__init__(serviceCollection, hashing)
+    def __init__(
+        self, serviceCollection: Any, hashing: Hashing, *, audit: Audit | None = None
+    ) -> None:
+        super().__init__(serviceCollection, hashing, audit=audit)
         self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
 
     def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:

@@ -29,8 +29,6 @@ from pbauth.mechanisms.ed25519 import SSH_TYPE, PublicKey
 from pbauth.names import checkName
 from pbauth.net.origin import ELSEWHERE
 
-_audit = Audit()
-
 
 class _Refused(Exception):
     """
@@ -52,12 +50,14 @@ class IdentityChecker:
 
     Args:
         authorizer: finds the identities; anything that provides `IAuthorizer`.
+        audit: where logins are recorded; by default where the authorizer's sessions are.
     """
 
     credentialInterfaces = (IUsernamePassword, ISSHPrivateKey)
 
-    def __init__(self, authorizer: IAuthorizer) -> None:
+    def __init__(self, authorizer: IAuthorizer, *, audit: Audit | None = None) -> None:
         self.authorizer = authorizer
+        self._audit: Audit = authorizer.sessions.audit if audit is None else audit
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """
@@ -85,11 +85,11 @@ class IdentityChecker:
         except _Refused as refusal:
             given = credentials.username
             claimed = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
-            _audit.refused(ELSEWHERE, claimed, means, refusal.reason)
+            self._audit.refused(ELSEWHERE, claimed, means, refusal.reason)
             raise Unauthorized() from None
         # Not the name that was given: an authorizer may know an identity by more than one.
         name: str = identity.name
-        _audit.loggedIn(ELSEWHERE, name, means)
+        self._audit.loggedIn(ELSEWHERE, name, means)
         return name.encode("utf-8")
 
     async def _byPassword(self, credentials: Any) -> IIdentity:

@@ -268,6 +268,7 @@ class AuthServ(WireObject):
         """
         if not self._stranger.gone:
             # The first login on this connection.
+            self.origin.authenticated = True
             self._guard.strangers.left(self._stranger)
             self._watch.add(self.broker)
             if IWaryBroker.providedBy(self.broker):

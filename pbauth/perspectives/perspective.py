@@ -7,16 +7,16 @@ from functools import cached_property
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
-from pbauth.audit.events import LeanLogger
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IService
 from pbauth.names import checkName
 from pbauth.perspectives.clients import Clients
 
-_log = LeanLogger()
+_log = Logger()
 
 
 @implementer(IPerspective)
@@ -132,8 +132,8 @@ class Perspective:
 
     def attached(self, clientref: Any, identity: IIdentity) -> Any:
         """
-        A client has logged in. Override it to keep `clientref`, or to give the client another
-        perspective than this one.
+        Welcome a client that has logged in. Override it to keep `clientref`, or to give the client
+        another perspective than this one. The session logs that the client was attached.
 
         Args:
             clientref: a reference to the client's own object, or `None`.
@@ -142,28 +142,16 @@ class Perspective:
         Returns:
             The perspective that the client gets, or a Deferred of it; usually `self`.
         """
-        _log.info(
-            "{identityName!r} attached to {perspectiveName!r} of {serviceName!r}",
-            identityName=identity.name,
-            perspectiveName=self.perspectiveName,
-            serviceName=_serviceName(self),
-        )
         return self
 
     def detached(self, clientref: Any, identity: IIdentity) -> Any:
         """
-        That client is gone, or its key is.
+        Say goodbye to a client whose session has ended. The session logs why it ended.
 
         Args:
             clientref: as for the `attached` of the same client.
             identity: as for the `attached` of the same client.
         """
-        _log.info(
-            "{identityName!r} detached from {perspectiveName!r} of {serviceName!r}",
-            identityName=identity.name,
-            perspectiveName=self.perspectiveName,
-            serviceName=_serviceName(self),
-        )
 
     def brokerAttached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
         """What the wire calls; calls `attached`. Override that, unless you need the broker."""
@@ -199,8 +187,3 @@ class Perspective:
 
 async def _refuse() -> Any:
     raise Unauthorized()
-
-
-def _serviceName(perspective: Perspective) -> str:
-    service = perspective.getService()
-    return service.getServiceName() if service is not None else "no service"

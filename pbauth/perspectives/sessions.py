@@ -45,7 +45,6 @@ from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import newId
 
 _log = Logger()
-_audit = Audit()
 
 #: The method by which a client asks whether its session is live; none of a perspective can have
 #: this name. A client that only listens would not learn of the end otherwise.
@@ -143,6 +142,7 @@ class Session:
         since: float = 0.0,
     ) -> None:
         self._sessions = sessions
+        self._audit = sessions.audit
         self.id = newId()
         self.identity = identity
         self.serviceName = serviceName
@@ -244,7 +244,7 @@ class Session:
         except BaseException:
             self._finish()
             raise
-        _audit.attached(self)
+        self._audit.attached(self)
         if not IPerspective.providedBy(given):
             self.perspective = perspective
             self.endReason = self.endReason or EndReason.DETACHED
@@ -278,7 +278,7 @@ class Session:
         if self.endReason is None:
             self.endReason = reason
             if reason.revokes and self._state in (_State.LIVE, _State.ATTACHING):
-                _audit.revoked(self, reason.value)
+                self._audit.revoked(self, reason.value)
         if self._state is _State.LIVE:
             run(self._detach())
         elif self._state is _State.ATTACHING:
@@ -309,7 +309,7 @@ class Session:
         clients = self._clients()
         if clients is not None:
             clients.left(self)
-        _audit.detached(self, (self.endReason or EndReason.DETACHED).value)
+        self._audit.detached(self, (self.endReason or EndReason.DETACHED).value)
         try:
             await settled(
                 self.perspective.brokerDetached(self.clientref, self.identity, self.broker)
@@ -338,9 +338,17 @@ class Session:
 class Sessions:
     """
     The sessions of one authorizer, on all its ports.
+
+    Args:
+        audit: where what happens to them is recorded; by default every observer of the program's
+            log sees it.
+
+    Attributes:
+        audit: the same. Logins and administration on the same accounts are recorded there, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, audit: Audit | None = None) -> None:
+        self.audit = Audit() if audit is None else audit
         self._byName: dict[str, dict[Session, None]] = {}
         # By name: verifiers of one and the same password, oldest first.
         self._renewed: dict[str, tuple[object, ...]] = {}

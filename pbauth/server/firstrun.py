@@ -25,12 +25,10 @@ from twisted.logger import Logger
 
 from pbauth._async import run
 from pbauth.admin.service import NAME
-from pbauth.audit import Audit
 from pbauth.errors import DuplicateIdentity, StoreError
 from pbauth.server.state import DEFAULT_FOLDER
 
 _log = Logger()
-_audit = Audit()
 
 #: The name of the identity that is made.
 ADMINISTRATOR = "admin"
@@ -235,8 +233,9 @@ class FirstRun(Service):
                 name=ADMINISTRATOR,
             )
             return
-        _audit.userAdded(OPERATOR, ADMINISTRATOR)
-        _audit.keyGranted(OPERATOR, ADMINISTRATOR, NAME, ADMINISTRATOR)
+        audit = self._accounts.sessions.audit
+        audit.userAdded(OPERATOR, ADMINISTRATOR)
+        audit.keyGranted(OPERATOR, ADMINISTRATOR, NAME, ADMINISTRATOR)
         reach = self._reach()
         text = _SHOWN.format(name=ADMINISTRATOR, password=password, endpoint=reach.endpoint)
         if reach.fingerprint is not None:
@@ -252,7 +251,7 @@ class FirstRun(Service):
             )
         else:
             _log.info(
-                "Made the administrator {name}; the password was shown on the terminal.",
+                "The password of the administrator {name} was shown on the terminal.",
                 name=ADMINISTRATOR,
             )
 

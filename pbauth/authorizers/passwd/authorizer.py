@@ -39,6 +39,7 @@ from pbauth._async import chooseReactor
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.errors import StoreError, Unauthorized
@@ -64,6 +65,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         hashing: as for `Authorizer`.
         reactor: provides threads; the global one by default.
         lockTimeout: seconds to wait while another process writes.
+        audit: as for `Authorizer`.
 
     Raises:
         StoreError: the file can't be read or made, others can read it, or a line is malformed.
@@ -77,8 +79,9 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         *,
         reactor: Any = None,
         lockTimeout: float = 5.0,
+        audit: Audit | None = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing)
+        super().__init__(serviceCollection, hashing, audit=audit)
         self._file = PasswdFile(os.path.abspath(os.fspath(path)), lockTimeout)
         self._reactor = reactor
         self._turns = DeferredLock()

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from pbauth._async import chooseReactor
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, recordOf
+from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.authorizers.sql.engine import Engine, Statements
 from pbauth.authorizers.sql.sqlite import SQLiteEngine
@@ -112,6 +113,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         lockTimeout: seconds to wait while another process writes to the file.
         passwordInURL: whether a URL may hold a password. Not where others see it: in the arguments
             of a program, for instance.
+        audit: as for `Authorizer`.
 
     Raises:
         StoreError: the database can't be opened or made, is none of pbauth, or is one of a
@@ -127,8 +129,9 @@ class SQLAuthorizer(CopyingAuthorizer):
         reactor: Any = None,
         lockTimeout: float = 5.0,
         passwordInURL: bool = True,
+        audit: Audit | None = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing)
+        super().__init__(serviceCollection, hashing, audit=audit)
         self._reading: dict[str, _Reading] = {}
         self._reactor = chooseReactor(reactor)
         self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)

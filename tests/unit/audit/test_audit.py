@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from twisted.application.service import MultiService
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import (
     Logger,
@@ -59,6 +60,7 @@ from pbauth import (
     connect,
 )
 from pbauth.admin.administration import Administration
+from pbauth.admin.service import AdminService
 from pbauth.audit import file as auditfile
 from pbauth.audit.events import KINDS, NAMESPACE, LeanLogger, asLine
 from pbauth.audit.file import AuditFile, AuditUnwritable, auditing
@@ -371,25 +373,57 @@ class EventTests(AuditTestCase):
             "Throttled 'alice\\n' by no mechanism from 127.0.0.1 port 50000 for 12 seconds",
         )
 
-    def test_perspectiveStillLogs(self) -> None:
-        """The default `attached` and `detached` say so in the ordinary log."""
-        lines: list[str] = []
+    def test_oneLineForEachEvent(self) -> None:
+        """The ordinary log, new or old, says once that a client attached, and once how it ended."""
+        name = "a\u202eb"
+        self.alice.addKeyByString("game", name)
+        self.game.addPerspective(Perspective(name))
+        out, legacy = StringIO(), StringIO()
+        observer, old = textFileLogObserver(out), FileLogObserver(legacy)
+        globalLogPublisher.addObserver(observer)
+        theLogPublisher.addObserver(old.emit)
+        try:
+            self.memory.disconnect(self.successResultOf(self.login("alice", SECRET, "game", name)))
+            self.successResultOf(self.login("alice", SECRET, "game", name))
+            self.alice.removeKey("game", name)
+        finally:
+            globalLogPublisher.removeObserver(observer)
+            theLogPublisher.removeObserver(old.emit)
+        for written in (out.getvalue(), legacy.getvalue()):
+            lines = [line.partition("] ")[2] for line in written.splitlines()]
+            self.assertEqual(
+                [re.sub(r"127.0.0.1 port \d+|session \w+", "...", line) for line in lines],
+                [
+                    "'alice' logged in by SCRAM-SHA-256 from ...",
+                    r"Attached 'alice' to 'a\u202eb' of 'game' from ... (...)",
+                    r"Detached 'alice' from 'a\u202eb' of 'game' (...): connection lost",
+                    "'alice' logged in by SCRAM-SHA-256 from ...",
+                    r"Attached 'alice' to 'a\u202eb' of 'game' from ... (...)",
+                    r"Detached 'alice' from 'a\u202eb' of 'game' (...): no longer allowed",
+                ],
+            )
+        self.assertEqual(self.names()[-2:], ["session.revoked", "session.detached"])
 
-        def observe(event: dict[str, Any]) -> None:
-            if event["log_namespace"] == "pbauth.perspectives.perspective":
-                lines.append(eventAsText(event, includeTimestamp=False, includeSystem=False))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        perspective = Perspective("a\u202eb")
-        perspective.detached(None, perspective.attached(None, self.alice) and self.alice)
+    def test_handedIn(self) -> None:
+        """Whatever works on an authorizer's accounts records it in the authorizer's audit."""
+        events: list[Any] = []
+        observer: Any = events.append
+        authorizer = DefaultAuthorizer(hashing=Hashing.CHEAPEST, audit=Audit(observer))
+        self.successResultOf(ensureDeferred(Administration(authorizer).addUser("bob", "secret")))
+        service = AdminService("admin", None, authorizer)
+        self.successResultOf(ensureDeferred(service.administration.setLocked("bob", True)))
+        checker = IdentityChecker(authorizer)
+        self.failureResultOf(checker.requestAvatarId(UsernamePassword(b"bob", b"secret")))
         self.assertEqual(
-            lines,
-            [
-                r"'alice' attached to 'a\u202eb' of 'no service'",
-                r"'alice' detached from 'a\u202eb' of 'no service'",
-            ],
+            [event["event"] for event in events], ["user.added", "user.locked", "login.refused"]
         )
+        self.assertEqual(self.events, [])
+
+    def test_observes(self) -> None:
+        """An audit changes nothing of what it is told."""
+        origin = Origin(ADDRESS)
+        Audit().loggedIn(origin, "alice", SCRAM)
+        self.assertFalse(origin.authenticated)
 
 
 class AdministrationTests(AuditTestCase):
@@ -670,7 +704,7 @@ class FormTests(AuditTestCase):
         shown |= {"{identity!r}", "{perspective!r}", "{service!r}", "{operator!r}", "{mechanism!r}"}
         shown |= {"{retryAfter:.0f}", "{users}"}
         for kind in KINDS.values():
-            for field in kind.text.split("{")[1:]:
+            for field in (kind.text or "").split("{")[1:]:
                 self.assertIn("{" + field.partition("}")[0] + "}", shown)
             self.assertEqual(len(set(kind.fields)), len(kind.fields))
 
@@ -875,8 +909,7 @@ class ServerTests(TestCase):
         perspective.broker.transport.loseConnection()
         await perspective.broker.whenClosed()
         self.logins += 1
-        # What the perspective says comes after the audit.
-        await self.server.waitFor(rf"(?s)('alice' detached from .*){{{self.logins}}}")
+        await self.server.waitFor(rf"(?s)(Detached 'alice' from .*){{{self.logins}}}")
 
     def read(self, path: Path) -> list[str]:
         """The names of the events."""
