@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import field, frozen
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.protocols.haproxy import proxyEndpoint
@@ -26,7 +25,7 @@ from zope.interface import implementer
 from pbauth.net.addresses import isLocal, isLoopback
 from pbauth.net.certificates import privateCertificate, readCertificates
 from pbauth.net.fingerprints import fingerprintOf
-from pbauth.net.strports import readDescription
+from pbauth.net.strports import readDescription, spelledOut
 from pbauth.net.trust import serverOptions
 
 _log = Logger()
@@ -90,14 +89,20 @@ class Port:
     Attributes:
         description: as the user wrote it.
         endpoint: an `IStreamServerEndpoint`.
-        fingerprint: of the server's key, where it speaks TLS; else `None`.
+        fingerprint: of the server's key, where it speaks TLS with one certificate; else `None`.
         insecure: plain connections from other machines are wanted.
+        secure: it speaks TLS.
     """
 
     description: str
     endpoint: Any
     fingerprint: str | None
     insecure: bool
+    secure: bool = field(kw_only=True)
+
+    @secure.default
+    def _speaksTLS(self) -> bool:
+        return self.fingerprint is not None
 
     def check(self, address: Any) -> None:
         """
@@ -109,7 +114,7 @@ class Port:
         Raises:
             NotProtected: others can connect, and not by TLS.
         """
-        if self.fingerprint is None and not self.insecure and not isLocal(address):
+        if not (self.secure or self.insecure or isLocal(address)):
             raise NotProtected(self.description)
 
 
@@ -155,14 +160,15 @@ class Ports:
         if kind == "ssl":
             endpoint, options = self._ssl(inner, named, positional)
         else:
-            endpoint = _fromString(self.reactor, inner)
+            endpoint = _fromString(self.reactor, spelledOut(inner))
             interface = named.get("interface", [*positional, "", ""][1])
             if kind in _PLAIN_TCP and not (self.insecure or isLoopback(interface)):
                 raise NotProtected(description)
         if proxied:
             endpoint = proxyEndpoint(endpoint)
         if options is None:
-            return Port(description, endpoint, None, self.insecure)
+            # Twisted's own tls: takes a folder of certificates, and speaks TLS with each.
+            return Port(description, endpoint, None, self.insecure, secure=kind == "tls")
         fingerprint = fingerprintOf(options.certificate.to_cryptography())
         return Port(description, TLSEndpoint(endpoint, options), fingerprint, self.insecure)
 
@@ -174,15 +180,18 @@ class Ports:
         if unknown or len(positional) > 3:
             known = ", ".join(sorted(_SSL_FIELDS))
             raise ValueError(f"{description!r}: an ssl: port takes {known}, and nothing else.")
-        if not fields.get("port", "").isdigit() or not fields.get("backlog", "50").isdigit():
+        port, backlog = fields.get("port", ""), fields.get("backlog", "50")
+        if not (_isNumber(port) and int(port) < 65_536 and _isNumber(backlog)):
             raise ValueError(f"{description!r} names no port. One that works: {DEFAULT_PORT}")
-        endpoint = TCP4ServerEndpoint(
-            self.reactor,
-            int(fields["port"]),
-            int(fields.get("backlog", "50")),
-            fields.get("interface", ""),
-        )
+        interface = fields.get("interface", "")
+        listens = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+        endpoint = listens(self.reactor, int(port), int(backlog), interface)
         key = fields.get("privateKey")
+        if key is None and "certKey" in fields:
+            raise ValueError(f"{description!r}: certKey= needs privateKey=, the file of its key.")
+        certificate, between = (
+            (self.ownCertificate(), []) if key is None else _load(key, fields.get("certKey", key))
+        )
         chain = fields.get("extraCertChain")
         parameters = fields.get("dhParameters")
         minimum = fields.get("minimumTLS", "1.3")
@@ -196,9 +205,9 @@ class Ports:
                 description=description,
             )
         return endpoint, serverOptions(
-            self.ownCertificate() if key is None else _load(key, fields.get("certKey", key)),
+            certificate,
             askForCertificate=self.askForCertificate,
-            chain=() if chain is None else readCertificates(chain),
+            chain=between if chain is None else [*between, *readCertificates(chain)],
             dhParameters=None if parameters is None else _readBytes(parameters),
             minimum=_TLS_VERSIONS[minimum],
         )
@@ -221,17 +230,22 @@ def _readBytes(path: str) -> bytes:
         raise ValueError(f"Can't read {path}: {error.strerror}.") from None
 
 
-def _load(keyPath: str, certificatePath: str) -> ssl.PrivateCertificate:
-    keyPEM, certificatePEM = _readBytes(keyPath), _readBytes(certificatePath)
-    loaded = None
+def _isNumber(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _load(
+    keyPath: str, certificatePath: str
+) -> tuple[ssl.PrivateCertificate, list[ssl.Certificate]]:
+    """Load a key and its certificate; and the certificates behind that one in its file."""
+    keyPEM = _readBytes(keyPath)
+    key = None
     try:
-        loaded = load_pem_private_key(keyPEM, None), x509.load_pem_x509_certificate(certificatePEM)
+        key = load_pem_private_key(keyPEM, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # Raised below, without the chain: the cause may show what is in the files.
         pass
-    if loaded is None:
-        raise ValueError(
-            f"{keyPath} must hold a private key without passphrase, and {certificatePath} its "
-            "certificate, both in PEM."
-        )
-    return privateCertificate(*loaded)
+    if key is None:
+        raise ValueError(f"{keyPath} must hold a private key without passphrase, in PEM.")
+    certificate, *between = readCertificates(certificatePath)
+    return privateCertificate(key, certificate.original.to_cryptography()), between

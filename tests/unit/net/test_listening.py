@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import ssl
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint
+from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import LogLevel, globalLogPublisher
@@ -35,6 +40,35 @@ from pbauth.testing import MemoryServer, RecordingService
 from tests.unit.mechanisms.test_external import pinOf
 
 OWN = makeCertificate()
+
+
+def certificateChain(name: str) -> list[tuple[bytes, bytes]]:
+    """An authority, one between, and a server's: keys and certificates, in PEM."""
+    made: list[tuple[Any, x509.Certificate]] = []
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for title in ("authority", "between", name):
+        key = ec.generate_private_key(ec.SECP256R1())
+        issuer = made[-1] if made else None
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, title)])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer[1].subject if issuer else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(title)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=title != name, path_length=None), critical=True)
+        )
+        made.append((key, builder.sign(issuer[0] if issuer else key, hashes.SHA256())))
+    return [
+        (
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            certificate.public_bytes(Encoding.PEM),
+        )
+        for key, certificate in made
+    ]
 
 
 def ports(reactor: Any = None, **options: Any) -> Ports:
@@ -92,6 +126,9 @@ class DescriptionTests(SynchronousTestCase):
             ("ssl:8787:backlog=many", "names no port"),
             ("ssl:8787:sslmethod=SSLv3_METHOD", "takes backlog, certKey"),
             ("ssl:8787:a:b:c", "takes backlog, certKey"),
+            ("ssl:65536", "names no port"),
+            ("ssl:٣", "names no port"),
+            (f"ssl:8787:certKey={own}", "certKey= needs privateKey="),
             ("ssl:8787:minimumTLS=1.1", "minimumTLS is 1.3 (the default) or 1.2"),
             (f"ssl:8787:{junk}", "a private key without passphrase"),
             (f"ssl:8787:{junk}-not-there", "No such file"),
@@ -105,6 +142,27 @@ class DescriptionTests(SynchronousTestCase):
                 ports().read(description)
             self.assertIn(said, str(raised.exception), description)
             self.assertNotIn("\n", str(raised.exception))
+
+    def test_version6(self) -> None:
+        """An address of IPv6, with and without the escapes that Twisted asks for."""
+        for description in (
+            "ssl:8787:interface=::1",
+            r"ssl:8787:interface=\:\:1",
+            "ssl:8787:interface=[::1]",
+            "tcp6:8787:interface=::1",
+        ):
+            endpoint = ports().read(description).endpoint
+            inner = getattr(endpoint, "endpoint", endpoint)
+            self.assertIsInstance(inner, TCP6ServerEndpoint)
+            self.assertEqual(inner._interface, "::1")
+
+    def test_folder(self) -> None:
+        """Twisted's own endpoint for a folder of certificates is known to speak TLS."""
+        folder = self.mktemp()
+        os.mkdir(folder)
+        Path(folder, "localhost.pem").write_bytes(OWN)
+        port = ports().read(f"tls:{folder}:8787")
+        port.check(IPv6Address("TCP", "::", 8787))
 
     def test_check(self) -> None:
         """What an endpoint turns out to be is checked, too; systemd may hand over anything."""
@@ -251,6 +309,17 @@ class ListeningTests(TestCase):
             self.assertEqual(await self.handshake(server, new), "TLSv1.3", more)
             warned = [event for event in logged if event["log_level"] is LogLevel.warn]
             self.assertEqual(len(warned), int(expected is not None), more)
+
+    async def test_fullChain(self) -> None:
+        """All of fullchain.pem is sent: a client that knows only the authority trusts it."""
+        authority, between, leaf = certificateChain("localhost")
+        key, chain, root = self.mktemp(), self.mktemp(), self.mktemp()
+        Path(key).write_bytes(leaf[0])
+        Path(chain).write_bytes(leaf[1] + between[1])
+        Path(root).write_bytes(authority[1])
+        server = await self.serve(f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={chain}")
+        mechanism, _ = await self.use(f"tls:localhost:{server.port}", None, trust=root)
+        self.assertEqual(mechanism, "SCRAM-SHA-256-PLUS")
 
     async def test_proxyBeforeTLS(self) -> None:
         """The real client's address comes before the TLS handshake, as load balancers send it."""
