@@ -15,9 +15,9 @@ from pbauth.admin.service import Administrator
 from pbauth.cli import main
 from pbauth.cli.knownservers import KnownServers, addressOf
 from pbauth.server.firstrun import _KEY, _SHOWN
-from tests.docs.test_pages import DOCS, read
+from tests.support.pages import DOCS, read
 from tests.support.processes import PBAUTH, Program
-from tests.unit.net.test_trust import TLSTestCase
+from tests.support.tls import TLSTestCase
 
 SERVER = "tls:127.0.0.1:8787"
 

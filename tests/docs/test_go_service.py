@@ -17,7 +17,7 @@ from pbauth.net.certificates import makeCertificate
 from pbauth.testing import MemoryServer
 from tests.support import referee
 from tests.support.goexample import gogame, goservice
-from tests.unit.net.test_trust import TLSTestCase
+from tests.support.tls import TLSTestCase
 
 BLACK, WHITE, GoGame, GoGameError = gogame.BLACK, gogame.WHITE, gogame.GoGame, gogame.GoGameError
 MAIN, GoService = goservice.MAIN, goservice.GoService

@@ -20,8 +20,8 @@ from zope.interface.interface import InterfaceClass
 import pbauth
 from pbauth.cli import main
 from pbauth.tap import Options
-from tests.docs.test_pages import DOCS, PAGES, ROOT, read
 from tests.support.goexample import goservice
+from tests.support.pages import DOCS, PAGES, ROOT, read
 
 #: One of our two commands, at the beginning of a line or behind what runs it, and its words.
 COMMAND = re.compile(

@@ -18,7 +18,7 @@ from attrs import define, field
 from docutils import nodes
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.docs.test_pages import DOCS, read
+from tests.support.pages import DOCS, read
 from tests.support.processes import PBAUTH, TWISTD_THERE, Program
 
 TUTORIAL = DOCS / "tutorial"

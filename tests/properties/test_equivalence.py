@@ -32,7 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Broker, ProtocolViolation
 from pbauth.wire.encoding import WORDS, Encoded
-from tests.properties.test_banana import (
+from tests.support.values import (
     BYTES,
     EXPRESSIONS,
     INTS,

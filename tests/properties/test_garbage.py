@@ -14,8 +14,8 @@ from pbauth import MechanismNotSupported, Policy, ProtocolViolation, PublicKey, 
 from pbauth.login import root
 from pbauth.login.policy import MECHANISMS
 from pbauth.mechanisms.channel import Connection
+from tests.support.tls import PIN
 from tests.support.wire import WireTestCase
-from tests.unit.mechanisms.test_external import PIN
 
 #: Shapes of real messages, and everything else that PB can carry.
 MESSAGES = st.one_of(

@@ -22,7 +22,7 @@ from pbauth.mechanisms import md5, scram
 from pbauth.net.certificates import makeCertificate
 from tests.support.postgres import postgres
 from tests.support.processes import PBAUTH, Program, run
-from tests.unit.mechanisms.test_external import pinOf
+from tests.support.tls import pinOf
 
 ROOT = str(Path(__file__).parent.parent.parent)
 JUNK = b"this is no database" * 100

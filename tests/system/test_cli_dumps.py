@@ -15,9 +15,9 @@ from pbauth import Hashing, SQLAuthorizer, Unauthorized
 from pbauth.accounts.records import Record
 from pbauth.cli import main
 from pbauth.dumps.formats import FORMATS
+from tests.support.listings import LISTINGS
 from tests.support.processes import PBAUTH, Program
-from tests.unit.dumps.test_formats import LISTINGS, SCRAM
-from tests.unit.dumps.test_transfer import records
+from tests.support.records import SCRAM, records
 
 JSONL = FORMATS["jsonl"]
 

@@ -6,15 +6,13 @@ import os
 from typing import Any
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.defer import gatherResults
 
 from pbauth import IdentityWrapper, PrivateKey, Unauthorized
 from pbauth.errors import ProtocolViolation
+from tests.support.keys import KEY
 from tests.support.processes import PBAUTH, Program
-from tests.unit.net.test_trust import TLSTestCase
-
-KEY = Ed25519PrivateKey.from_private_bytes(b"alice's private key is no secret")
+from tests.support.tls import TLSTestCase
 
 
 class PasswdTests(TLSTestCase):

@@ -136,6 +136,28 @@ class LayerTests(SynchronousTestCase):
                         self.assertIn(module, KNOWS_THE_REACTOR)
 
 
+class SuiteTests(SynchronousTestCase):
+    """The tests themselves."""
+
+    def test_modulesShareBySupport(self) -> None:
+        """No test module is imported by another, or by a helper: what they share is in a helper."""
+        seen = 0
+        for path in PROJECT.glob("tests/**/*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    self.assertFalse(node.level, f"{path}: relative import")
+                    names = [f"{node.module}.{alias.name}" for alias in node.names]
+                else:
+                    continue
+                for name in names:
+                    seen += name.startswith("tests.support.")
+                    modules = [part for part in name.split(".") if part.startswith("test_")]
+                    self.assertEqual(modules if name.startswith("tests.") else [], [], path)
+        self.assertGreater(seen, 100)
+
+
 class PublicTests(SynchronousTestCase):
     """What users import."""
 

@@ -35,10 +35,10 @@ from pbauth.errors import LastAdministrator, UnknownKey, UnknownPublicKey, Unkno
 from pbauth.mechanisms import md5, scram
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.testing import MemoryServer, RecordingService
+from tests.support.keys import KEY
 from tests.support.processes import PBAUTH, Program
-from tests.system.test_passwd import KEY
-from tests.unit.admin.test_service import SQL
-from tests.unit.net.test_trust import TLSTestCase
+from tests.support.records import SQL
+from tests.support.tls import TLSTestCase
 
 KEYS = [PublicKey(b"1" * 32, "laptop"), CertificateKey("SHA256:" + "A" * 43 + "=", "card")]
 

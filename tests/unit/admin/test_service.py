@@ -38,8 +38,7 @@ from pbauth.mechanisms import md5, scram
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingService
-
-SQL = "Robert'); DROP TABLE identities;--"
+from tests.support.records import SQL
 
 
 def verifierOf(password: str) -> str:

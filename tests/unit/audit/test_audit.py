@@ -76,8 +76,8 @@ from pbauth.server.services import AuditService
 from pbauth.tap import Options, makeService
 from pbauth.testing import RecordingPerspective
 from tests.support.processes import PBAUTH, TWISTD, Program, run
+from tests.support.tls import PIN
 from tests.support.wire import SCRAM, WireTestCase
-from tests.unit.mechanisms.test_external import PIN
 
 ROOT = str(Path(__file__).parent.parent.parent.parent)
 SECRET = Password("secret")

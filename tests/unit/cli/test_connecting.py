@@ -22,8 +22,8 @@ from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import fingerprintOf
 from tests.support.processes import PBAUTH, Program
+from tests.support.tls import TLSTestCase
 from tests.support.wire import SCRAM
-from tests.unit.net.test_trust import TLSTestCase
 
 OTHER = "SHA256:" + "A" * 43 + "="
 

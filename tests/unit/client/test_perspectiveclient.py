@@ -42,7 +42,7 @@ from pbauth import (
 from pbauth.client.reconnect import State
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingPerspective
-from tests.docs.test_listings import ListingTestCase
+from tests.support.listings import ListingTestCase
 from tests.support.proxies import ProxyFactory
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
 from tests.support.wire import WireTestCase

@@ -40,8 +40,8 @@ from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramServer, ScramVerifier
 from pbauth.perspectives import sessions as sessionsModule
 from pbauth.testing import MemoryServer, RecordingService
+from tests.support.tls import PLUS, TLSTestCase
 from tests.support.wire import SCRAM, WireTestCase
-from tests.unit.net.test_trust import PLUS, TLSTestCase
 
 WANTED = 5000
 WEAK = ScramVerifier.fromPassword("secret", b"weak verifier's ", 4096)

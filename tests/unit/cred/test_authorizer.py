@@ -37,9 +37,8 @@ from pbauth import (
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import serverOptions
 from pbauth.testing import MemoryServer, RecordingService
-from tests.unit.mechanisms.test_ed25519 import KEY, PUBLIC
-from tests.unit.mechanisms.test_external import pinOf
-from tests.unit.net.test_trust import TLSTestCase
+from tests.support.keys import KEY, PUBLIC
+from tests.support.tls import TLSTestCase, pinOf
 
 POLICY = Policy(mechanisms=["PLAIN", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "ED25519"])
 

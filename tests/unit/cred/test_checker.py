@@ -14,8 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.conch.avatar import ConchUser
-from twisted.conch.client.knownhosts import KnownHostsFile
-from twisted.conch.endpoints import AuthenticationFailed, SSHCommandClientEndpoint
+from twisted.conch.endpoints import AuthenticationFailed
 from twisted.conch.error import ValidPublicKey
 from twisted.conch.interfaces import IConchUser, ISession
 from twisted.conch.ssh.common import NS
@@ -23,7 +22,6 @@ from twisted.conch.ssh.connection import SSHConnection
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.session import SSHSession, wrapProtocol
-from twisted.conch.ssh.userauth import SSHUserAuthServer
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import (
     Anonymous,
@@ -36,16 +34,13 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
-from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.guard import BasicCredentialFactory, HTTPAuthSessionWrapper
-from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 from zope.interface import implementer
@@ -61,11 +56,11 @@ from pbauth import (
     Unauthorized,
 )
 from pbauth.mechanisms.scram import ScramKeys
+from tests.support.interfaces import OnlyAuthorizer
+from tests.support.keys import KEY, OTHER
+from tests.support.otherclients import Prompt, getPage, runByConch
 from tests.support.processes import Program, run
-from tests.unit.test_interfaces import OnlyAuthorizer
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 DATA = b"session, name, service and key"
 
 
@@ -440,83 +435,6 @@ class Realm:
     def requestAvatar(self, name: Any, mind: object, *interfaces: Any) -> Any:
         (interface,) = interfaces
         return interface, {IConchUser: Greeting, IResource: Page}[interface](name), lambda: None
-
-
-class Prompt(SSHUserAuthServer):
-    """Does not let a client wait after a wrong password."""
-
-    passwordDelay = 0
-
-
-class Answer(Protocol):
-    """What an SSH server says, to its end."""
-
-    def __init__(self) -> None:
-        self.received = b""
-        self.whole: Deferred[bytes] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.received += data
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self.whole.callback(self.received)
-
-
-async def runByConch(
-    port: int, hostKey: Key, path: str, name: bytes, command: bytes, **proof: Any
-) -> bytes:
-    """
-    Run a command on an SSH server by Conch's client.
-
-    Args:
-        port: the server's.
-        hostKey: the server's public key.
-        path: where the client may keep what it knows of servers.
-        name: the user's.
-        command: to be run.
-        proof: `password`, or `keys`.
-
-    Returns:
-        The answer.
-
-    Raises:
-        AuthenticationFailed: the login was refused.
-    """
-    from twisted.internet import reactor
-
-    knownHosts = KnownHostsFile(FilePath(path))
-    knownHosts.addHostKey(b"127.0.0.1", hostKey)
-    endpoint = SSHCommandClientEndpoint.newConnection(
-        reactor, command, name, b"127.0.0.1", port, knownHosts=knownHosts, **proof
-    )
-    protocol = await endpoint.connect(Factory.forProtocol(Answer))
-    connection = protocol.transport.conn.transport.transport
-    answer: bytes = await protocol.whole
-    while connection.connected:
-        await deferLater(reactor, 0)  # type: ignore[arg-type]
-    return answer
-
-
-async def getPage(port: int, *login: str) -> tuple[int, bytes]:
-    """
-    Ask a web server for a page.
-
-    Args:
-        port: the server's.
-        login: name and password, if any.
-
-    Returns:
-        The answer's code and text.
-    """
-    from twisted.internet import reactor
-
-    headers = Headers()
-    if login:
-        encoded = b64encode(":".join(login).encode()).decode()
-        headers.addRawHeader("Authorization", f"Basic {encoded}")
-    agent = Agent(reactor, pool=HTTPConnectionPool(reactor, persistent=False))
-    response: Any = await agent.request(b"GET", f"http://127.0.0.1:{port}/".encode(), headers)
-    return response.code, await readBody(response)
 
 
 class ServerTestCase(TestCase):

@@ -22,10 +22,10 @@ from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import checkName
+from tests.support.records import SCRAM
 
 LISTINGS = Path(__file__).parent.parent.parent.parent / "docs" / "listings"
 
-SCRAM = ScramVerifier.fromPassword("secret", b"sixteen bytes...", 4096).encode()
 HUNTER = "hunter-2-hunter"
 
 

@@ -32,21 +32,9 @@ from pbauth.dumps.transfer import (
 )
 from pbauth.errors import InvalidName
 from pbauth.names import LONGEST
-from tests.unit.dumps.test_formats import SCRAM
+from tests.support.records import SCRAM, records
 
 JSONL = FORMATS["jsonl"]
-
-
-def records(*numbers: int) -> list[Record]:
-    """Some, with a verifier and a key each."""
-    return [
-        Record(
-            f"user{number:04}",
-            verifiers=frozenset({("SCRAM-SHA-256", SCRAM)}),
-            keys=frozenset({("echo", f"user{number:04}")}),
-        )
-        for number in numbers
-    ]
 
 
 def entries(there: Iterable[Record], password: str | None = None) -> Iterator[Entry]:

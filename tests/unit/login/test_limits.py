@@ -30,8 +30,8 @@ from pbauth.audit.events import NAMESPACE
 from pbauth.testing import MemoryServer, RecordingService
 from pbauth.wire.broker import Broker
 from pbauth.wire.decoding import Limits
+from tests.support.tls import TLSTestCase
 from tests.support.wire import SCRAM, WireTestCase
-from tests.unit.net.test_trust import TLSTestCase
 
 ELSEWHERE = IPv4Address("TCP", "203.0.113.7", 5000)
 

@@ -8,7 +8,6 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.spread import pb
@@ -36,12 +35,10 @@ from pbauth.mechanisms.channel import Connection
 from pbauth.mechanisms.ed25519 import NAME, Ed25519Client, Ed25519Server, toBeSigned
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.fingerprints import fingerprintOf
+from tests.support.keys import KEY, OTHER, PUBLIC
+from tests.support.tls import Relay, TLSTestCase
 from tests.support.wire import WireTestCase
-from tests.unit.net.test_trust import Relay, TLSTestCase
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
-PUBLIC = PublicKey(KEY.public_key().public_bytes_raw(), "laptop")
 AUTHORIZED = AuthorizedKeys(NAME, (PUBLIC,))
 CHALLENGE = bytes(range(100, 132))
 

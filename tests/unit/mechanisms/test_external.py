@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -43,19 +42,12 @@ from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.channel import Connection
 from pbauth.mechanisms.external import NAME, ExternalMechanism, ExternalServer
 from pbauth.net.certificates import makeCertificate
-from pbauth.net.fingerprints import fingerprintOf
 from pbauth.net.trust import serverOptions
 from pbauth.testing import MemoryServer, RecordingService
-from tests.unit.net.test_trust import Relay, TLSTestCase
+from tests.support.tls import PIN, Relay, TLSTestCase, pinOf
 
-PIN = "SHA256:" + "A" * 43 + "="
 OTHER = "SHA256:" + "B" * 42 + "A="
 AUTHORIZED = AuthorizedKeys(NAME, (CertificateKey(PIN, "laptop"),))
-
-
-def pinOf(pem: bytes) -> str:
-    """The fingerprint of the certificate in a PEM file."""
-    return fingerprintOf(x509.load_pem_x509_certificate(pem))
 
 
 class ExchangeTests(SynchronousTestCase):

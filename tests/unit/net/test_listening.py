@@ -37,7 +37,7 @@ from pbauth.net.certificates import makeCertificate
 from pbauth.net.listening import NotProtected, Port, Ports
 from pbauth.server.state import openCertificate
 from pbauth.testing import MemoryServer, RecordingService
-from tests.unit.mechanisms.test_external import pinOf
+from tests.support.tls import pinOf
 
 OWN = makeCertificate()
 

@@ -25,8 +25,8 @@ from pbauth.testing import MemoryServer, RecordingService
 from pbauth.wire.keepalive import Watch
 from tests.support.proxies import ProxyFactory
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
+from tests.support.tls import TLSTestCase
 from tests.support.wire import WireTestCase
-from tests.unit.net.test_trust import TLSTestCase
 
 #: Default of the policy.
 INTERVAL = 30
