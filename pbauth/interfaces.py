@@ -30,6 +30,10 @@ class IAuthorizer(Interface):
     sessions = Attribute(
         "The `pbauth.perspectives.sessions.Sessions` of this authorizer: who is attached to what."
     )
+    proofs = Attribute(
+        "The `pbauth.accounts.verifiers.EquivalentProofs` of these sessions: which proofs stand "
+        "for each other after the verifier of a password was renewed."
+    )
     externalPasswords = Attribute(
         "Whether passwords are checked by somebody else (PAM, LDAP) who has to see them, and no "
         "verifier of them is kept here. Logins by password are then by `PLAIN`, never by SCRAM."

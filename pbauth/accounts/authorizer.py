@@ -14,6 +14,7 @@ from zope.interface import implementer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import Identity
 from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.audit import Audit
 from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
@@ -21,7 +22,7 @@ from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
-from pbauth.perspectives.sessions import Sessions
+from pbauth.perspectives.sessions import EndReason, Session, Sessions
 
 #: What whoever says nothing gets.
 _HASHING = Hashing()
@@ -57,6 +58,7 @@ class Authorizer:
     ) -> None:
         self.hashing = hashing
         self.sessions = Sessions(audit)
+        self.proofs = EquivalentProofs(self.sessions.ofIdentity)
         self._services: Any = None
         self._decoySecret = secrets.token_bytes(32)
         if serviceCollection is not None:
@@ -170,7 +172,39 @@ class Authorizer:
 
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that were given this object and are no longer allowed by it."""
-        self.sessions.endUnauthorized(identity, ofAllCopies=False)
+        self._endUnauthorized(
+            identity,
+            [
+                session
+                for session in self.sessions.ofIdentity(identity.name)
+                if session.identity is identity
+            ],
+        )
+
+    def endUnauthorized(self, identity: IIdentity) -> None:
+        """
+        End the sessions that an identity, as it is now, no longer allows.
+
+        Args:
+            identity: as it is now; the sessions may have been given other objects that stand for
+                the same identity.
+        """
+        self._endUnauthorized(identity, self.sessions.ofIdentity(identity.name))
+
+    def _endUnauthorized(self, identity: IIdentity, sessions: list[Session]) -> None:
+        for session in sessions:
+            if not self.proofs.allows(identity, session):
+                session.end(EndReason.REVOKED)
+
+    def identityRemoved(self, name: str) -> None:
+        """
+        End the sessions of an identity that was removed, and forget which proofs stood for it.
+
+        Args:
+            name: of the identity.
+        """
+        self.proofs.forget(name)
+        self.sessions.endAll(name)
 
     def getServiceNamed(self, name: str) -> Any:
         """
@@ -239,7 +273,7 @@ class DefaultAuthorizer(Authorizer):
             raise KeyError(identity.name)
         self.identities[identity.name] = identity
         identity.stored = True
-        self.sessions.endUnauthorized(identity)
+        self.endUnauthorized(identity)
 
     def removeIdentity(self, name: str) -> None:
         """
@@ -249,7 +283,7 @@ class DefaultAuthorizer(Authorizer):
             KeyError: it is not known.
         """
         self.identities.pop(name).stored = False
-        self.sessions.endAll(name)
+        self.identityRemoved(name)
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
@@ -320,4 +354,4 @@ class DefaultAuthorizer(Authorizer):
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that the stored identity no longer allows."""
         if self.identities.get(identity.name) is identity:
-            self.sessions.endUnauthorized(identity)
+            self.endUnauthorized(identity)

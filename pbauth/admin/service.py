@@ -131,15 +131,12 @@ class Administrator(Perspective):
         if _name(name) != self.identityName:
             await self._administration.setVerifiers(name, made)
             return
-        proofs = await self._proofs()
-        try:
-            for session, _ in proofs:
-                session.proof = made[scram.NAME]
+        authorizer = self.getService().authorizer
+        identity = await maybeDeferred(authorizer.getIdentityRequest, name)
+        replaced = (await maybeDeferred(identity.getVerifiers)).values()
+        own = [each for each in self._sessions.ofIdentity(name) if each.broker is self._broker]
+        with authorizer.proofs.changing(name, replaced, made[scram.NAME], own):
             await self._administration.setVerifiers(name, made)
-        except BaseException:
-            for session, old in proofs:
-                session.proof = old
-            raise
 
     async def perspective_setLocked(self, name: Any, locked: Any) -> None:
         """
@@ -374,19 +371,6 @@ class Administrator(Perspective):
         self._sessions.audit.sessionEnded(self.identityName, session.identity.name, session.id)
         # Nobody waits for what the application does then.
         session.end(EndReason.ADMINISTRATOR)
-
-    async def _proofs(self) -> list[tuple[Any, Any]]:
-        """The own sessions of this connection that a verifier of the password opened, with it."""
-        authorizer, name = self.getService().authorizer, self.identityName
-        identity = await maybeDeferred(authorizer.getIdentityRequest, name)
-        verifiers = (await maybeDeferred(identity.getVerifiers)).values()
-        sessions = authorizer.sessions
-        return [
-            (session, session.proof)
-            for session in sessions.ofIdentity(name)
-            if session.broker is self._broker
-            and any(each in verifiers for each in sessions.equivalentProofs(name, session.proof))
-        ]
 
     def _passwordVerifiers(self, verifiers: Any) -> dict[str, Verifier]:
         made: dict[str, Verifier] = {}

@@ -158,7 +158,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         """
         super().addIdentity(identity)
         if self._forget(identity.name) is not identity:
-            self.sessions.endUnauthorized(identity)
+            self.endUnauthorized(identity)
 
     def removeIdentity(self, name: str) -> None:
         """
@@ -172,7 +172,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             super().removeIdentity(name)
         elif self._forget(name) is None:
             raise KeyError(name)
-        self.sessions.endAll(name)
+        self.identityRemoved(name)
 
     def renewVerifier(
         self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
@@ -200,4 +200,4 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         """End the sessions that the identity no longer allows."""
         known = self.identities.get(identity.name, self._made.get(identity.name))
         if known is identity:
-            self.sessions.endUnauthorized(identity)
+            self.endUnauthorized(identity)

@@ -112,6 +112,7 @@ class CredAuthorizer(Authorizer):
         self.accounts: Any = DefaultAuthorizer() if accounts is None else accounts
         super().__init__(None, self.accounts.hashing)
         self.sessions = self.accounts.sessions
+        self.proofs = self.accounts.proofs
         self.identityClass = self.accounts.identityClass
         if serviceCollection is not None:
             self.setServiceCollection(serviceCollection)

@@ -499,7 +499,7 @@ class IdentityWrapper(WireObject):
         self._reactor = reactor
         self._name = identity.name
         self._mechanism = mechanism
-        self._proof = proof
+        self.proof = proof
 
     async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """
@@ -549,7 +549,7 @@ class IdentityWrapper(WireObject):
             serviceName,
             key,
             self._mechanism,
-            self._proof,
+            self.proof,
             self._broker,
             client,
             peerOf(self._broker),
@@ -600,16 +600,16 @@ class IdentityWrapper(WireObject):
         """
         made = self._newVerifier(verifier)
         identity = await self._currentIdentity()
+        replaced = (await settled(identity.getVerifiers())).values()
         # What this login opened stays open: it is the same person.
-        old = self._proof
-        if old in (await settled(identity.getVerifiers())).values():
-            self._replaceProof(old, made)
-        try:
+        own = [
+            session
+            for session in self._authorizer.sessions.ofIdentity(self._name)
+            if session.broker is self._broker and session.proof == self.proof
+        ]
+        with self._authorizer.proofs.changing(self._name, replaced, made, [self, *own]):
             identity.setVerifiers({scram.NAME: made})
             await settled(identity.save())
-        except BaseException:
-            self._replaceProof(made, old)
-            raise
         _audit.passwordChanged(originOf(self._broker), self._name, self._mechanism)
 
     async def remote_renewVerifier(self, verifier: Any) -> None:
@@ -623,14 +623,14 @@ class IdentityWrapper(WireObject):
         """
         made = self._newVerifier(verifier)
         identity = await self._currentIdentity()
-        old = self._proof
+        old = self.proof
         wanted = self._authorizer.hashing.iterations
         if not isinstance(old, ScramVerifier) or not old.iterations < wanted <= made.iterations:
             raise ProtocolViolation("This verifier is not a better one than that of this login.")
-        with self._authorizer.sessions.renewing(self._name, old, made):
+        with self._authorizer.proofs.renewing(self._name, old, made):
             if not await settled(self._authorizer.renewVerifier(identity, old, made)):
                 raise ProtocolViolation("The password was changed, or verifiers can't be stored.")
-        self._proof = made
+        self.proof = made
         _audit.verifierRenewed(originOf(self._broker), self._name, self._mechanism)
 
     def _newVerifier(self, verifier: Any) -> ScramVerifier:
@@ -652,15 +652,5 @@ class IdentityWrapper(WireObject):
     async def _currentIdentity(self) -> IIdentity:
         # Asked for anew, since the account may have been changed, or closed, since the login.
         identity: IIdentity = await settled(self._authorizer.getIdentityRequest(self._name))
-        for proof in self._authorizer.sessions.equivalentProofs(self._name, self._proof):
-            if identity.isProvedBy(proof):
-                self._proof = proof
-                return identity
-        raise Unauthorized()
-
-    def _replaceProof(self, old: object, new: object) -> None:
-        for session in self._authorizer.sessions.ofIdentity(self._name):
-            if session.broker is self._broker and session.proof == old:
-                session.proof = new
-        if self._proof == old:
-            self._proof = new
+        self.proof = self._authorizer.proofs.standing(identity, self)
+        return identity

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -41,7 +40,6 @@ from pbauth._async import run, settled
 from pbauth.audit import Audit
 from pbauth.errors import Detached
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
-from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import newId
 
 _log = Logger()
@@ -49,13 +47,6 @@ _log = Logger()
 #: The method by which a client asks whether its session is live; none of a perspective can have
 #: this name. A client that only listens would not learn of the end otherwise.
 STILL_LIVE = "?"
-
-#: Of this many accounts it is remembered at most that their verifier was renewed.
-MOST_RENEWED = 10_000
-
-
-def _isAmong(digests: frozenset[str], proof: object) -> bool:
-    return bool(digests) and isinstance(proof, ScramVerifier) and proof.digest() in digests
 
 
 class EndReason(enum.Enum):
@@ -350,10 +341,6 @@ class Sessions:
     def __init__(self, audit: Audit | None = None) -> None:
         self.audit = Audit() if audit is None else audit
         self._byName: dict[str, dict[Session, None]] = {}
-        # By name: verifiers of one and the same password, oldest first.
-        self._renewed: dict[str, tuple[object, ...]] = {}
-        # By name: digests of verifiers that were renewed elsewhere, and the one of today.
-        self._succeeded: dict[str, tuple[frozenset[str], ScramVerifier]] = {}
 
     def __iter__(self) -> Iterator[Session]:
         """Over all sessions, those included that are just being attached."""
@@ -392,89 +379,10 @@ class Sessions:
         """
         return session.end(reason)
 
-    def equivalentProofs(self, name: str, proof: object) -> tuple[object, ...]:
-        """
-        Tell what a login may stand on that was proved some time ago.
-
-        Args:
-            name: of the identity.
-            proof: what the login was proved by.
-
-        Returns:
-            That proof; and where it is a verifier that was renewed, the others of that password.
-        """
-        same = self._renewed.get(name, ())
-        good = (proof, *(other for other in same if other != proof)) if proof in same else (proof,)
-        former, today = self._succeeded.get(name, (frozenset(), None))
-        if today not in good and any(_isAmong(former, each) for each in good):
-            return (*good, today)
-        return good
-
-    def renewed(self, name: str, former: frozenset[str], today: ScramVerifier) -> None:
-        """
-        Somebody else, another server for instance, has replaced verifiers by another one of the
-        same password: what they proved stands by that.
-
-        Args:
-            name: of the identity.
-            former: the digests of those verifiers (`ScramVerifier.digest`).
-            today: the one in their place.
-        """
-        self._succeeded.pop(name, None)
-        self._succeeded[name] = former, today
-        if len(self._succeeded) > MOST_RENEWED:
-            del self._succeeded[next(iter(self._succeeded))]
-        for session in self.ofIdentity(name):
-            if _isAmong(former, session.proof):
-                session.proof = today
-
-    @contextmanager
-    def renewing(self, name: str, old: object, new: object) -> Iterator[None]:
-        """
-        A verifier is being replaced by another one of the same password: what the old one proved
-        stands by the new one, on all connections, also logins that are still under way. If the
-        body of the ``with`` fails, only the old one counts.
-
-        Args:
-            name: of the identity.
-            old: the verifier so far.
-            new: the other one.
-        """
-        self._renewed[name] = (*self.equivalentProofs(name, old), new)
-        if len(self._renewed) > MOST_RENEWED:
-            del self._renewed[next(iter(self._renewed))]
-        try:
-            yield
-        except BaseException:
-            same = self._renewed.pop(name, ())
-            self._renewed[name] = tuple(proof for proof in same if proof != new)
-            raise
-        for session in self.ofIdentity(name):
-            if session.proof == old:
-                session.proof = new
-
     def endAll(self, name: str) -> None:
-        """End all sessions of an identity that is no more."""
-        self._renewed.pop(name, None)
-        self._succeeded.pop(name, None)
+        """End all sessions of an identity that was removed."""
         for session in self.ofIdentity(name):
             session.end(EndReason.REMOVED)
-
-    def endUnauthorized(self, identity: IIdentity, ofAllCopies: bool = True) -> None:
-        """
-        End the sessions that an identity, as it is now, no longer allows.
-
-        Args:
-            identity: as it is now.
-            ofAllCopies: the sessions of all objects that stand for this identity; otherwise only
-                of those that were given this very object.
-        """
-        for session in self.ofIdentity(identity.name):
-            if (ofAllCopies or session.identity is identity) and not (
-                any(map(identity.isProvedBy, self.equivalentProofs(identity.name, session.proof)))
-                and identity.holdsKey(session.serviceName, session.perspectiveName)
-            ):
-                session.end(EndReason.REVOKED)
 
     def _add(self, session: Session) -> None:
         self._byName.setdefault(session.identity.name, {})[session] = None

@@ -111,7 +111,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
             merged = await self._change(change)
             self._saved(identity, record)
-            self.sessions.endUnauthorized(merged.asIdentity(self))
+            self.endUnauthorized(merged.asIdentity(self))
 
         return Deferred.fromCoroutine(update())
 
@@ -147,7 +147,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
         async def remove() -> None:
             await self._change(lambda file: file.remove(name))
-            self.sessions.endAll(name)
+            self.identityRemoved(name)
 
         return Deferred.fromCoroutine(remove())
 
@@ -364,18 +364,17 @@ class _ChangesService(Service):
         for name in {session.identity.name for session in self._authorizer.sessions}:
             record = records.get(name)
             if record is None:
-                self._authorizer.sessions.endAll(name)
+                self._authorizer.identityRemoved(name)
             elif known is None or record != known.get(name):
                 self._endUnauthorizedOf(record)
 
     def _endUnauthorizedOf(self, record: Record) -> None:
-        sessions = self._authorizer.sessions
         try:
-            sessions.endUnauthorized(record.asIdentity(self._authorizer))
+            self._authorizer.endUnauthorized(record.asIdentity(self._authorizer))
         except Exception:
             # The class of the identities is the application's: nobody stays in by what it raises.
             _log.failure("What {name!r} may do can't be told", name=record.name)
-            sessions.endAll(record.name)
+            self._authorizer.identityRemoved(record.name)
 
 
 def _merge(current: Record, before: Record, after: Record) -> Record:

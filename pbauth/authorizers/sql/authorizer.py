@@ -179,7 +179,7 @@ class SQLAuthorizer(CopyingAuthorizer):
             await self._write(write)
             self._saved(identity, record)
             self._noteChange([record.name])
-            self.sessions.endUnauthorized(identity)
+            self.endUnauthorized(identity)
 
         return Deferred.fromCoroutine(update())
 
@@ -223,7 +223,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         async def remove() -> None:
             await self._write(delete)
             self._noteChange([name])
-            self.sessions.endAll(name)
+            self.identityRemoved(name)
 
         return Deferred.fromCoroutine(remove())
 
@@ -261,7 +261,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         identity = self._copyOf(record)
         if former:
             today = dict(record.verifiers)[scram.NAME]
-            self.sessions.renewed(record.name, former, ScramVerifier.decode(today))
+            self.proofs.renewedElsewhere(record.name, former, ScramVerifier.decode(today))
         return identity
 
     async def _readNow(self, names: list[str]) -> dict[str, tuple[Record, frozenset[str]]]:
@@ -308,9 +308,9 @@ class SQLAuthorizer(CopyingAuthorizer):
             found = await self._readNow(some)
             for name in some:
                 if name in found:
-                    self.sessions.endUnauthorized(self._asIdentity(*found[name]))
+                    self.endUnauthorized(self._asIdentity(*found[name]))
                 else:
-                    self.sessions.endAll(name)
+                    self.identityRemoved(name)
 
     def listIdentities(
         self, after: str = "", most: int | None = None

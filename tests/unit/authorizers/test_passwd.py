@@ -983,7 +983,7 @@ class ChangesTests(FileTestCase):
         identity = self.successResultOf(self.authorizer.getIdentityRequest("alice"))
         old = self.successResultOf(identity.getVerifiers())[SCRAM]
         better = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 5000)
-        with self.authorizer.sessions.renewing("alice", old, better):
+        with self.authorizer.proofs.renewing("alice", old, better):
             self.assertTrue(
                 self.successResultOf(self.authorizer.renewVerifier(identity, old, better))
             )

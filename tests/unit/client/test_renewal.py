@@ -38,7 +38,6 @@ from pbauth.mechanisms import md5
 from pbauth.mechanisms.channel import Connection
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramServer, ScramVerifier
-from pbauth.perspectives import sessions as sessionsModule
 from pbauth.testing import MemoryServer, RecordingService
 from tests.support.tls import PLUS, TLSTestCase
 from tests.support.wire import SCRAM, WireTestCase
@@ -454,18 +453,18 @@ class ServerTests(RenewalTestCase):
 
     def test_bounded(self) -> None:
         """Of a limited number of accounts it is remembered that they were renewed."""
-        self.patch(sessionsModule, "MOST_RENEWED", 2)
-        sessions = self.memory.authorizer.sessions
+        proofs = self.memory.authorizer.proofs
+        self.patch(proofs, "_mostAccounts", 2)
         for name in ("one", "two", "three", "alice"):
-            with sessions.renewing(name, 1, 2):
+            with proofs.renewing(name, 1, 2):
                 pass
-        self.assertEqual(sessions.equivalentProofs("two", 1), (1,))
-        self.assertEqual(sessions.equivalentProofs("three", 1), (1, 2))
-        self.assertEqual(sessions.equivalentProofs("three", 2), (2, 1))
-        self.assertEqual(sessions.equivalentProofs("three", 3), (3,))
-        self.assertEqual(sessions.equivalentProofs("nobody", None), (None,))
+        self.assertEqual(proofs.of("two", 1), (1,))
+        self.assertEqual(proofs.of("three", 1), (1, 2))
+        self.assertEqual(proofs.of("three", 2), (2, 1))
+        self.assertEqual(proofs.of("three", 3), (3,))
+        self.assertEqual(proofs.of("nobody", None), (None,))
         self.memory.authorizer.removeIdentity("alice")
-        self.assertEqual(sessions.equivalentProofs("alice", 1), (1,))
+        self.assertEqual(proofs.of("alice", 1), (1,))
 
 
 class ChangePasswordTests(RenewalTestCase):
