@@ -420,17 +420,17 @@ class IWaryBroker(Interface):
 
 class IRevokingBroker(Interface):
     """
-    The broker of a connection that can take back what was given to the peer.
+    The broker of a connection that can end what a session has exported to the peer.
     """
 
-    def givingFor(session: Any) -> Any:
+    def exportingFor(session: Any) -> Any:
         """
-        Give a broker that is like this one, but notes that what is given to the peer through it is
-        given by this `pbauth.perspectives.sessions.Session`.
+        Return a broker that is like this one, but notes that the references which the peer gets
+        through it are exports of this `pbauth.perspectives.sessions.Session`.
         """
 
     def revoke(session: Any) -> None:
-        """Take back what only this session has given: from now on calls give `Detached`."""
+        """End what only this session has exported: from now on calls give `Detached`."""
 
 
 class IPerspectiveServiceFactory(IPlugin):

@@ -82,7 +82,7 @@ class SessionReference(pb.Referenceable):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._giving: Any = None
+        self._exporting: Any = None
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
@@ -91,10 +91,10 @@ class SessionReference(pb.Referenceable):
             raise Detached()
         if message == STILL_LIVE:
             return broker.serialize(None)
-        if self._giving is None:
+        if self._exporting is None:
             revokes = IRevokingBroker.providedBy(broker)
-            self._giving = broker.givingFor(self.session) if revokes else broker
-        result = perspective.perspectiveMessageReceived(self._giving, message, args, kw)
+            self._exporting = broker.exportingFor(self.session) if revokes else broker
+        result = perspective.perspectiveMessageReceived(self._exporting, message, args, kw)
         return self.session.watch(result) if isinstance(result, Deferred) else result
 
 

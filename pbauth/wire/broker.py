@@ -8,7 +8,7 @@ do not exist) ends the connection here with one line; and whatever waits for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
@@ -35,7 +34,7 @@ from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation
 from pbauth.interfaces import IRevokingBroker, IWaryBroker
 from pbauth.net.origin import originOf
-from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, Limits, Reader
+from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, Reader
 from pbauth.wire.encoding import (
     WORDS,
     Encoded,
@@ -45,7 +44,9 @@ from pbauth.wire.encoding import (
     encodePlain,
     encodeRemote,
 )
-from pbauth.wire.revocation import Given, GivenObject, GivingBroker, RevokedCache, RevokedObject
+from pbauth.wire.prelogin import LIMITS, PreLoginLimits
+from pbauth.wire.revocation import ExportingBroker, Exports
+from pbauth.wire.writer import CoalescingWriter, coalesces
 
 _log = LeanLogger()
 _audit = Audit()
@@ -64,13 +65,6 @@ _PEERS_FAULT = (
     AssertionError,
     OverflowError,
 )
-
-
-# How many messages go out in one piece.
-_PIECE = 16
-
-# What takes a reference to the client's object before the client has logged in.
-_TAKE_REFERENCES = (b"respond", b"loginAnonymous")
 
 _SCALARS = frozenset({bytes, int, float})
 
@@ -118,21 +112,19 @@ class Broker(pb.Broker):
     # Twisted's part has a dict, which is small while there are few attributes. That is a fifth of
     # what a connection takes.
     __slots__ = (
-        "_allowance",
         "_awaitsGreeting",
         "_closed",
-        "_given",
+        "_exports",
         "_greeted",
-        "_outgoing",
+        "_limits",
         "_plain",
         "_reader",
         "_references",
         "_secured",
         "_violation",
         "_words",
-        "_writesAtOnce",
+        "_writer",
         "_writesPlain",
-        "givers",
         "lookout",
         "origin",
         "silent",
@@ -173,18 +165,17 @@ class Broker(pb.Broker):
         allowed = _allowsPlain(security)
         self._plain = allowed and self._readsOwnWay
         self._writesPlain = allowed and self._writesOwnWay
-        # What was given by which session, and the sessions that give right now.
-        self._given: Given | None = None
-        self.givers: frozenset[Any] | None = None
-        # While the peer has not logged in: how many bytes it may still send.
-        self._allowance: int | None = None
-        self._writesAtOnce = False
-        self._outgoing: list[bytes] | None = None
+        # From the first session on.
+        self._exports: Exports | None = None
+        # While the peer has not logged in.
+        self._limits: PreLoginLimits | None = None
+        # Where the transport does not put writes together itself.
+        self._writer: CoalescingWriter | None = None
 
     def makeConnection(self, transport: Any) -> None:
         """The connection is made."""
-        # By TLS the transport itself puts small writes together.
-        self._writesAtOnce = isinstance(transport, Connection) and not transport.TLS
+        if coalesces(transport):
+            self._writer = CoalescingWriter(transport)
         # Twisted tells the family of a client's socket only.
         connected = getattr(transport, "socket", None)
         if getattr(connected, "family", None) in (AF_INET, AF_INET6):
@@ -220,12 +211,12 @@ class Broker(pb.Broker):
 
     def beWary(self, mostBytes: int) -> None:
         """Until the peer has logged in, take only what that needs (see `IWaryBroker`)."""
-        self._allowance = mostBytes
-        self._reader.limits = Limits()
+        self._limits = PreLoginLimits(mostBytes)
+        self._reader.limits = LIMITS
 
     def loggedIn(self) -> None:
         """The peer has logged in (see `IWaryBroker`)."""
-        self._allowance = self._reader.limits = None
+        self._limits = self._reader.limits = None
         self._reader.readsPlain = self._plain and bool(self._words)
 
     @property
@@ -239,9 +230,9 @@ class Broker(pb.Broker):
         self._reader.limit = limit
 
     def _selectDialect(self, dialect: bytes) -> None:
-        # Strangers are read by our own reader alone, in any dialect: it makes nothing but plain
+        # Before the login our own reader alone reads, in any dialect: it makes nothing but plain
         # values.
-        self._reader.readsPlain = self._allowance is not None
+        self._reader.readsPlain = self._limits is not None
         if dialect == b"pb":
             self._words = WORDS
             if not self._awaitsGreeting:
@@ -250,7 +241,7 @@ class Broker(pb.Broker):
 
     def _readPlain(self) -> None:
         self._reader.words = self.incomingVocabulary
-        self._reader.readsPlain = self._plain or self._allowance is not None
+        self._reader.readsPlain = self._plain or self._limits is not None
 
     def sendEncoded(self, obj: Any) -> None:
         """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
@@ -259,13 +250,9 @@ class Broker(pb.Broker):
         self._send(b"".join(pieces))
 
     def _send(self, data: bytes) -> None:
-        outgoing = self._outgoing
-        if outgoing is not None:
-            outgoing.append(data)
-            if len(outgoing) >= _PIECE:
-                # So that the peer has something to do meanwhile.
-                self._outgoing = []
-                self._writeAtOnce(b"".join(outgoing))
+        writer = self._writer
+        if writer is not None:
+            writer.write(data)
         else:
             transport: Any = self.transport
             transport.write(data)
@@ -275,46 +262,16 @@ class Broker(pb.Broker):
         if self._violation is not None:
             return
         self.silent = 0
-        if self._writesAtOnce and self._outgoing is None:
-            self._inOnePiece(self._read, chunk)
+        writer = self._writer
+        if writer is not None:
+            writer.hold(self._read, chunk)
         else:
             self._read(chunk)
 
-    def _inOnePiece(self, act: Callable[[Any], None], argument: Any) -> None:
-        """All that is sent meanwhile goes out in one piece, at once."""
-        self._outgoing = []
-        try:
-            act(argument)
-        finally:
-            outgoing, self._outgoing = self._outgoing, None
-            if outgoing:
-                self._writeAtOnce(b"".join(outgoing))
-
-    def _writeAtOnce(self, data: bytes) -> None:
-        """
-        Write to the socket now, if nothing waits to be written; Twisted's own `write` waits until
-        the reactor has asked whether it may.
-        """
-        transport: Any = self.transport
-        if not (
-            transport.dataBuffer
-            or transport._tempDataBuffer
-            or transport.disconnecting
-            or transport.producer is not None
-        ):
-            sent = transport.writeSomeData(data)
-            # An error is found again, and dealt with, by the reactor.
-            if isinstance(sent, int):
-                data = data[sent:]
-        if data:
-            transport.write(data)
-
     def _read(self, chunk: bytes) -> None:
         try:
-            if self._allowance is not None:
-                self._allowance -= len(chunk)
-                if self._allowance < 0:
-                    raise banana.BananaError("Security precaution: too many bytes before login.")
+            if self._limits is not None:
+                self._limits.count(chunk)
             self._reader.feed(chunk)
         except _PEERS_FAULT as fault:
             self._violation = ProtocolViolation(
@@ -327,7 +284,7 @@ class Broker(pb.Broker):
                     fault=type(fault).__name__,
                 )
             else:
-                greedy = self._allowance is not None and self._allowance < 0
+                greedy = self._limits is not None and self._limits.exceeded
                 reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
                 _audit.dropped(originOf(self), reason, type(fault).__name__)
             dropConnection(self)
@@ -338,7 +295,7 @@ class Broker(pb.Broker):
         if found is not None:
             return found.object
         # Nobody is asked before the login.
-        if luid == PINGED and self._allowance is None:
+        if luid == PINGED and self._limits is None:
             return _PINGED
         return super().localObjectForID(luid)
 
@@ -353,21 +310,13 @@ class Broker(pb.Broker):
             reference.doRefCount = 0
         self._references.clear()
 
-    def _isForLogin(self, command: Any, items: list[Any]) -> bool:
-        """Whether a message is one of those that a login takes."""
-        if command == b"message":
-            # Who calls something that was not given would get an error, which is dear to make.
-            return (
-                len(items) > 3
-                and self.localObjectForID(items[2]) is not None
-                and (not self._references or items[3] in _TAKE_REFERENCES)
-            )
-        return not self._references and command in (b"version", b"decref")
-
     def _receivePlain(self, items: list[Any]) -> bool:
         """A message whose values were read. Others are read as Twisted does."""
         command = items[0]
-        if self._allowance is not None and not self._isForLogin(command, items):
+        limits = self._limits
+        if limits is not None and not limits.permit(
+            items, bool(self._references), self.localObjectForID
+        ):
             return False
         if (
             command == b"message"
@@ -397,53 +346,35 @@ class Broker(pb.Broker):
 
     def _objectToCall(self, luid: Any) -> Any:
         found = self.localObjectForID(luid)
-        if self._given is not None and luid in self._given.objects and found is not None:
-            sessions = self._given.objects[luid]
-            return GivenObject(found, GivingBroker(self, sessions), sessions)
-        return found
+        if found is None or self._exports is None:
+            return found
+        return self._exports.objectToCall(self, luid, found)
 
-    def givingFor(self, session: Any) -> GivingBroker:
-        """Give a broker that notes what a session gives (see `IRevokingBroker`)."""
-        if self._given is None:
-            self._given = Given()
-        return GivingBroker(self, frozenset({session}))
+    def exportingFor(self, session: Any) -> ExportingBroker:
+        """Return a broker that notes what a session exports (see `IRevokingBroker`)."""
+        if self._exports is None:
+            self._exports = Exports()
+        return ExportingBroker(self, self._exports, frozenset({session}))
 
     def registerReference(self, object: Any) -> Any:
-        """Note that the peer gets a reference to an object, and by whom."""
+        """Note that the peer gets a reference to an object, and by which sessions."""
         before = self.currentLocalID
         luid = super().registerReference(object)
-        if self._given is not None:
-            self._given.note(self._given.objects, luid, luid > before, self.givers)
+        if self._exports is not None:
+            self._exports.addObject(luid, luid > before)
         return luid
 
     def cacheRemotely(self, instance: Any) -> Any:
-        """Note that the peer gets a copy of an object that it is kept informed of, and by whom."""
+        """Note that the peer gets a copy of a `Cacheable`, and by which sessions."""
         luid = super().cacheRemotely(instance)
-        if self._given is not None:
-            self._given.note(self._given.caches, luid, True, self.givers)
+        if self._exports is not None:
+            self._exports.addCache(luid)
         return luid
 
     def revoke(self, session: Any) -> None:
-        """Take back what only this session has given (see `IRevokingBroker`)."""
-        if self._given is None or self.disconnected:
-            return
-        for luid in self._given.takeFrom(self._given.objects, session):
-            local = self.localObjects.get(luid)
-            if local is not None:
-                puid = local.object.processUniqueID()
-                self.luids.pop(puid, None)
-                local.object = revoked = RevokedObject()
-                self.luids[revoked.processUniqueID()] = luid
-                self._localCleanup.pop(puid, lambda: None)()
-        for luid in self._given.takeFrom(self._given.caches, session):
-            local = self.remotelyCachedObjects.get(luid)
-            if local is not None:
-                cacheable, perspective = local.object, local.perspective
-                self.remotelyCachedLUIDs.pop(cacheable.processUniqueID(), None)
-                local.object = revokedCache = RevokedCache()
-                self.remotelyCachedLUIDs[revokedCache.processUniqueID()] = luid
-                observer = pb.RemoteCacheObserver(self, cacheable, perspective)
-                cacheable.stoppedObserving(perspective, observer)
+        """End what only this session has exported (see `IRevokingBroker`)."""
+        if self._exports is not None and not self.disconnected:
+            self._exports.revoke(self, session)
 
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """An answer; one that can't be read fails the call, not the connection."""

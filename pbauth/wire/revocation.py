@@ -1,15 +1,15 @@
 """
-References that can be taken back.
+Exports of a session: references that can be taken back.
 
-What a perspective's methods give to the client - objects, and what the methods of those give, and
-so on - belongs to the session that the perspective was called by.  When the session ends, it ends
-with it: a broker puts an object in its place that only says so.  What two sessions of one
-connection were given ends with the last of them.
+What a perspective's methods export to the client - objects, and what the methods of those export,
+and so on - belongs to the session that the perspective was called by.  When the session ends, its
+exports end: an object takes their place that only says so.  What two sessions of one connection
+have exported ends with the last of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -18,50 +18,52 @@ from twisted.spread import pb
 from pbauth.errors import Detached
 
 
-class GivingBroker:
+class ExportingBroker:
     """
     A broker as the methods of a session see it: what is serialised by it belongs to the session.
 
     Args:
         broker: of the connection.
-        sessions: that gives; several, where they share an object that was called.
+        exports: of the connection.
+        sessions: that export; several, where they share an object that was called.
     """
 
-    def __init__(self, broker: Any, sessions: frozenset[Any]) -> None:
+    def __init__(self, broker: Any, exports: Exports, sessions: frozenset[Any]) -> None:
         self._broker = broker
+        self._exports = exports
         self._sessions = sessions
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._broker, name)
 
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
-        """As the broker does."""
+        """Unjelly an expression, as the broker does."""
         return self._broker.unserialize(sexp, perspective)
 
     def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
-        """As the broker does, for the session; also what a Deferred comes to later."""
+        """Jelly an object for the sessions; also what a Deferred comes to later."""
         if isinstance(object, (Deferred, Coroutine)):
             later: Deferred[Any] = ensureDeferred(object)
             return later.addCallback(self.serialize, *args, **kw)
-        broker = self._broker
-        before, broker.givers = broker.givers, self._sessions
+        exports = self._exports
+        before, exports.exporters = exports.exporters, self._sessions
         try:
-            return broker.serialize(object, *args, **kw)
+            return self._broker.serialize(object, *args, **kw)
         finally:
-            broker.givers = before
+            exports.exporters = before
 
 
-class GivenObject:
+class ExportedObject:
     """
-    An object that a session gave, as the broker calls it.
+    An object that a session exported, as the broker calls it.
 
     Args:
         object: the object itself.
-        broker: gives what it gives for the same sessions.
-        sessions: that gave it.
+        broker: exports what the object's methods give for the same sessions.
+        sessions: that exported it.
     """
 
-    def __init__(self, object: Any, broker: GivingBroker, sessions: frozenset[Any]) -> None:
+    def __init__(self, object: Any, broker: ExportingBroker, sessions: frozenset[Any]) -> None:
         self._object = object
         self._broker = broker
         self._sessions = sessions
@@ -76,7 +78,7 @@ class GivenObject:
 
 
 class RevokedObject(pb.Referenceable):
-    """What stands in the place of an object that was taken back."""
+    """What takes the place of an object that was taken back."""
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Refuse every call."""
@@ -84,66 +86,112 @@ class RevokedObject(pb.Referenceable):
 
 
 class RevokedCache(pb.Cacheable):
-    """What stands in the place of a `Cacheable` that was taken back."""
+    """What takes the place of a `Cacheable` that was taken back."""
 
     def stoppedObserving(self, perspective: Any, observer: Any) -> None:
-        """Nobody observes it."""
+        """Do nothing: there is no observer."""
 
 
-class Given:
+class Exports:
     """
-    What belongs to whom on one connection.
+    What the sessions of one connection have exported.
 
     Attributes:
-        objects: the sessions by the number of the object.
-        caches: the sessions by the number of the `Cacheable`.
+        exporters: the sessions that what is serialised now belongs to; `None`: to none, so that
+            it stays.
     """
 
-    __slots__ = ("caches", "objects")
+    __slots__ = ("_caches", "_objects", "exporters")
 
     def __init__(self) -> None:
-        self.objects: dict[Any, frozenset[Any]] = {}
-        self.caches: dict[Any, frozenset[Any]] = {}
+        self.exporters: frozenset[Any] | None = None
+        # The sessions by the number of the object, and by that of the `Cacheable`.
+        self._objects: dict[Any, frozenset[Any]] = {}
+        self._caches: dict[Any, frozenset[Any]] = {}
 
-    def note(
-        self,
-        kind: dict[Any, frozenset[Any]],
-        luid: Any,
-        new: bool,
-        givers: frozenset[Any] | None,
-    ) -> None:
+    def addObject(self, luid: Any, new: bool) -> None:
         """
-        Note that something was given.
+        Note that the peer gets a reference to an object.
 
         Args:
-            kind: `objects` or `caches`.
             luid: its number.
-            new: it was not given before.
-            givers: the sessions that gave it; `None`: it was given outside of sessions, and stays.
+            new: the peer had none before.
         """
-        if new:
-            if givers is not None:
-                kind[luid] = givers
-        elif luid in kind:
-            if givers is None:
-                del kind[luid]
-            else:
-                kind[luid] |= givers
+        self._add(self._objects, luid, new)
 
-    def takeFrom(self, kind: dict[Any, frozenset[Any]], session: Any) -> Iterable[Any]:
+    def addCache(self, luid: Any) -> None:
         """
-        A session ends.
+        Note that the peer gets a copy of a `Cacheable`, which it had not before.
+
+        Args:
+            luid: its number.
+        """
+        self._add(self._caches, luid, True)
+
+    def _add(self, exported: dict[Any, frozenset[Any]], luid: Any, new: bool) -> None:
+        exporters = self.exporters
+        if new:
+            if exporters is not None:
+                exported[luid] = exporters
+        elif luid in exported:
+            if exporters is None:
+                del exported[luid]
+            else:
+                exported[luid] |= exporters
+
+    def objectToCall(self, broker: Any, luid: Any, found: Any) -> Any:
+        """
+        Give what the broker calls when the peer calls an object.
+
+        Args:
+            broker: of the connection.
+            luid: the number of the object, or its name.
+            found: the object.
 
         Returns:
-            The numbers of what belonged to it alone, and now to nobody.
+            The object; or, if sessions exported it, what calls it for them.
         """
-        ended = []
-        for luid, sessions in list(kind.items()):
-            if session in sessions:
-                left = sessions - {session}
-                if left:
-                    kind[luid] = left
-                else:
-                    del kind[luid]
-                    ended.append(luid)
-        return ended
+        sessions = self._objects.get(luid)
+        if sessions is None:
+            return found
+        return ExportedObject(found, ExportingBroker(broker, self, sessions), sessions)
+
+    def revoke(self, broker: Any, session: Any) -> None:
+        """
+        End what only one session has exported: from now on calls give `Detached`.
+
+        Args:
+            broker: of the connection.
+            session: the session.
+        """
+        for luid in _takeFrom(self._objects, session):
+            local = broker.localObjects.get(luid)
+            if local is not None:
+                puid = local.object.processUniqueID()
+                broker.luids.pop(puid, None)
+                local.object = revoked = RevokedObject()
+                broker.luids[revoked.processUniqueID()] = luid
+                broker._localCleanup.pop(puid, lambda: None)()
+        for luid in _takeFrom(self._caches, session):
+            local = broker.remotelyCachedObjects.get(luid)
+            if local is not None:
+                cacheable, perspective = local.object, local.perspective
+                broker.remotelyCachedLUIDs.pop(cacheable.processUniqueID(), None)
+                local.object = revokedCache = RevokedCache()
+                broker.remotelyCachedLUIDs[revokedCache.processUniqueID()] = luid
+                observer = pb.RemoteCacheObserver(broker, cacheable, perspective)
+                cacheable.stoppedObserving(perspective, observer)
+
+
+def _takeFrom(exported: dict[Any, frozenset[Any]], session: Any) -> list[Any]:
+    """Return the numbers of what belonged to this session alone, and now to none."""
+    ended = []
+    for luid, sessions in list(exported.items()):
+        if session in sessions:
+            left = sessions - {session}
+            if left:
+                exported[luid] = left
+            else:
+                del exported[luid]
+                ended.append(luid)
+    return ended

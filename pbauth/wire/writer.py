@@ -1,0 +1,100 @@
+"""
+The coalescing writer: what is sent while one chunk is received goes out in one piece, at once.
+
+Twisted's own `write` waits until the reactor has asked the system whether the socket takes bytes,
+which costs a round through the reactor for each answer.  Here the socket is written to right away
+where nothing waits in front of it.  Over TLS there is no need: that transport itself puts small
+writes together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.tcp import Connection
+
+# How many messages go out in one piece.
+_PIECE = 16
+
+
+class CoalescingWriter:
+    """
+    Writes the messages of one TCP connection.
+
+    Args:
+        transport: of the connection, see `coalesces`.
+    """
+
+    __slots__ = ("_pending", "_transport")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        # The messages that are held back; `None` while none are to be.
+        self._pending: list[bytes] | None = None
+
+    def write(self, data: bytes) -> None:
+        """
+        Send a message; inside of `hold`, together with others.
+
+        Args:
+            data: the message.
+        """
+        pending = self._pending
+        if pending is None:
+            self._transport.write(data)
+            return
+        pending.append(data)
+        if len(pending) >= _PIECE:
+            # So that the peer has something to do meanwhile.
+            self._pending = []
+            self._writeNow(b"".join(pending))
+
+    def hold(self, act: Callable[[Any], None], argument: Any) -> None:
+        """
+        Call a function, and send all that it writes in one piece, at once.
+
+        Args:
+            act: the function.
+            argument: its argument.
+        """
+        if self._pending is not None:
+            # It is called by what is held already.
+            act(argument)
+            return
+        self._pending = []
+        try:
+            act(argument)
+        finally:
+            pending, self._pending = self._pending, None
+            if pending:
+                self._writeNow(b"".join(pending))
+
+    def _writeNow(self, data: bytes) -> None:
+        """Write to the socket, if nothing waits to be written."""
+        transport = self._transport
+        if not (
+            transport.dataBuffer
+            or transport._tempDataBuffer
+            or transport.disconnecting
+            or transport.producer is not None
+        ):
+            sent = transport.writeSomeData(data)
+            # An error is found again, and dealt with, by the reactor.
+            if isinstance(sent, int):
+                data = data[sent:]
+        if data:
+            transport.write(data)
+
+
+def coalesces(transport: Any) -> bool:
+    """
+    Tell whether a `CoalescingWriter` is of use for a transport.
+
+    Args:
+        transport: of a connection.
+
+    Returns:
+        Whether it is a TCP or UNIX connection of Twisted's without TLS.
+    """
+    return isinstance(transport, Connection) and not transport.TLS

@@ -1,0 +1,126 @@
+"""The coalescing writer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbauth.wire.writer import CoalescingWriter, coalesces
+
+
+class Socket:
+    """
+    What a writer uses of a TCP transport.
+
+    Args:
+        takes: the most bytes that the system takes at once.
+    """
+
+    disconnecting = False
+    producer: Any = None
+
+    def __init__(self, takes: int = 1000) -> None:
+        self.takes = takes
+        self.dataBuffer = b""
+        self._tempDataBuffer: list[bytes] = []
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Put bytes behind what waits."""
+        self._tempDataBuffer.append(data)
+
+    def writeSomeData(self, data: bytes) -> int | Exception:
+        """Send as much as the system takes."""
+        if self.takes < 0:
+            return ConnectionError()
+        self.sent.append(data[: self.takes])
+        return min(len(data), self.takes)
+
+
+class CoalescingWriterTests(SynchronousTestCase):
+    """When what is written goes out, and in how many pieces."""
+
+    def write(self, writer: CoalescingWriter, *messages: bytes) -> None:
+        """Write messages while the writer holds back."""
+
+        def act(argument: Any) -> None:
+            for message in messages:
+                writer.write(message)
+
+        writer.hold(act, None)
+
+    def test_outside(self) -> None:
+        """A message that nothing holds back is left to the transport."""
+        socket = Socket()
+        CoalescingWriter(socket).write(b"one")
+        self.assertEqual((socket.sent, socket._tempDataBuffer), ([], [b"one"]))
+
+    def test_onePiece(self) -> None:
+        """What is written inside of `hold` goes out at once, in one piece."""
+        socket = Socket()
+        self.write(CoalescingWriter(socket), b"one", b"two")
+        self.assertEqual((socket.sent, socket._tempDataBuffer), ([b"onetwo"], []))
+
+    def test_nested(self) -> None:
+        """The outermost `hold` counts."""
+        socket = Socket()
+        writer = CoalescingWriter(socket)
+
+        def act(argument: bytes) -> None:
+            writer.write(argument)
+            self.write(writer, b"two")
+            self.assertEqual(socket.sent, [])
+
+        writer.hold(act, b"one")
+        self.assertEqual(socket.sent, [b"onetwo"])
+
+    def test_many(self) -> None:
+        """The peer gets the first of many messages while the others are made."""
+        socket = Socket()
+        self.write(CoalescingWriter(socket), *[b"x"] * 20)
+        self.assertEqual(socket.sent, [b"x" * 16, b"x" * 4])
+
+    def test_raises(self) -> None:
+        """What was written before an error goes out all the same."""
+        socket = Socket()
+        writer = CoalescingWriter(socket)
+
+        def act(argument: bytes) -> None:
+            writer.write(argument)
+            raise LookupError
+
+        self.assertRaises(LookupError, writer.hold, act, b"one")
+        self.assertEqual(socket.sent, [b"one"])
+        self.write(writer, b"two")
+        self.assertEqual(socket.sent, [b"one", b"two"])
+
+    def test_rest(self) -> None:
+        """What the system does not take waits in the transport."""
+        socket = Socket(takes=4)
+        self.write(CoalescingWriter(socket), b"one", b"two")
+        self.assertEqual((socket.sent, socket._tempDataBuffer), ([b"onet"], [b"wo"]))
+
+    def test_error(self) -> None:
+        """An error of the socket is left to the reactor, which finds it again."""
+        socket = Socket(takes=-1)
+        self.write(CoalescingWriter(socket), b"one")
+        self.assertEqual((socket.sent, socket._tempDataBuffer), ([], [b"one"]))
+
+    def test_order(self) -> None:
+        """Nothing overtakes what waits, or a producer, or the end of the connection."""
+        for attribute, value in (
+            ("dataBuffer", b"zero"),
+            ("_tempDataBuffer", [b"zero"]),
+            ("disconnecting", True),
+            ("producer", object()),
+        ):
+            socket = Socket()
+            setattr(socket, attribute, value)
+            self.write(CoalescingWriter(socket), b"one")
+            self.assertEqual((socket.sent, socket._tempDataBuffer[-1]), ([], b"one"), attribute)
+
+    def test_otherTransports(self) -> None:
+        """Transports that are not sockets of Twisted's have no such writer."""
+        self.assertFalse(coalesces(StringTransport()))
