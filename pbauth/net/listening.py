@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from pbauth.net.addresses import isLocal, isLoopback
 from pbauth.net.certificates import privateCertificate, readCertificates
-from pbauth.net.fingerprints import fingerprintOf
+from pbauth.net.servercertificate import ServerCertificate
 from pbauth.net.strports import readDescription, spelledOut
 from pbauth.net.trust import serverOptions
 
@@ -67,16 +67,16 @@ class TLSEndpoint:
 
     Attributes:
         endpoint: the other one.
-        options: makes the TLS connections.
+        certificate: makes the TLS connections.
     """
 
     endpoint: Any
-    options: ssl.CertificateOptions
+    certificate: ServerCertificate
 
     def listen(self, protocolFactory: Any) -> Deferred[Any]:
         """Listen (see `IStreamServerEndpoint`)."""
         listening: Deferred[Any] = self.endpoint.listen(
-            TLSMemoryBIOFactory(self.options, False, protocolFactory)
+            TLSMemoryBIOFactory(self.certificate, False, protocolFactory)
         )
         return listening
 
@@ -92,6 +92,7 @@ class Port:
         fingerprint: of the server's key, where it speaks TLS with one certificate; else `None`.
         insecure: plain connections from other machines are wanted.
         secure: it speaks TLS.
+        certificate: the one that it shows; `None` where that is not known here.
     """
 
     description: str
@@ -99,6 +100,7 @@ class Port:
     fingerprint: str | None
     insecure: bool
     secure: bool = field(kw_only=True)
+    certificate: ServerCertificate | None = field(default=None, kw_only=True)
 
     @secure.default
     def _speaksTLS(self) -> bool:
@@ -156,9 +158,9 @@ class Ports:
         while inner.startswith("haproxy:"):
             proxied, inner = True, inner.partition(":")[2]
         kind, named, positional = readDescription(inner)
-        options: Any = None
+        certificate: ServerCertificate | None = None
         if kind == "ssl":
-            endpoint, options = self._ssl(inner, named, positional)
+            endpoint, certificate = self._ssl(inner, named, positional)
         else:
             endpoint = _fromString(self.reactor, spelledOut(inner))
             interface = named.get("interface", [*positional, "", ""][1])
@@ -166,15 +168,20 @@ class Ports:
                 raise NotProtected(description)
         if proxied:
             endpoint = proxyEndpoint(endpoint)
-        if options is None:
+        if certificate is None:
             # Twisted's own tls: takes a folder of certificates, and speaks TLS with each.
             return Port(description, endpoint, None, self.insecure, secure=kind == "tls")
-        fingerprint = fingerprintOf(options.certificate.to_cryptography())
-        return Port(description, TLSEndpoint(endpoint, options), fingerprint, self.insecure)
+        return Port(
+            description,
+            TLSEndpoint(endpoint, certificate),
+            certificate.fingerprint,
+            self.insecure,
+            certificate=certificate,
+        )
 
     def _ssl(
         self, description: str, named: dict[str, str], positional: list[str]
-    ) -> tuple[Any, ssl.CertificateOptions]:
+    ) -> tuple[Any, ServerCertificate]:
         fields = {**dict(zip(("port", "privateKey", "certKey"), positional, strict=False)), **named}
         unknown = sorted(fields.keys() - _SSL_FIELDS)
         if unknown or len(positional) > 3:
@@ -189,11 +196,6 @@ class Ports:
         key = fields.get("privateKey")
         if key is None and "certKey" in fields:
             raise ValueError(f"{description!r}: certKey= needs privateKey=, the file of its key.")
-        certificate, between = (
-            (self.ownCertificate(), []) if key is None else _load(key, fields.get("certKey", key))
-        )
-        chain = fields.get("extraCertChain")
-        parameters = fields.get("dhParameters")
         minimum = fields.get("minimumTLS", "1.3")
         if minimum not in _TLS_VERSIONS:
             raise ValueError(f"{description!r}: minimumTLS is 1.3 (the default) or 1.2.")
@@ -204,13 +206,24 @@ class Ports:
                 "Leave out minimumTLS=1.2 as soon as every client speaks TLS 1.3.",
                 description=description,
             )
-        return endpoint, serverOptions(
-            certificate,
-            askForCertificate=self.askForCertificate,
-            chain=between if chain is None else [*between, *readCertificates(chain)],
-            dhParameters=None if parameters is None else _readBytes(parameters),
-            minimum=_TLS_VERSIONS[minimum],
-        )
+        certificatePath = fields.get("certKey", key)
+        chain, parameters = fields.get("extraCertChain"), fields.get("dhParameters")
+
+        def load() -> ssl.CertificateOptions:
+            if key is None or certificatePath is None:
+                certificate, between = self.ownCertificate(), list[ssl.Certificate]()
+            else:
+                certificate, between = _load(key, certificatePath)
+            return serverOptions(
+                certificate,
+                askForCertificate=self.askForCertificate,
+                chain=between if chain is None else [*between, *readCertificates(chain)],
+                dhParameters=None if parameters is None else _readBytes(parameters),
+                minimum=_TLS_VERSIONS[minimum],
+            )
+
+        paths = dict.fromkeys(path for path in (chain, key, certificatePath) if path is not None)
+        return endpoint, ServerCertificate(load, list(paths))
 
 
 def _fromString(reactor: Any, description: str) -> Any:
