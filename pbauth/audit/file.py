@@ -19,6 +19,7 @@ from time import time
 from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from zope.interface import implementer
 
+from pbauth._files import exposure
 from pbauth.audit.events import AUDIT_GAP, asLine, encode
 
 _log = Logger()
@@ -115,15 +116,11 @@ def _open(path: str) -> int:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
         raise AuditUnwritable(f"Can't open the audit {path}: {error.strerror}.") from None
-    mode = os.fstat(descriptor).st_mode
-    problem = None
-    if not stat.S_ISREG(mode):
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        problem = exposure(path, found, f"Others can write to the audit {path}", 0o022)
+    else:
         problem = f"The audit {path} is not a file. Name another one."
-    elif mode & 0o022:
-        problem = (
-            f"Others can write to the audit {path} (mode {stat.S_IMODE(mode):04o}). "
-            f"Run: chmod 600 {path}"
-        )
     if problem is not None:
         os.close(descriptor)
         raise AuditUnwritable(problem)

@@ -7,17 +7,16 @@ server may have more than one line. Empty lines, and those that begin with ``#``
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import click
 from attrs import frozen
 
+from pbauth._files import lock, writePrivate
 from pbauth.net.fingerprints import checkPin
 
 
@@ -102,7 +101,8 @@ class KnownServers:
                 return [] if pin in {each.pin for each in known} else known
             if text and not text.endswith(b"\n"):
                 text += b"\n"
-            _replace(path, text + f"{address} {pin}\n".encode())
+            former = os.stat(path) if os.path.exists(path) else None
+            writePrivate(path, text + f"{address} {pin}\n".encode(), former=former)
         return []
 
     def _read(self) -> bytes:
@@ -146,12 +146,12 @@ class KnownServers:
         path = os.path.realpath(self.path)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         # A file of its own, since the file itself is replaced.
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock(descriptor, wait=True)
             yield path
         finally:
-            os.close(lock)
+            os.close(descriptor)
 
 
 def _parseLine(number: int, line: bytes) -> KnownServer:
@@ -160,24 +160,3 @@ def _parseLine(number: int, line: bytes) -> KnownServer:
     if not host or not (port.isascii() and port.isdigit()):
         raise ValueError(address)
     return KnownServer(number, address, checkPin(pin))
-
-
-def _replace(path: str, text: bytes) -> None:
-    """Write a file as a whole, for its owner only: who reads it finds the old one or the new."""
-    folder = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".known_servers-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

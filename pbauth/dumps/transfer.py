@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -27,6 +26,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.spread import pb
 
+from pbauth import _files
 from pbauth._async import chooseReactor, settled
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.passwordpolicy import PasswordPolicy
@@ -470,30 +470,10 @@ def replacing(path: str) -> Iterator[BinaryIO]:
     Raises:
         ExportFailed: it can't be written, or the path is that of something else than a file.
     """
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ExportFailed(f"{path} is not a file. Name a file, or - for standard output.")
-    folder = os.path.dirname(target)
-    draft = None
     try:
-        descriptor, draft = tempfile.mkstemp(dir=folder, prefix=".draft-")
-        with os.fdopen(descriptor, "wb") as file:
+        with _files.replacing(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-        draft = None
-        _syncFolder(folder)
     except OSError as error:
         raise ExportFailed(f"Can't write {path}: {error.strerror}.") from None
-    finally:
-        if draft is not None:
-            os.unlink(draft)
-
-
-def _syncFolder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from typing import Any
 
 from twisted.internet import ssl
 
+from pbauth._files import createPrivate, exposure
 from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
 from pbauth.authorizers.sql.authorizer import SQLAuthorizer
 from pbauth.errors import StoreError
@@ -89,16 +89,15 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
     path = os.path.join(folder, _CERTIFICATE)
     try:
         if not os.path.exists(path):
-            _writeOnce(path, makeCertificate())
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+            createPrivate(path, makeCertificate())
         with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
             pem = file.read()
     except OSError as error:
         raise StoreError(f"Can't use {path}: {error.strerror}.") from None
-    if mode & 0o077:
-        raise StoreError(
-            f"Others can read the private key in {path} (mode {mode:04o}). Run: chmod 600 {path}"
-        )
+    problem = exposure(path, found, f"Others can read the private key in {path}")
+    if problem is not None:
+        raise StoreError(problem)
     try:
         loaded = ssl.PrivateCertificate.loadPEM(pem)
     except Exception:
@@ -112,22 +111,6 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
     return loaded
 
 
-def _writeOnce(path: str, data: bytes) -> None:
-    """Write a private file that is either whole or not there; the first of several wins."""
-    descriptor, draft = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".draft-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-    finally:
-        os.unlink(draft)
-
-
 def _makeFolder(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
@@ -138,11 +121,9 @@ def _makeFolder(folder: str) -> None:
 
 
 def _checkPrivate(folder: str) -> None:
-    mode = os.stat(folder).st_mode
-    if not stat.S_ISDIR(mode):
+    found = os.stat(folder)
+    if not stat.S_ISDIR(found.st_mode):
         raise StoreError(f"{folder} is not a folder. Name another one with --state.")
-    if mode & 0o077:
-        raise StoreError(
-            f"Others can get at the state folder {folder} (mode {stat.S_IMODE(mode):04o}). "
-            f"Run: chmod 700 {folder}"
-        )
+    problem = exposure(folder, found, f"Others can get at the state folder {folder}")
+    if problem is not None:
+        raise StoreError(problem)

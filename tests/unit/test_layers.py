@@ -36,6 +36,7 @@ FLOORS = [
     "audit",
     "mechanisms",
     "net",
+    "_files",
     "_async",
     "interfaces",
     "names",

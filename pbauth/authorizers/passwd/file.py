@@ -8,7 +8,6 @@ are run in threads.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -20,6 +19,7 @@ from typing import TypeVar
 
 from attrs import evolve, field, frozen
 
+from pbauth._files import OtherOwner, createPrivate, exposure, keepOwner, lock, writePrivate
 from pbauth.accounts.records import Record
 from pbauth.authorizers.passwd.lines import BadLine, Line, readLines, writeLine, writeLines
 from pbauth.errors import DuplicateIdentity, StoreError
@@ -146,10 +146,7 @@ class PasswdFile:
     def make(self) -> None:
         """Make an empty file, unless there is one."""
         with self._explained("make"):
-            try:
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            except FileExistsError:
-                pass
+            createPrivate(self._path)
 
     def signature(self) -> _Signature | None:
         """The signature that it has now; `None` if it is not there."""
@@ -220,12 +217,9 @@ class PasswdFile:
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
             raise StoreError(f"{self._path} is no file. Name another one.")
-        mode = stat.S_IMODE(found.st_mode)
-        if mode & 0o077:
-            raise StoreError(
-                f"Others can get at the verifiers in {self._path} (mode {mode:04o}). "
-                f"Run: chmod 600 {self._path}"
-            )
+        problem = exposure(self._path, found, f"Others can get at the verifiers in {self._path}")
+        if problem is not None:
+            raise StoreError(problem)
         folder = os.path.dirname(os.path.realpath(self._path))
         mode = stat.S_IMODE(os.stat(folder).st_mode)
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
@@ -260,44 +254,21 @@ class PasswdFile:
             signature = _signatureOf(found)
             if editing.changed:
                 data = editing.text().encode("utf-8")
-                signature = self._replace(path, data, found)
+                # Whoever writes holds the lock, so nobody else uses this draft.
+                with self._keepingOwner():
+                    written = writePrivate(path, data, former=found, draft=f"{path}.new")
+                signature = _signatureOf(written)
             digest = hashlib.sha256(data).digest()
             return result, Content(signature, False, digest, editing.records)
 
-    def _replace(self, path: str, data: bytes, former: os.stat_result) -> _Signature:
-        draft = f"{path}.new"
+    @contextmanager
+    def _keepingOwner(self) -> Iterator[None]:
         try:
-            # Of somebody who was killed: whoever writes holds the lock.
-            os.unlink(draft)
-        except FileNotFoundError:
-            pass
-        with _opened(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600) as descriptor:
-            try:
-                self._keepOwner(descriptor, former)
-                os.fchmod(descriptor, stat.S_IMODE(former.st_mode) & 0o600)
-                with os.fdopen(os.dup(descriptor), "wb") as file:
-                    file.write(data)
-                os.fsync(descriptor)
-                os.rename(draft, path)
-            except BaseException:
-                os.unlink(draft)
-                raise
-            with _opened(os.path.dirname(path), os.O_RDONLY) as folder:
-                os.fsync(folder)
-            return _signatureOf(os.fstat(descriptor))
-
-    def _keepOwner(self, descriptor: int, former: os.stat_result) -> None:
-        made = os.fstat(descriptor)
-        if (made.st_uid, made.st_gid) == (former.st_uid, former.st_gid):
-            return
-        try:
-            # An administrator's command must not take the file away from the server.
-            os.fchown(descriptor, former.st_uid, former.st_gid)
-        except PermissionError:
-            if made.st_uid != former.st_uid:
-                raise StoreError(
-                    f"{self._path} belongs to another user. Do this as that user."
-                ) from None
+            yield
+        except OtherOwner:
+            raise StoreError(
+                f"{self._path} belongs to another user. Do this as that user."
+            ) from None
 
     @contextmanager
     def _locked(self, path: str) -> Iterator[None]:
@@ -308,9 +279,10 @@ class PasswdFile:
             _opened(f"{path}.lock", os.O_CREAT | os.O_RDONLY | os.O_NOFOLLOW, 0o600) as descriptor,
         ):
             if os.fstat(descriptor).st_uid != former.st_uid:
-                self._keepOwner(descriptor, former)
+                with self._keepingOwner():
+                    keepOwner(descriptor, former)
             deadline = time.monotonic() + self._lockTimeout
-            while not _tryLock(descriptor):
+            while not lock(descriptor, wait=False):
                 if time.monotonic() > deadline:
                     raise StoreError(
                         f"{self._path} is locked by another process, for more than "
@@ -330,14 +302,13 @@ class PasswdFile:
         path = f"{os.path.realpath(self._path)}.decoy"
         with self._explained("make the secret of the decoys beside"):
             if not os.path.exists(path):
-                _writeOnce(path, secrets.token_bytes(_DECOY_BYTES))
+                createPrivate(path, secrets.token_bytes(_DECOY_BYTES))
             with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
-                mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+                found = os.fstat(descriptor)
                 secret = os.read(descriptor, _DECOY_BYTES)
-        if mode & 0o077:
-            raise StoreError(
-                f"Others can read the secret in {path} (mode {mode:04o}). Run: chmod 600 {path}"
-            )
+        problem = exposure(path, found, f"Others can read the secret in {path}")
+        if problem is not None:
+            raise StoreError(problem)
         if len(secret) != _DECOY_BYTES:
             raise StoreError(f"{path} is damaged. Remove it: then a new one is made.")
         return secret
@@ -364,28 +335,3 @@ def _opened(path: str, flags: int, mode: int = 0o777) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _tryLock(descriptor: int) -> bool:
-    # `flock`, not `lockf`: two in one process exclude each other, too.
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _writeOnce(path: str, data: bytes) -> None:
-    """Write a private file that is either whole or not there; the first of several wins."""
-    draft = f"{path}.{secrets.token_hex(8)}"
-    try:
-        with _opened(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600) as descriptor:
-            os.write(descriptor, data)
-            os.fsync(descriptor)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-    finally:
-        if os.path.exists(draft):
-            os.unlink(draft)

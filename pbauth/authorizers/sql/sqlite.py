@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 from contextlib import closing
@@ -13,6 +12,7 @@ from twisted.enterprise import adbapi
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from pbauth._files import createPrivate
 from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed
 from pbauth.errors import StoreError
 
@@ -257,8 +257,6 @@ def _configure(connection: sqlite3.Connection) -> None:
 
 def _makePrivate(path: str) -> None:
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass
+        createPrivate(path)
     except OSError as error:
         raise StoreError(f"Can't make {path}: {error.strerror}.") from None

@@ -58,6 +58,7 @@ from pbauth import (
     SQLAuthorizer,
     Unauthorized,
     connect,
+    getObjectAt,
 )
 from pbauth.admin.administration import Administration
 from pbauth.admin.service import AdminService
@@ -910,6 +911,10 @@ class ServerTests(TestCase):
         await perspective.broker.whenClosed()
         self.logins += 1
         await self.server.waitFor(rf"(?s)(Detached 'alice' from .*){{{self.logins}}}")
+        # The file is written after the log, and before the server answers anybody else.
+        later = await getObjectAt("127.0.0.1", self.port)
+        later.broker.transport.loseConnection()
+        await later.broker.whenClosed()
 
     def read(self, path: Path) -> list[str]:
         """The names of the events."""

@@ -715,7 +715,7 @@ class ProcessTests(FileTestCase):
         """Whoever is killed in the middle of a write leaves the old file or the new one, whole."""
         self.write(f"# ours\n{LINE}\n")
         authorizer = self.open()
-        for function, number in (("write", 1), ("fsync", 1), ("rename", 1), ("fsync", 2)):
+        for function, number in (("write", 1), ("fsync", 1), ("replace", 1), ("fsync", 2)):
             before = self.read()
             program = self.start(DIE, function, str(number), f"{function}{number}")
             await program.whenEnded()

@@ -1,0 +1,214 @@
+"""
+Private files, written atomically: accounts, keys, exports, known servers.
+
+A file that is written here is whole or not there, whatever happens meanwhile: a full disk, a kill,
+a power failure.  It is written under another name in the same folder, put on the disk, and then
+takes its own name, which is put on the disk, too.  It is for its owner only.  If anything fails,
+what was there before stays, and no draft is left; only a process that is killed leaves one.
+
+Whatever the system refuses is its own `OSError`; callers put it into words.  The functions block,
+for as long as a disk may take.  They are for POSIX; on other systems this module can be imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+
+class OtherOwner(PermissionError):
+    """A file belongs to another user, and can't be given to them."""
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[BinaryIO]:
+    """
+    Write a file in the body of the ``with``. At its end it takes its name, and the place of a file
+    that has it, unless the body fails. Of a link, what stands behind it is replaced.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The file, to be written to.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path = os.path.realpath(path)
+    with _draft(path, None) as (name, file):
+        yield file
+        _sync(file)
+        os.replace(name, path)
+        _syncFolder(path)
+
+
+def writePrivate(
+    path: str,
+    data: bytes,
+    *,
+    former: os.stat_result | None = None,
+    draft: str | None = None,
+) -> os.stat_result:
+    """
+    Write a file, or replace it. Of a link, what stands behind it is replaced.
+
+    Args:
+        path: of the file.
+        data: what it is to hold.
+        former: of the file that is replaced: its owner and group are kept, and its mode, as far as
+            that is for the owner only. `None`: it is made for the user of this process.
+        draft: the name to write under, for callers that keep others out by a lock: what one that
+            was killed has left there is removed. `None`: a name that nobody else has.
+
+    Returns:
+        What the system tells about the new file.
+
+    Raises:
+        OtherOwner: the file belongs to somebody else, and can't be given to them.
+        OSError: it can't be written.
+    """
+    path = os.path.realpath(path)
+    with _draft(path, draft) as (name, file):
+        if former is not None:
+            keepOwner(file.fileno(), former)
+            os.fchmod(file.fileno(), stat.S_IMODE(former.st_mode) & 0o600)
+        file.write(data)
+        _sync(file)
+        os.replace(name, path)
+        _syncFolder(path)
+        return os.fstat(file.fileno())
+
+
+def createPrivate(path: str, data: bytes = b"") -> bool:
+    """
+    Write a file, unless there is one of its name. Of several who do that at once, one does it.
+
+    Args:
+        path: of the file.
+        data: what it is to hold.
+
+    Returns:
+        Whether it was written; otherwise one was there.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if not data:
+        # It is whole at once, also where a file can't have two names.
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            return False
+        return True
+    with _draft(path, None) as (name, file):
+        file.write(data)
+        _sync(file)
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return False
+        _syncFolder(path)
+        return True
+
+
+def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077) -> str | None:
+    """
+    Say whether others may do with a file or a folder what only its owner may.
+
+    Args:
+        path: of it.
+        found: what the system tells about it.
+        what: they could do; for the message.
+        forbidden: the bits of a mode that allow it.
+
+    Returns:
+        What is wrong, and what to do about it; `None` if nothing is.
+    """
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & forbidden:
+        return None
+    private = "700" if stat.S_ISDIR(found.st_mode) else "600"
+    return f"{what} (mode {mode:04o}). Run: chmod {private} {path}"
+
+
+def keepOwner(descriptor: int, former: os.stat_result) -> None:
+    """
+    Give a file to the owner and the group of another one: an administrator's command must not take
+    a file away from the server.
+
+    Args:
+        descriptor: of the file.
+        former: what the system tells about the other one.
+
+    Raises:
+        OtherOwner: it can't be given to that owner. That it can't be given to a group is no error.
+    """
+    made = os.fstat(descriptor)
+    if (made.st_uid, made.st_gid) == (former.st_uid, former.st_gid):
+        return
+    try:
+        os.fchown(descriptor, former.st_uid, former.st_gid)
+    except PermissionError as error:
+        if made.st_uid != former.st_uid:
+            raise OtherOwner(error.errno, "It belongs to another user") from None
+
+
+def lock(descriptor: int, *, wait: bool) -> bool:
+    """
+    Keep others out, in whatever process, until the file is closed.
+
+    Args:
+        descriptor: of a file that stays: not of one that is replaced.
+        wait: for others that have it locked.
+
+    Returns:
+        Whether it is locked now; otherwise it is by somebody else.
+
+    Raises:
+        OSError: files can't be locked on this system.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOSYS, "Files can't be locked on this system") from None
+    # `flock`, not `lockf`: two in one process exclude each other, too.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _draft(path: str, name: str | None) -> Iterator[tuple[str, BinaryIO]]:
+    if name is None:
+        descriptor, name = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".draft-")
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield name, file
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _syncFolder(path: str) -> None:
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,312 @@
+"""Private files: whole or not there, whatever fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pbauth._files import (
+    OtherOwner,
+    createPrivate,
+    exposure,
+    keepOwner,
+    lock,
+    replacing,
+    writePrivate,
+)
+
+#: Somebody who is not the superuser: to them a folder may be read-only.
+NOBODY = 65534
+
+
+@contextmanager
+def smallFiles(size: int) -> Iterator[None]:
+    """Files can't grow beyond this, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file by `replacing`, in two pieces."""
+    with replacing(path) as file:
+        file.write(data[:10])
+        file.write(data[10:])
+
+
+class FilesTestCase(SynchronousTestCase):
+    """Has a folder."""
+
+    #: All ways to write a file: a name, and the function.
+    writers: tuple[tuple[str, Callable[[str, bytes], Any]], ...] = (
+        ("replacing", write),
+        ("writePrivate", writePrivate),
+        ("createPrivate", createPrivate),
+    )
+
+    def setUp(self) -> None:
+        self.folder = Path(os.path.abspath(self.mktemp()))
+        self.folder.mkdir()
+        self.path = str(self.folder / "file")
+
+    def read(self) -> bytes:
+        """What the file holds."""
+        return Path(self.path).read_bytes()
+
+    def names(self) -> list[str]:
+        """What is in the folder."""
+        return sorted(os.listdir(self.folder))
+
+
+class WritingTests(FilesTestCase):
+    """What is written."""
+
+    def test_private(self) -> None:
+        """Each way to write a file makes one for its owner only, whatever the umask."""
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        for name, function in self.writers:
+            function(self.path, b"some data, more than ten bytes")
+            self.assertEqual(self.read(), b"some data, more than ten bytes", name)
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600, name)
+            self.assertEqual(self.names(), ["file"], name)
+            os.unlink(self.path)
+
+    def test_replaces(self) -> None:
+        """Who has the old file open goes on reading that; the new one is private."""
+        for name, function in self.writers[:2]:
+            Path(self.path).write_bytes(b"old")
+            os.chmod(self.path, 0o644)
+            with open(self.path, "rb") as old:
+                function(self.path, b"new")
+                self.assertEqual((old.read(), self.read()), (b"old", b"new"), name)
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600, name)
+
+    def test_creates(self) -> None:
+        """The first one wins, and the others are told."""
+        for data in (b"", b"first"):
+            self.assertTrue(createPrivate(self.path, data))
+            self.assertFalse(createPrivate(self.path, data and b"second"))
+            self.assertEqual(self.read(), data)
+            self.assertEqual(self.names(), ["file"])
+            os.unlink(self.path)
+
+    def test_links(self) -> None:
+        """Of a link, what stands behind it is replaced; the link stays."""
+        link = self.folder / "link"
+        link.symlink_to("file")
+        for _, function in self.writers[:2]:
+            function(str(link), b"through the link")
+            self.assertTrue(link.is_symlink())
+            self.assertEqual(self.read(), b"through the link")
+
+    def test_relative(self) -> None:
+        """A path without a folder is one of the current folder."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        for name, function in self.writers:
+            function(name, b"data")
+        self.assertEqual(self.names(), sorted(name for name, _ in self.writers))
+
+    def test_durable(self) -> None:
+        """The file is on the disk before it gets its name, and the folder after that."""
+        done: list[str] = []
+
+        def fsync(descriptor: int) -> None:
+            isFolder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+            done.append("folder" if isFolder else "file")
+            size = os.fstat(descriptor).st_size
+            self.assertEqual(os.path.exists(self.path), isFolder)
+            self.assertTrue(isFolder or size == 4)
+
+        self.patch(os, "fsync", fsync)
+        for _, function in self.writers:
+            function(self.path, b"data")
+            os.unlink(self.path)
+        self.assertEqual(done, ["file", "folder"] * 3)
+
+    def test_keeps(self) -> None:
+        """Owner and mode of the one that is replaced stay, as far as it is for the owner only."""
+        for mode, kept in ((0o400, 0o400), (0o640, 0o600), (0o777, 0o600)):
+            Path(self.path).touch()
+            os.chmod(self.path, mode)
+            if os.geteuid() == 0:
+                os.chown(self.path, NOBODY, NOBODY)
+            former = os.stat(self.path)
+            made = writePrivate(self.path, b"new", former=former)
+            found = os.stat(self.path)
+            self.assertEqual(made, found)
+            self.assertEqual(stat.S_IMODE(found.st_mode), kept)
+            self.assertEqual((found.st_uid, found.st_gid), (former.st_uid, former.st_gid))
+            os.unlink(self.path)
+
+    def test_draft(self) -> None:
+        """What one that was killed left under the name of a draft is no obstacle."""
+        draft = self.folder / "draft"
+        draft.write_bytes(b"half of a li")
+        writePrivate(self.path, b"whole", draft=str(draft))
+        self.assertEqual((self.read(), self.names()), (b"whole", ["file"]))
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.binary(max_size=200), max_size=5))
+    def test_anything(self, pieces: list[bytes]) -> None:
+        """What is written is what is there."""
+        with replacing(self.path) as file:
+            for piece in pieces:
+                file.write(piece)
+        self.assertEqual(self.read(), b"".join(pieces))
+        self.assertEqual(writePrivate(self.path, b"".join(pieces[:2])).st_size, len(self.read()))
+
+
+class FailingTests(FilesTestCase):
+    """What fails leaves nothing behind, and takes nothing away."""
+
+    def assertFails(self, error: int, case: str, function: Callable[[str, bytes], Any]) -> None:
+        """Writing fails with this error, and the folder is as before."""
+        before = {name: (self.folder / name).read_bytes() for name in self.names()}
+        with self.assertRaises(OSError) as raised:
+            function(self.path, b"x" * 100_000)
+        self.assertEqual(raised.exception.errno, error, case)
+        after = {name: (self.folder / name).read_bytes() for name in self.names()}
+        self.assertEqual(before, after, case)
+
+    def test_fullDisk(self) -> None:
+        """A file that can't grow, in the middle of it."""
+        with smallFiles(50_000):
+            for name, function in self.writers:
+                self.assertFails(errno.EFBIG, name, function)
+        Path(self.path).write_bytes(b"old")
+        with smallFiles(50_000):
+            for name, function in self.writers[:2]:
+                self.assertFails(errno.EFBIG, name, function)
+
+    def test_fullDiskLater(self) -> None:
+        """A disk that turns out to be full when the data is put on it."""
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.patch(os, "fsync", full)
+        for name, function in self.writers:
+            self.assertFails(errno.ENOSPC, name, function)
+
+    def test_noRename(self) -> None:
+        """A system that refuses the last step."""
+
+        def refuse(*arguments: Any) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "replace", refuse)
+        self.patch(os, "link", refuse)
+        for name, function in self.writers:
+            self.assertFails(errno.EPERM, name, function)
+
+    def test_readOnlyFolder(self) -> None:
+        """A folder that can't be written to."""
+        Path(self.path).write_bytes(b"old")
+        os.chmod(self.path, 0o644)
+        os.chmod(self.folder, 0o555)
+        self.addCleanup(os.chmod, self.folder, 0o755)
+        if os.geteuid() == 0:
+            # The way to the folder has to be open.
+            self.addCleanup(os.seteuid, 0)
+            self.addCleanup(os.chdir, os.getcwd())
+            os.chdir(self.folder)
+            self.folder, self.path = Path("."), "file"
+            self.patch(os.path, "realpath", lambda path: path)
+            os.seteuid(NOBODY)
+        for name, function in (*self.writers, ("empty", lambda path, data: createPrivate("new"))):
+            self.assertFails(errno.EACCES, name, function)
+
+    def test_noFolder(self) -> None:
+        """A folder that is not there."""
+        self.path = str(self.folder / "no" / "such")
+        for name, function in self.writers:
+            self.assertFails(errno.ENOENT, name, function)
+
+    def test_interrupted(self) -> None:
+        """Whatever the body of the ``with`` raises."""
+        Path(self.path).write_bytes(b"old")
+        for error in (KeyboardInterrupt, ZeroDivisionError, GeneratorExit):
+            with self.assertRaises(error), replacing(self.path) as file:
+                file.write(b"half of a li")
+                raise error
+            self.assertEqual((self.read(), self.names()), (b"old", ["file"]))
+
+    def test_otherOwner(self) -> None:
+        """A file that belongs to another user is not taken away from them."""
+        Path(self.path).write_bytes(b"old")
+        found = list(os.stat(self.path))
+        # Nobody has it; and the superuser may give files to anybody.
+        found[stat.ST_UID] = NOBODY - 1
+
+        def refuse(*arguments: Any) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "fchown", refuse)
+        other = os.stat_result(found)
+        with self.assertRaises(OtherOwner):
+            writePrivate(self.path, b"new", former=other)
+        self.assertEqual((self.read(), self.names()), (b"old", ["file"]))
+        # Another group is no reason.
+        found[stat.ST_UID], found[stat.ST_GID] = os.stat(self.path).st_uid, NOBODY - 1
+        with open(self.path, "rb") as file:
+            keepOwner(file.fileno(), os.stat_result(found))
+
+
+class LockTests(FilesTestCase):
+    """Keeping others out."""
+
+    def test_lock(self) -> None:
+        """One at a time, also within a process."""
+        with open(self.path, "w") as one, open(self.path) as other:
+            self.assertTrue(lock(one.fileno(), wait=False))
+            self.assertFalse(lock(other.fileno(), wait=False))
+            one.close()
+            self.assertTrue(lock(other.fileno(), wait=True))
+
+    def test_noLocks(self) -> None:
+        """A system without `fcntl` says so."""
+        self.patchModules({"fcntl": None})
+        with open(self.path, "w") as file, self.assertRaises(OSError) as raised:
+            lock(file.fileno(), wait=False)
+        self.assertEqual(raised.exception.errno, errno.ENOSYS)
+
+    def patchModules(self, modules: dict[str, Any]) -> None:
+        """Let modules be missing."""
+        from unittest import mock
+
+        patcher = mock.patch.dict("sys.modules", modules)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+
+class ExposureTests(FilesTestCase):
+    """What others may not do."""
+
+    def test_exposure(self) -> None:
+        """The mode, and what to run, for files and folders."""
+        Path(self.path).touch()
+        for path, mode, forbidden, expected in (
+            (self.path, 0o600, 0o077, None),
+            (self.path, 0o400, 0o077, None),
+            (self.path, 0o644, 0o022, None),
+            (self.path, 0o644, 0o077, f"Others (mode 0644). Run: chmod 600 {self.path}"),
+            (self.path, 0o622, 0o022, f"Others (mode 0622). Run: chmod 600 {self.path}"),
+            (str(self.folder), 0o701, 0o077, f"Others (mode 0701). Run: chmod 700 {self.folder}"),
+        ):
+            os.chmod(path, mode)
+            self.assertEqual(exposure(path, os.stat(path), "Others", forbidden), expected)
