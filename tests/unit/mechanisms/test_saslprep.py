@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stringprep
 from stringprep import in_table_a1
 
 from hypothesis import given, settings
@@ -10,7 +11,26 @@ from scramp.core import ScramException
 from scramp.core import saslprep as scrampPrep
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth.mechanisms.saslprep import saslprep
+from pbauth.mechanisms.saslprep import (
+    _ANY_PROHIBITED,
+    _FROM_RIGHT,
+    _TO_NOTHING,
+    _TO_SPACE,
+    saslprep,
+)
+
+#: What RFC 4013, section 2.3 prohibits, as Python has it.
+PROHIBITED = (
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
 
 #: All of the first plane that Unicode 3.2 knew; where scramp has no opinion of its own.
 CHARACTERS = st.characters(max_codepoint=0xFFFF).filter(lambda each: not in_table_a1(each))
@@ -53,6 +73,25 @@ class SASLprepTests(SynchronousTestCase):
     def test_unassigned(self) -> None:
         """Characters younger than Unicode 3.2 are let through."""
         self.assertEqual(saslprep("\U0001f511"), "\U0001f511")
+
+    def test_tables(self) -> None:
+        """The tables are those of RFC 3454, character by character."""
+        assigned = [*range(0x30000), *range(0xE0000, 0xE1000)]
+        planes = [
+            plane << 16 | low for plane in range(3, 17) for low in (0, 1, 0xFFFD, 0xFFFE, 0xFFFF)
+        ]
+        characters = list(map(chr, [*assigned, *planes]))
+        for compiled, table in [
+            (_TO_NOTHING, stringprep.in_table_b1),
+            (_TO_SPACE, stringprep.in_table_c12),
+            (_FROM_RIGHT, stringprep.in_table_d1),
+            (
+                _ANY_PROHIBITED,
+                lambda each: any(prohibited(each) for prohibited in PROHIBITED),
+            ),
+        ]:
+            wrong = [each for each in characters if bool(compiled.match(each)) != table(each)]
+            self.assertEqual(wrong, [])
 
     @settings(max_examples=300, deadline=None)
     @given(st.text(CHARACTERS, max_size=12))
