@@ -25,6 +25,7 @@ class DropReason(enum.Enum):
     BYTES = "too many bytes before the login"
     CONNECTIONS = "too many connections without a login"
     SILENT = "no sign of life"
+    INTERNAL = "internal error"
 
 
 @frozen

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import lru_cache, partial
+from inspect import signature
 from socket import AF_INET, AF_INET6
 from typing import Any
 
@@ -34,7 +35,7 @@ from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation
 from pbauth.interfaces import IRevokingBroker, IWaryBroker
 from pbauth.net.origin import originOf
-from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, Reader
+from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, MalformedMessage, Reader
 from pbauth.wire.encoding import (
     WORDS,
     Encoded,
@@ -51,20 +52,18 @@ from pbauth.wire.writer import CoalescingWriter, coalesces
 _log = LeanLogger()
 _audit = Audit()
 
-# All that a peer can make Twisted's decoder and dispatcher raise; exceptions of applications'
-# methods do not come this way, the dispatcher sends them to the caller.
-_PEERS_FAULT = (
-    banana.BananaError,
-    pb.ProtocolError,
-    jelly.InsecureJelly,
-    NotImplementedError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-)
+# How many items follow each command of Perspective Broker.
+_ITEMS = {
+    "version": 1,
+    "message": 6,
+    "cachemessage": 6,
+    "answer": 2,
+    "error": 2,
+    "decref": 1,
+    "decache": 1,
+    "uncache": 1,
+    "didNotUnderstand": 1,
+}
 
 _SCALARS = frozenset({bytes, int, float})
 
@@ -201,13 +200,15 @@ class Broker(pb.Broker):
     def callExpressionReceived(self, obj: Any) -> None:
         """Take what was read: first of all, the greeting."""
         if not self._awaitsGreeting:
+            if self.currentDialect is None and self.isClient and type(obj) is not list:
+                raise MalformedMessage("The greeting is no list of dialects")
             super().callExpressionReceived(obj)
         elif isinstance(obj, list) and b"pb" in obj:
             self._awaitsGreeting = False
             self._readPlain()
             self._greeted.reach()
         else:
-            raise banana.BananaError("The server does not speak the dialect pb.")
+            raise MalformedMessage("The server does not speak the dialect pb")
 
     def beWary(self, mostBytes: int) -> None:
         """Until the peer has logged in, take only what that needs (see `IWaryBroker`)."""
@@ -259,7 +260,7 @@ class Broker(pb.Broker):
 
     def dataReceived(self, chunk: bytes) -> None:
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
-        if self._violation is not None:
+        if self._reader.closed:
             return
         self.silent = 0
         writer = self._writer
@@ -273,21 +274,81 @@ class Broker(pb.Broker):
             if self._limits is not None:
                 self._limits.count(chunk)
             self._reader.feed(chunk)
-        except _PEERS_FAULT as fault:
-            self._violation = ProtocolViolation(
-                "The peer does not speak Perspective Broker, or breaks its rules."
+        except MalformedMessage as fault:
+            self._dropViolator(fault)
+        except Exception as error:
+            self._dropUnserved(error)
+
+    def _dropViolator(self, fault: MalformedMessage) -> None:
+        """Drop the connection, for which the peer is to blame."""
+        self._violation = ProtocolViolation(
+            "The peer does not speak Perspective Broker, or breaks its rules."
+        )
+        self._reader.close()
+        if self.isClient:
+            _log.info(
+                "Cut off {peer}, which broke the protocol: {fault}", peer=self._peer(), fault=fault
             )
-            if self.isClient:
-                _log.info(
-                    "Cut off {peer}, which broke the protocol: {fault}",
-                    peer=self._peer(),
-                    fault=type(fault).__name__,
-                )
-            else:
-                greedy = self._limits is not None and self._limits.exceeded
-                reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
-                _audit.dropped(originOf(self), reason, type(fault).__name__)
-            dropConnection(self)
+        else:
+            greedy = self._limits is not None and self._limits.exceeded
+            reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
+            _audit.dropped(originOf(self), reason, str(fault))
+        dropConnection(self)
+
+    def _dropUnserved(self, error: Exception) -> None:
+        """Drop the connection after a mistake on this side; called while it is handled."""
+        self._reader.close()
+        _log.failure("Cannot act upon what {peer} sent", peer=self._peer())
+        if not self.isClient:
+            _audit.dropped(originOf(self), DropReason.INTERNAL, type(error).__name__)
+        dropConnection(self)
+
+    def expressionReceived(self, sexp: Any) -> None:
+        """
+        Act upon a message (see `twisted.spread.pb.Broker`).
+
+        Args:
+            sexp: the message, as banana has it.
+
+        Raises:
+            MalformedMessage: it breaks the rules of Perspective Broker.
+        """
+        if type(sexp) is not list or not sexp:
+            raise MalformedMessage("The message is no list that begins with a command")
+        command, *items = sexp
+        if type(command) is not bytes:
+            raise MalformedMessage("The command is no string")
+        try:
+            name = command.decode("utf-8")
+        except UnicodeDecodeError:
+            raise MalformedMessage("The command is not UTF-8") from None
+        act = getattr(self, f"proto_{name}", None)
+        if act is None:
+            # Twisted means to answer this, and fails to.
+            raise MalformedMessage("There is no such command")
+        if not _fits(act, name, len(items)):
+            raise MalformedMessage("There are too many items for the command, or too few")
+        act(*items)
+
+    def proto_version(self, vnum: Any) -> None:
+        """Take the version of the protocol that the peer speaks: there is one."""
+        if vnum != self.version:
+            raise MalformedMessage(f"The version of Perspective Broker is not {self.version}")
+
+    def proto_decref(self, objectID: Any) -> None:
+        """Take note that the peer has dropped a reference."""
+        _checkKnown(objectID, self.localObjects)
+        super().proto_decref(objectID)
+
+    def proto_decache(self, objectID: Any) -> None:
+        """Take note that the peer has dropped its copy of a `Cacheable`."""
+        _checkKnown(objectID, self.remotelyCachedObjects)
+        super().proto_decache(objectID)
+
+    def proto_uncache(self, objectID: Any) -> None:
+        """Forget the copy of a `Cacheable` of the peer's."""
+        _checkKnown(objectID, self.locallyCachedObjects)
+        super().proto_uncache(objectID)
 
     def localObjectForID(self, luid: Any) -> Any:
         """Find what the peer calls (see `twisted.spread.pb.Broker`)."""
@@ -312,6 +373,8 @@ class Broker(pb.Broker):
 
     def _receivePlain(self, items: list[Any]) -> bool:
         """A message whose values were read. Others are read as Twisted does."""
+        if not items:
+            raise MalformedMessage("The message is empty")
         command = items[0]
         limits = self._limits
         if limits is not None and not limits.permit(
@@ -328,11 +391,12 @@ class Broker(pb.Broker):
             and type(items[5]) is tuple
             and type(items[6]) is dict
         ):
+            _checkName(items[3])
             self._recvMessage(self._objectToCall, *items[1:])
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
             self._references.clear()
-            self.waitingForAnswers.pop(items[1]).callback(items[2])
+            self._takeWaiting(items[1]).callback(items[2])
         elif all(type(item) in _SCALARS for item in items):
             # There was nothing to be read otherwise.
             self.callExpressionReceived(items)
@@ -341,8 +405,14 @@ class Broker(pb.Broker):
         return True
 
     def proto_message(self, *call: Any) -> None:
-        """A call that is not plain."""
+        """Act upon a call, whose values are still expressions."""
+        _checkName(call[2])
         self._recvMessage(self._objectToCall, *call)
+
+    def proto_cachemessage(self, *call: Any) -> None:
+        """Act upon an update of the copy of a `Cacheable` of the peer's."""
+        _checkName(call[2])
+        self._recvMessage(self.cachedLocallyAs, *call)
 
     def _objectToCall(self, luid: Any) -> Any:
         found = self.localObjectForID(luid)
@@ -377,8 +447,8 @@ class Broker(pb.Broker):
             self._exports.revoke(self, session)
 
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
-        """An answer; one that can't be read fails the call, not the connection."""
-        waiting = self.waitingForAnswers.pop(requestID)
+        """Take an answer; one that can't be read fails the call, not the connection."""
+        waiting = self._takeWaiting(requestID)
         try:
             result = self.unserialize(netResult)
         except Exception:
@@ -388,8 +458,8 @@ class Broker(pb.Broker):
             waiting.callback(result)
 
     def proto_error(self, requestID: Any, fail: Any) -> None:
-        """An error; one of a class that is not known here is told by its name."""
-        waiting = self.waitingForAnswers.pop(requestID)
+        """Take an error; one of a class that is not known here is told by its name."""
+        waiting = self._takeWaiting(requestID)
         try:
             error = self.unserialize(fail)
         except jelly.InsecureJelly:
@@ -401,6 +471,15 @@ class Broker(pb.Broker):
         if error is None:
             error = ProtocolViolation("The peer answers with an error, and says none.")
         waiting.errback(error)
+
+    def _takeWaiting(self, requestID: Any) -> Any:
+        """Return what waits for the answer to a call of ours, which is done now."""
+        waiting = (
+            self.waitingForAnswers.pop(requestID, None) if type(requestID) in _SCALARS else None
+        )
+        if waiting is None:
+            raise MalformedMessage("It answers a call that was not made")
+        return waiting
 
     def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
         """
@@ -548,6 +627,36 @@ def _numbersUpTo(limit: int) -> dict[str, Any]:
     numbers = _Numbers()
     numbers.setPrefixLimit(limit)  # type: ignore[misc]
     return vars(numbers)
+
+
+def _fits(act: Any, name: str, count: int) -> bool:
+    """Tell whether a method takes so many items of a message."""
+    known = _ITEMS.get(name)
+    if known is not None:
+        return count == known
+    # A command that a subclass has added.
+    try:
+        signature(act).bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _checkName(message: Any) -> None:
+    """Raise `MalformedMessage` unless this can be the name of a method."""
+    if type(message) is not bytes:
+        raise MalformedMessage("The name of the method is no string")
+    if not message.isascii():
+        try:
+            message.decode("utf-8")
+        except UnicodeDecodeError:
+            raise MalformedMessage("The name of the method is not UTF-8") from None
+
+
+def _checkKnown(objectID: Any, known: Any) -> None:
+    """Raise `MalformedMessage` unless this is the number of an object that is known."""
+    if type(objectID) not in (int, float) or objectID not in known:
+        raise MalformedMessage("It refers to an object that there is not")
 
 
 def _keeps(subclass: type[Broker], names: tuple[str, ...]) -> bool:

@@ -20,7 +20,6 @@ from typing import Any
 
 from attrs import frozen
 from twisted.spread import banana
-from twisted.spread.banana import BananaError
 
 from pbauth.wire.encoding import (
     FLOAT,
@@ -34,6 +33,15 @@ from pbauth.wire.encoding import (
     VOCAB,
     NotPlain,
 )
+
+
+class MalformedMessage(Exception):
+    """
+    What the peer sent is not Perspective Broker, or breaks its rules, or is more than it may send.
+
+    It is the only error by which the reader, and what acts upon messages, blames the peer: any
+    other is a mistake on this side.
+    """
 
 
 class _Marker:
@@ -91,9 +99,7 @@ class _Unspoken(dict[int, bytes]):
     """The words before a dialect was agreed on, or in one without words."""
 
     def __missing__(self, number: int) -> bytes:
-        raise NotImplementedError(
-            f"Invalid item for pb protocol {banana.Banana.incomingVocabulary[number]!r}"
-        )
+        raise MalformedMessage("Invalid item: a word, in a dialect without words")
 
 
 #: See `_Unspoken`.
@@ -110,7 +116,7 @@ def _readPrefix(buffer: bytes, start: int, limit: int) -> tuple[int, int, int] |
         number |= byte << shift
         shift += 7
     if len(buffer) - start > limit:
-        raise BananaError(f"Security precaution: longer than {limit} bytes worth of prefix")
+        raise MalformedMessage(f"Security precaution: longer than {limit} bytes worth of prefix")
     return None
 
 
@@ -209,8 +215,7 @@ class Reader:
             chunk: what came.
 
         Raises:
-            BananaError: something is too large.
-            NotImplementedError: they are not banana.
+            MalformedMessage: they are not banana, or something is too large.
             Exception: whatever who receives raises; what follows in the chunk is lost.
         """
         if self.closed:
@@ -230,7 +235,7 @@ class Reader:
                 return
             except NotPlain:
                 if self.limits is not None:
-                    raise BananaError("Security precaution: not plain before login.") from None
+                    raise MalformedMessage("Security precaution: not plain before login.") from None
                 # Once more from the beginning of the message.
                 position = self._start
                 if self._begun is not None:
@@ -280,7 +285,7 @@ class Reader:
             item: Any
             if byte == STRING:
                 if number > longestString:
-                    raise BananaError("Security precaution: String too long.")
+                    raise MalformedMessage("Security precaution: String too long.")
                 stop = at + number
                 if stop > end:
                     missing = stop - end
@@ -291,11 +296,14 @@ class Reader:
                 item = number
                 position = at
             elif byte == VOCAB:
-                item = self.words[number]
+                try:
+                    item = self.words[number]
+                except KeyError:
+                    raise MalformedMessage("There is no word of this number") from None
                 position = at
             elif byte == LIST:
                 if number > longest:
-                    raise BananaError("Security precaution: List too long.")
+                    raise MalformedMessage("Security precaution: List too long.")
                 if limits is not None:
                     self._lists = 0 if items is None else self._lists + 1
                     if (
@@ -303,7 +311,7 @@ class Reader:
                         or self._lists >= limits.lists
                         or (items is not None and len(stack) + 1 >= limits.deepest)
                     ):
-                        raise BananaError("Security precaution: too much before login.")
+                        raise MalformedMessage("Security precaution: too much before login.")
                 if items is None:
                     start = position
                     position = at
@@ -347,7 +355,7 @@ class Reader:
                 (item,) = struct.unpack_from("!d", buffer, at)
                 position = stop
             else:
-                raise NotImplementedError(f"Invalid Type Byte {bytes((byte,))!r}")
+                raise MalformedMessage(f"Invalid Type Byte {bytes((byte,))!r}")
             # Put the item into the list that is open, and close the lists that are full.
             while items is not None:
                 if make is _HEAD:

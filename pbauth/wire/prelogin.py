@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.spread.banana import BananaError
-
-from pbauth.wire.decoding import Limits
+from pbauth.wire.decoding import Limits, MalformedMessage
 
 #: For the reader, of every connection that is not logged in.
 LIMITS = Limits()
@@ -45,11 +43,11 @@ class PreLoginLimits:
             chunk: the bytes.
 
         Raises:
-            BananaError: the peer has sent too many bytes.
+            MalformedMessage: the peer has sent too many bytes.
         """
         self._bytesLeft -= len(chunk)
         if self._bytesLeft < 0:
-            raise BananaError("Security precaution: too many bytes before login.")
+            raise MalformedMessage("Security precaution: too many bytes before login.")
 
     def permit(
         self, items: list[Any], hasReferences: bool, findObject: Callable[[Any], Any]

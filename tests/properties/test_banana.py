@@ -21,7 +21,7 @@ from twisted.spread import banana, jelly, pb
 from twisted.spread.banana import BananaError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth.wire.decoding import DEEPEST, Limits, Reader
+from pbauth.wire.decoding import DEEPEST, Limits, MalformedMessage, Reader
 from pbauth.wire.encoding import WORDS, Encoded, NotPlain, encodeExpression, encodePlain
 from tests.support.values import (
     BYTES,
@@ -323,7 +323,7 @@ def frozen(value: Any) -> Any:
 
 
 def stockReads(chunks: Iterable[bytes], dialect: bytes) -> tuple[list[Any], Any]:
-    """The expressions that Twisted reads, and the class of the error that ends it."""
+    """The expressions that Twisted reads, and the error that ends it (see `fault`)."""
     got: list[Any] = []
     stock = stockBanana(dialect)
     stock.expressionReceived = got.append
@@ -331,8 +331,24 @@ def stockReads(chunks: Iterable[bytes], dialect: bytes) -> tuple[list[Any], Any]
         for chunk in chunks:
             stock.dataReceived(chunk)
     except Exception as error:
-        return got, type(error)
+        return got, fault(error)
     return got, None
+
+
+#: How the texts of our one error begin, by the class of Twisted's in its place.
+FAULTS = {
+    BananaError: "Security precaution: ",
+    NotImplementedError: "Invalid ",
+    KeyError: "There is no word ",
+}
+
+
+def fault(error: Exception) -> Any:
+    """What is wrong with the bytes; where it is something else, the class of the error."""
+    if isinstance(error, MalformedMessage):
+        (begins,) = (begins for begins in FAULTS.values() if str(error).startswith(begins))
+        return begins
+    return FAULTS.get(type(error), type(error))
 
 
 class Invoker:
@@ -372,10 +388,12 @@ def newReader(got: list[Any], takes: bool = True, kind: type[Reader] = Reader) -
 
 
 def weRead(reader: Reader, chunks: Iterable[bytes]) -> Any:
-    """Read, and give the class of the error that ends it."""
+    """Read, and give the error that ends it (see `fault`); it is never one of Twisted's."""
     try:
         for chunk in chunks:
             reader.feed(chunk)
+    except MalformedMessage as error:
+        return fault(error)
     except Exception as error:
         return type(error)
     return None
@@ -393,7 +411,7 @@ class ReadingTests(SynchronousTestCase):
             got: list[Any] = []
             error = weRead(newReader(got, takes), cut(data, sizes))
             self.assertEqual(len(got), len(expected))
-            self.assertIs(error, stockError)
+            self.assertEqual(error, stockError)
             for ours, stock in zip(got, expected, strict=True):
                 if isinstance(ours, Plain):
                     # Without references each part is unjellied for itself.
@@ -479,7 +497,10 @@ class ReadingTests(SynchronousTestCase):
     def test_sizeLimit(self) -> None:
         """Lists and strings that are announced as too long, before they come."""
         for token in (b"\x80", b"\x82"):
-            for size, error in ((banana.SIZE_LIMIT, None), (banana.SIZE_LIMIT + 1, BananaError)):
+            for size, error in (
+                (banana.SIZE_LIMIT, None),
+                (banana.SIZE_LIMIT + 1, FAULTS[BananaError]),
+            ):
                 data = bytes((size & 127, size >> 7 & 127, size >> 14)) + token
                 for begun in (b"", b"\2\x80", b"\2\x80\2\x80\x08\x87"):
                     self.assertIs(weRead(newReader([]), [begun + data]), error)
@@ -487,13 +508,13 @@ class ReadingTests(SynchronousTestCase):
 
     def test_prefixLimit(self) -> None:
         """It counts as soon as too many bytes are there, and may change."""
-        for length, error in ((LIMIT, None), (LIMIT + 1, BananaError)):
+        for length, error in ((LIMIT, None), (LIMIT + 1, FAULTS[BananaError])):
             for sizes in ([1], [1000]):
                 self.assertIs(weRead(newReader([]), cut(b"\1" * length, sizes)), error)
                 self.assertIs(stockReads(cut(b"\1" * length, sizes), b"pb")[1], error)
         reader = newReader([])
         reader.limit = 3
-        self.assertIs(weRead(reader, [b"\1\1\1\x81", b"\1\1\1\1\x81"]), BananaError)
+        self.assertIs(weRead(reader, [b"\1\1\1\x81", b"\1\1\1\1\x81"]), FAULTS[BananaError])
 
     def test_emptyLists(self) -> None:
         """Lists without items, everywhere."""
@@ -602,7 +623,7 @@ class ReadingTests(SynchronousTestCase):
             ([[b"list", [b"list", [b"list"]]]], [[b"list", [b"list", [b"list", [b"list"]]]]]),
             ([*[[b"list"]] * 2, [b"list", *[[b"list"]] * 2]], [[b"list", *[[b"list"]] * 4]] * 2),
         ]:
-            for message, error in ((most, None), (more, BananaError)):
+            for message, error in ((most, None), (more, FAULTS[BananaError])):
                 reader = newReader([])
                 reader.limits = limits
                 # Twice, since each message has them for itself.
@@ -621,7 +642,7 @@ class ReadingTests(SynchronousTestCase):
 
         reader._receivePlain = receivePlain
         long = stockBytes([bytes(9000)])
-        self.assertIs(weRead(reader, [stockBytes([1]) + long]), BananaError)
+        self.assertIs(weRead(reader, [stockBytes([1]) + long]), FAULTS[BananaError])
         reader = newReader(got)
         reader.limits = Limits()
         reader._receivePlain = receivePlain

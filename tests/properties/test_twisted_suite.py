@@ -15,7 +15,7 @@ from twisted.spread.test import test_banana, test_jelly, test_pb, test_pbfailure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Broker
-from pbauth.wire.decoding import Reader
+from pbauth.wire.decoding import MalformedMessage, Reader
 
 MODULES = [test_banana, test_jelly, test_pb, test_pbfailure]
 
@@ -26,7 +26,7 @@ LEFT_OUT: dict[str, str] = {}
 class Banana(Broker):
     """
     pbauth's broker as no more than `twisted.spread.banana.Banana`: what is read goes to
-    `expressionReceived`, and errors come out of `dataReceived`.
+    `expressionReceived`, and errors come out of `dataReceived` as Twisted has them.
     """
 
     def connectionReady(self) -> None:
@@ -37,7 +37,13 @@ class Banana(Broker):
         raise NotImplementedError
 
     def dataReceived(self, chunk: bytes) -> None:
-        self._reader.feed(chunk)
+        try:
+            self._reader.feed(chunk)
+        except MalformedMessage as error:
+            text = str(error)
+            if text.startswith("Security precaution: "):
+                raise banana.BananaError(text) from error
+            raise (KeyError if "no word" in text else NotImplementedError)(text) from error
 
     @property
     def buffer(self) -> bytes:

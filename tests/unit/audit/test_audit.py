@@ -318,7 +318,11 @@ class EventTests(AuditTestCase):
                 (DropReason.GRACE_TIME.value, False, None),
                 (DropReason.ATTEMPTS.value, False, None),
                 (DropReason.CHALLENGERS.value, False, None),
-                (DropReason.PROTOCOL.value, True, "BananaError"),
+                (
+                    DropReason.PROTOCOL.value,
+                    True,
+                    "Security precaution: longer than 64 bytes worth of prefix",
+                ),
             ],
         )
 

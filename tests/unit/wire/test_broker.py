@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.cred.credentials import UsernamePassword
 from twisted.internet import error as netError
 from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,6 +25,7 @@ from pbauth import (
     ProtocolViolation,
 )
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
+from pbauth.wire.decoding import Reader
 from tests.support.wire import WireTestCase
 
 
@@ -100,6 +102,145 @@ class GarbageTests(SynchronousTestCase):
         waiting.cancel()
         self.failureResultOf(waiting)
         broker.connectionLost(Failure(netError.ConnectionDone()))
+
+
+class OwnFaultTests(SynchronousTestCase):
+    """A mistake on this side ends the connection as well, but the peer is not blamed for it."""
+
+    def setUp(self) -> None:
+        self.events: list[Any] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def observe(self, event: Any) -> None:
+        """Keep what the audit has about dropped connections."""
+        if event.get("event") == "connection.dropped":
+            self.events.append((event["reason"], event["fault"]))
+
+    def assertOwnFault(self, broker: Any, transport: StringTransport, data: bytes) -> None:
+        """These bytes meet a mistake, which ends the connection."""
+        broker.dataReceived(data)
+        self.assertTrue(transport.disconnecting or transport.aborting)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertFalse(broker.brokeProtocol)
+        # Nothing is read after it.
+        broker.dataReceived(data)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def server(self) -> tuple[Any, StringTransport, MemoryServer]:
+        """A server's end of a connection that agreed on the protocol."""
+        memory = MemoryServer()
+        broker = AuthServerFactory(memory.authorizer, reactor=memory.clock).buildProtocol(None)
+        transport = StringTransport()
+        broker.makeConnection(transport)
+        broker.dataReceived(banana.encode(b"pb"))
+        return broker, transport, memory
+
+    def test_reader(self) -> None:
+        """A mistake in the reader."""
+        broker, transport, _ = self.server()
+        self.patch(Reader, "_read", lambda reader, buffer, position: buffer.nothing)
+        self.assertOwnFault(broker, transport, b"anything")
+        self.assertEqual(self.events, [("internal error", "AttributeError")])
+
+    def test_handler(self) -> None:
+        """A mistake in what acts upon a message."""
+        broker, transport, _ = self.server()
+        self.patch(pb.Broker, "proto_decref", lambda broker, luid: luid.nothing)
+        broker.registerReference(pb.Referenceable())
+        self.assertOwnFault(broker, transport, banana.encode([b"decref", 1]))
+        self.assertEqual(self.events, [("internal error", "AttributeError")])
+
+    def test_noPenalty(self) -> None:
+        """The address of the client is not slowed down for it, as it is for a broken rule."""
+        for data, penalties in ((b"\xff", 1), (banana.encode([b"decref", 1]), 0)):
+            broker, _, _ = self.server()
+            blamed: list[Any] = []
+            self.patch(broker.factory._authRoot.guard, "misbehaved", blamed.append)
+            self.patch(pb.Broker, "proto_decref", lambda broker, luid: luid.nothing)
+            broker.registerReference(pb.Referenceable())
+            broker.dataReceived(data)
+            broker.connectionLost(Failure(netError.ConnectionDone()))
+            self.assertEqual(len(blamed), penalties)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+    def test_client(self) -> None:
+        """At the client's end there is no audit; who waits is told that the connection is lost."""
+        broker = Broker()
+        broker.factory = pb.PBClientFactory()
+        transport = StringTransport()
+        broker.makeConnection(transport)
+        greeted = broker.whenGreeted()
+        self.patch(Reader, "_read", lambda reader, buffer, position: buffer.nothing)
+        self.assertOwnFault(broker, transport, b"anything")
+        broker.connectionLost(Failure(netError.ConnectionAborted()))
+        self.failureResultOf(greeted, netError.ConnectionAborted)
+        self.assertEqual(self.events, [])
+
+
+class CommandTests(SynchronousTestCase):
+    """Messages with a command, whose items break the rules, after the login."""
+
+    def test_brokenRules(self) -> None:
+        """They end the connection, and it is the peer's fault."""
+        call = [b"message", 1, b"root", b"method", 1, [b"tuple"], [b"dictionary"]]
+        update = [b"cachemessage", 1, 1, b"method", 1, [b"tuple"], [b"dictionary"]]
+        for expression in (
+            [5, [b"list"]],
+            [[b"list"], 1],
+            [b"\xff\xfe", [b"list"]],
+            [b"version", [b"list"]],
+            [b"version", 6, 6],
+            call[:-1],
+            [*call, [b"list"]],
+            [*call[:3], [b"list"], *call[4:]],
+            [*call[:3], b"\xff", *call[4:]],
+            [*call[:3], 5, *call[4:]],
+            [*update[:3], b"\xff", *update[4:]],
+            [b"answer", [b"list"], 1],
+            [b"answer", 7, [b"remote", b"root"]],
+            [b"error", 7, [b"remote", b"root"]],
+            [b"error", 7],
+            [b"decref", [b"list"]],
+            [b"decref", b"root"],
+            [b"decref", 7],
+            [b"decache", [b"list"]],
+            [b"decache", 7],
+            [b"uncache", [b"list"]],
+            [b"uncache", 7],
+            [b"other", 1, 2],
+            [b"own", 1],
+            [b"own", 1, 2, 3],
+        ):
+            broker = Own(False)
+            broker.factory = pb.PBServerFactory(pb.Root())
+            broker.makeConnection(StringTransport())
+            broker.setNameForLocal("root", pb.Root())
+            broker.dataReceived(banana.encode(b"pb"))
+            broker.dataReceived(banana.encode(expression))
+            self.assertTrue(broker.brokeProtocol, expression)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_ownCommands(self) -> None:
+        """A subclass may have more commands."""
+        broker = Own(False)
+        broker.factory = pb.PBServerFactory(pb.Root())
+        broker.makeConnection(StringTransport())
+        broker.dataReceived(banana.encode(b"pb"))
+        broker.dataReceived(banana.encode([b"own", 1, 2]))
+        self.assertEqual(broker.got, [(1, 2)])
+
+
+class Own(Broker):
+    """A broker with a command of its own."""
+
+    def __init__(self, isClient: bool) -> None:
+        super().__init__(isClient)
+        self.got: list[Any] = []
+
+    def proto_own(self, first: Any, second: Any) -> None:
+        """Take two items."""
+        self.got.append((first, second))
 
 
 class CoroutineTests(WireTestCase):

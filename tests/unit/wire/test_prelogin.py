@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from twisted.spread.banana import BananaError
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth.wire.decoding import MalformedMessage
 from pbauth.wire.prelogin import PreLoginLimits
 
 
@@ -17,7 +17,7 @@ class PreLoginLimitsTests(SynchronousTestCase):
         limits.count(b"x" * 6)
         limits.count(b"x" * 4)
         self.assertFalse(limits.exceeded)
-        self.assertRaises(BananaError, limits.count, b"x")
+        self.assertRaises(MalformedMessage, limits.count, b"x")
         self.assertTrue(limits.exceeded)
 
     def test_permit(self) -> None:
