@@ -10,8 +10,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.process import Process, PTYProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import TestCase
+
+from tests.support.forkserver import ForkServer, foldersOf
 
 #: Seconds after which what does not happen has failed.
 PATIENCE = 60.0
@@ -31,6 +34,8 @@ TWIST = (
     *("--log-format=text", "pbauth"),
 )
 
+_DOCUMENTATION = str(Path(__file__).parent.parent.parent / "docs") + os.sep
+
 
 def _bytecode() -> dict[str, str]:
     """
@@ -47,6 +52,77 @@ def _bytecode() -> dict[str, str]:
 _folder: list[str] = []
 
 
+def _isImported(command: list[str]) -> bool:
+    """Return whether the fork server has imported most of what a program imports."""
+    executable, first, *rest = command
+    if executable != sys.executable:
+        return False
+    if first == "-m":
+        return rest[0] == "pbauth"
+    if first == "-c":
+        return rest[0] in (_TWISTD, TWISTD[1], TWIST[1])
+    return os.path.realpath(first).startswith(_DOCUMENTATION)
+
+
+def _canFork(command: list[str], environment: dict[str, str], directory: str | None) -> bool:
+    """Return whether a program that the fork server runs is like one started from scratch."""
+    if sys.platform != "linux":
+        return False
+    directory = os.path.abspath(directory or os.curdir)
+    folders = [os.path.join(directory, each) for each in foldersOf(command, environment, directory)]
+    return _forkServer().canFork(folders, environment)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a program for which a test says nothing else."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **_bytecode()}
+
+
+def _forkServer() -> ForkServer:
+    """Return the server of this process; the first program starts it."""
+    if not _servers:
+        _servers.append(ForkServer(_environment()))
+    return _servers[0]
+
+
+_servers: list[ForkServer] = []
+
+
+class _Forked(Process):
+    """A process that the fork server has forked."""
+
+    def _fork(
+        self,
+        path: Any,
+        uid: Any,
+        gid: Any,
+        executable: Any,
+        args: Any,
+        environment: Any,
+        **how: Any,
+    ) -> None:
+        self.pid = _forkServer().fork(args, environment, path, how["fdmap"], False)
+        self.status = -1
+
+
+class _ForkedOnTerminal(PTYProcess):
+    """A process that the fork server has forked, on a terminal of its own."""
+
+    def _fork(
+        self,
+        path: Any,
+        uid: Any,
+        gid: Any,
+        executable: Any,
+        args: Any,
+        environment: Any,
+        **how: Any,
+    ) -> None:
+        descriptors = dict.fromkeys((0, 1, 2), how["slavefd"])
+        self.pid = _forkServer().fork(args, environment, path, descriptors, True)
+        self.status = -1
+
+
 class Program(ProcessProtocol):
     """
     A program: in Python, with this Python, unless it is said otherwise.
@@ -54,6 +130,7 @@ class Program(ProcessProtocol):
     Attributes:
         output: what it has written so far, to both its outputs.
         exitCode: `None` while it runs.
+        isForked: whether the fork server runs it.
 
     Args:
         arguments: of the interpreter, or of the executable.
@@ -63,6 +140,9 @@ class Program(ProcessProtocol):
         descriptors: more file descriptors for the program: its number, and ours.
         executable: its name or path.
         terminal: it runs on a terminal of its own, where `write` types.
+        forked: whether the server forks it that has imported pbauth; otherwise it is started from
+            scratch. `None`: the server forks what imports pbauth. Whatever this says, what depends
+            on the start of the interpreter is started from scratch.
     """
 
     def __init__(
@@ -73,6 +153,7 @@ class Program(ProcessProtocol):
         descriptors: dict[int, int] | None = None,
         executable: str = sys.executable,
         terminal: bool = False,
+        forked: bool | None = None,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -84,15 +165,35 @@ class Program(ProcessProtocol):
         self._received = b""
         self.exitCode: int | None = None
         self.signal: int | None = None
-        self.process = self._reactor.spawnProcess(
-            self,
-            executable,
+        self._start(
             [executable, *arguments],
-            {**os.environ, "PYTHONUNBUFFERED": "1", **_bytecode(), **environment},
+            {**_environment(), **environment},
             directory,
-            childFDs=None if terminal else {0: "w", 1: "r", 2: "r", **(descriptors or {})},
-            usePTY=terminal,
+            None if terminal else {0: "w", 1: "r", 2: "r", **(descriptors or {})},
+            _isImported([executable, *arguments]) if forked is None else forked,
         )
+
+    def _start(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        directory: str | None,
+        descriptors: dict[int, Any] | None,
+        forked: bool,
+    ) -> None:
+        details = (self._reactor, command[0], command, environment, directory, self, None, None)
+        self.process: Any
+        self.isForked = forked and _canFork(command, environment, directory)
+        if not self.isForked:
+            self.process = self._reactor.spawnProcess(
+                *(self, command[0], command, environment, directory),
+                childFDs=descriptors,
+                usePTY=descriptors is None,
+            )
+        elif descriptors is None:
+            self.process = _ForkedOnTerminal(*details, True)
+        else:
+            self.process = _Forked(*details, descriptors)
 
     @property
     def output(self) -> str:
