@@ -27,6 +27,9 @@ class IAuthorizer(Interface):
 
     identityClass = Attribute("The class of the identities that `createIdentity` makes.")
     hashing = Attribute("A `pbauth.Hashing`: how new passwords become verifiers.")
+    derivations = Attribute(
+        "A `pbauth.accounts.hashing.Derivations`: where the slow part of a password is done."
+    )
     sessions = Attribute(
         "The `pbauth.perspectives.sessions.Sessions` of this authorizer: who is attached to what."
     )

@@ -11,7 +11,7 @@ from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
-from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity
 from pbauth.accounts.records import Record, holdersAmong, recordOf
 from pbauth.accounts.verifiers import EquivalentProofs
@@ -41,6 +41,8 @@ class Authorizer:
         hashing: how new passwords become verifiers.
         audit: where what happens to these accounts is recorded; by default every observer of the
             program's log sees it.
+        reactor: provides threads for the slow part of a password, while it runs; the global one by
+            default.
     """
 
     #: What `createIdentity` makes.
@@ -55,8 +57,10 @@ class Authorizer:
         hashing: Hashing = _HASHING,
         *,
         audit: Audit | None = None,
+        reactor: Any = None,
     ) -> None:
         self.hashing = hashing
+        self.derivations = Derivations(reactor)
         self.sessions = Sessions(audit)
         self.proofs = EquivalentProofs(self.sessions.ofIdentity)
         self._services: Any = None
@@ -245,8 +249,9 @@ class DefaultAuthorizer(Authorizer):
         hashing: Hashing = _HASHING,
         *,
         audit: Audit | None = None,
+        reactor: Any = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing, audit=audit)
+        super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self.identities: dict[str, Any] = {}
 
     def addIdentity(self, identity: IIdentity) -> None:

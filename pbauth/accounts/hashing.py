@@ -1,16 +1,28 @@
-"""How passwords become verifiers, and where that slow work is done."""
+"""
+How passwords become verifiers, and where that slow work is done.
+
+Deriving a key takes a tenth of a second or more, by design.  `Derivations` runs it in a thread of
+the reactor that it was handed, so that nobody has to wait; an authorizer has one, and so have a
+client's credentials.  Without a reactor of their own they use the global one, and these are the
+rules for that:
+
+- Nothing here installs a reactor.  The global one is asked for only in a thread in which one has
+  been started; so a program may make its accounts first, and choose its reactor after that.
+- While no reactor runs, or in a thread that is not the reactor's, the work is done on the spot:
+  nobody else has to wait then.  So ``identity.setPassword()`` works in any script.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from attrs import Attribute, field, frozen
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadable import isInIOThread
 
+from pbauth._async import chooseReactor
 from pbauth.mechanisms import Verifier, md5, scram
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
@@ -21,31 +33,38 @@ _Result = TypeVar("_Result")
 QUICK_ITERATIONS = 4_096
 
 
-def runDerivation(
-    iterations: int, function: Callable[..., _Result], *arguments: object
-) -> Deferred[_Result]:
+@frozen
+class Derivations:
     """
-    Run a derivation of keys where it blocks nobody.
+    Runs derivations of keys where they block nobody.
 
-    That is: in the reactor's thread pool, if a reactor is running, this is its thread, and the
-    work is more than `QUICK_ITERATIONS`; otherwise here and now.
-
-    Args:
-        iterations: how much work it is.
-        function: does it.
-        arguments: for the function.
-
-    Returns:
-        Fires with what the function returns, or fails with what it raises.
+    Attributes:
+        reactor: provides threads (`IReactorThreads`), while it runs; `None`: the global one does.
     """
-    reactor = sys.modules.get("twisted.internet.reactor")
-    if (
-        iterations <= QUICK_ITERATIONS
-        or not getattr(reactor, "running", False)
-        or not isInIOThread()
-    ):
-        return execute(function, *arguments)
-    return deferToThread(function, *arguments)
+
+    reactor: Any = None
+
+    def run(
+        self, iterations: int, function: Callable[..., _Result], *arguments: object
+    ) -> Deferred[_Result]:
+        """
+        Run a derivation: in the reactor's thread pool, if the reactor runs, this is its thread, and
+        the work is more than `QUICK_ITERATIONS`; otherwise on the spot.
+
+        Args:
+            iterations: how much work it is.
+            function: does it.
+            arguments: for the function.
+
+        Returns:
+            Fires with what the function returns, or fails with what it raises.
+        """
+        if iterations <= QUICK_ITERATIONS or not isInIOThread():
+            return execute(function, *arguments)
+        reactor = chooseReactor(self.reactor)
+        if not getattr(reactor, "running", False):
+            return execute(function, *arguments)
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
 
 
 def _checkIterations(instance: Hashing, attribute: Attribute[int], value: int) -> None:

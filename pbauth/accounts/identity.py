@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbauth.accounts.hashing import runDerivation
 from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
@@ -115,7 +114,7 @@ class Identity:
         derivation = self._derivation = object()
         self._verifiers = self._withoutPassword()
         self.authorizer.identityChanged(self)
-        done = runDerivation(
+        done = self.authorizer.derivations.run(
             hashing.iterations,
             hashing.makeVerifiers,
             password,
@@ -189,7 +188,9 @@ class Identity:
             verifier = (await self._derived()).get(scram.NAME)
             if not isinstance(verifier, ScramVerifier) or not isinstance(password, str):
                 raise Unauthorized()
-            right = await runDerivation(verifier.iterations, verifier.matches, password)
+            right = await self.authorizer.derivations.run(
+                verifier.iterations, verifier.matches, password
+            )
             if not right or self.locked:
                 raise Unauthorized()
 

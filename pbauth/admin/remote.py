@@ -14,7 +14,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from pbauth._async import within
-from pbauth.accounts.hashing import Hashing, runDerivation
+from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.admin.service import MOST_ITEMS, NAME, asPlain, fromPlain
@@ -285,7 +285,9 @@ class RemoteAdministration:
         hashing = await askHashing(self._perspective.identity) or Hashing()
         hashing = evolve(hashing, md5=self._legacy)
         salt = secrets.token_bytes(hashing.saltBytes)
-        made = await runDerivation(hashing.iterations, hashing.makeVerifiers, password, salt)
+        made = await Derivations(self._reactor).run(
+            hashing.iterations, hashing.makeVerifiers, password, salt
+        )
         return [verifier.encode() for verifier in made.values()]
 
 

@@ -52,6 +52,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         hashing: as for `Authorizer`.
         mostKept: unsaved identities to keep that nobody holds.
         audit: as for `Authorizer`.
+        reactor: as for `Authorizer`.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         *,
         mostKept: int = MOST_KEPT,
         audit: Audit | None = None,
+        reactor: Any = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing, audit=audit)
+        super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._create = create
         self._mostKept = mostKept
         # What was made and not saved: all that somebody holds, and those that were asked for last.

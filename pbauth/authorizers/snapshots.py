@@ -24,9 +24,14 @@ class CopyingAuthorizer(Authorizer):
     """
 
     def __init__(
-        self, serviceCollection: Any, hashing: Hashing, *, audit: Audit | None = None
+        self,
+        serviceCollection: Any,
+        hashing: Hashing,
+        *,
+        audit: Audit | None = None,
+        reactor: Any = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing, audit=audit)
+        super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
 
     def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:

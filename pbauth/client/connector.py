@@ -43,7 +43,7 @@ class IdentityConnector:
         trust: Any = None,
         reactor: Any = None,
     ) -> None:
-        self._credentials = asCredentials(password)
+        self._credentials = asCredentials(password, reactor)
         self._target = Target(host, port, insecure, trust, self._credentials.clientCertificate)
         self._identityName = identityName
         self._timeout = timeout

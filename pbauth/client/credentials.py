@@ -18,7 +18,7 @@ from twisted.internet import ssl
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from pbauth.accounts.hashing import runDerivation
+from pbauth.accounts.hashing import Derivations
 from pbauth.client.renewal import askHashing
 from pbauth.errors import MechanismNotSupported, ServerNotTrusted
 from pbauth.interfaces import ICredentials, IRenewingCredentials, IRenewingExchange
@@ -53,6 +53,7 @@ class Password:
         password: as it was typed.
         renew: replace weak verifiers. Only where the server allows that: on its own machine, or
             after a login that was bound to its TLS connection.
+        reactor: provides threads for the derivation, while it runs; the global one by default.
 
     Raises:
         TypeError: it is not a `str`.
@@ -62,9 +63,10 @@ class Password:
     mechanisms = (scram.NAME_PLUS, scram.NAME)
     clientCertificate = None
 
-    def __init__(self, password: str, renew: bool = True) -> None:
+    def __init__(self, password: str, renew: bool = True, *, reactor: Any = None) -> None:
         self._prepared = preparePassword(password)
         self._renew = renew
+        self._derivations = Derivations(reactor)
         self._remembered: tuple[bytes, int, ScramKeys] | None = None
         # Renewals under way, and who waits for their end.
         self._renewals = 0
@@ -126,7 +128,7 @@ class Password:
         return self._derive(salt, iterations).addCallback(remember)
 
     def _derive(self, salt: bytes, iterations: int) -> Deferred[ScramKeys]:
-        return runDerivation(iterations, ScramKeys.derive, self._prepared, salt, iterations)
+        return self._derivations.run(iterations, ScramKeys.derive, self._prepared, salt, iterations)
 
     async def renewVerifier(self, identity: Any, iterations: int) -> None:
         """

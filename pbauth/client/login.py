@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
 from pbauth._async import chooseReactor, settled, within
-from pbauth.accounts.hashing import Hashing, runDerivation
+from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.client.connection import Target, openRoot, using
 from pbauth.client.credentials import Password
 from pbauth.client.renewal import askHashing, renewInBackground
@@ -89,7 +89,7 @@ def connect(
     theReactor = chooseReactor(reactor)
 
     async def run() -> Any:
-        request = Request(username, password, serviceName, perspectiveName, client)
+        request = Request(username, password, serviceName, perspectiveName, client, theReactor)
         target = Target(host, port, insecure, trust, request.credentials.clientCertificate)
         root = await openRoot(theReactor, target)
         return await using(root, request.attach(root))
@@ -181,7 +181,7 @@ def authIdentity(authServRef: Any, username: str, password: str | ICredentials) 
     return Deferred.fromCoroutine(run())
 
 
-def changePassword(identityRef: Any, newPassword: str) -> Deferred[None]:
+def changePassword(identityRef: Any, newPassword: str, *, reactor: Any = None) -> Deferred[None]:
     """
     Change one's own password. The server gets a verifier of it, which is made here.
 
@@ -190,6 +190,7 @@ def changePassword(identityRef: Any, newPassword: str) -> Deferred[None]:
     Args:
         identityRef: a reference to the `IdentityWrapper`, as `authIdentity` gives it.
         newPassword: the new password.
+        reactor: provides threads for the slow part of it, while it runs; the global one by default.
 
     Returns:
         Fires when it counts. Fails with
@@ -205,7 +206,9 @@ def changePassword(identityRef: Any, newPassword: str) -> Deferred[None]:
         preparePassword(newPassword)
         hashing = await askHashing(identityRef) or Hashing()
         salt = secrets.token_bytes(hashing.saltBytes)
-        made = await runDerivation(hashing.iterations, hashing.makeVerifiers, newPassword, salt)
+        made = await Derivations(reactor).run(
+            hashing.iterations, hashing.makeVerifiers, newPassword, salt
+        )
         await identityRef.callRemote("changePassword", made[scram.NAME].encode())
 
     return Deferred.fromCoroutine(run())
@@ -224,6 +227,7 @@ class Request:
         serviceName: the service.
         perspectiveName: the perspective of it.
         client: the client object.
+        reactor: provides threads; the global one by default.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -238,9 +242,10 @@ class Request:
         serviceName: str,
         perspectiveName: str | None,
         client: pb.Referenceable | None,
+        reactor: Any = None,
     ) -> None:
         self._username = checkName(username, "name of an identity")
-        self.credentials = asCredentials(password)
+        self.credentials = asCredentials(password, reactor)
         self._serviceName = checkName(serviceName, "name of a service")
         self._perspectiveName = checkName(
             username if perspectiveName is None else perspectiveName, "name of a perspective"
@@ -342,14 +347,15 @@ def _checked(answer: Any, length: int) -> tuple[Any, ...]:
     return answer
 
 
-def asCredentials(password: str | ICredentials) -> ICredentials:
+def asCredentials(password: str | ICredentials, reactor: Any = None) -> ICredentials:
     """
     Args:
         password: a `str`, or credentials.
+        reactor: as for `Password`.
 
     Returns:
         Credentials.
     """
     if ICredentials.providedBy(password):
         return password  # type: ignore[return-value]
-    return Password(password)  # type: ignore[arg-type]
+    return Password(password, reactor=reactor)  # type: ignore[arg-type]

@@ -96,7 +96,7 @@ class PerspectiveClient(service.Service):
         _checkNumber("mostWaiting", mostWaiting)
         self._reactor = chooseReactor(reactor)
         # Said here and now what is wrong, not in the log later.
-        request = Request(name, credentials, serviceName, perspectiveName, client)
+        request = Request(name, credentials, serviceName, perspectiveName, client, self._reactor)
         Target(endpoint, None, insecure, trust, request.credentials.clientCertificate).endpoint(
             self._reactor
         )

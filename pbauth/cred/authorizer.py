@@ -113,6 +113,7 @@ class CredAuthorizer(Authorizer):
         super().__init__(None, self.accounts.hashing)
         self.sessions = self.accounts.sessions
         self.proofs = self.accounts.proofs
+        self.derivations = self.accounts.derivations
         self.identityClass = self.accounts.identityClass
         if serviceCollection is not None:
             self.setServiceCollection(serviceCollection)

@@ -20,7 +20,6 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from zope.interface import implementer
 
-from pbauth.accounts.hashing import runDerivation
 from pbauth.audit import Audit
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity
@@ -136,7 +135,7 @@ class IdentityChecker:
     async def _deriveInVain(self, name: str, password: str) -> None:
         """Work as long as for a password that is wrong, so that the time tells nothing."""
         decoy = await maybeDeferred(self.authorizer.getDecoyVerifier, name, scram.NAME)
-        await runDerivation(decoy.iterations, decoy.matches, password)
+        await self.authorizer.derivations.run(decoy.iterations, decoy.matches, password)
 
 
 def _unlocked(identity: IIdentity) -> IIdentity:

@@ -81,7 +81,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         lockTimeout: float = 5.0,
         audit: Audit | None = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing, audit=audit)
+        super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._file = PasswdFile(os.path.abspath(os.fspath(path)), lockTimeout)
         self._reactor = reactor
         self._turns = DeferredLock()

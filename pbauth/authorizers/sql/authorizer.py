@@ -131,7 +131,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         passwordInURL: bool = True,
         audit: Audit | None = None,
     ) -> None:
-        super().__init__(serviceCollection, hashing, audit=audit)
+        super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._reading: dict[str, _Reading] = {}
         self._reactor = chooseReactor(reactor)
         self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
