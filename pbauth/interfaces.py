@@ -336,7 +336,7 @@ class IMechanism(Interface):
     verifierName = Attribute("The name under which identities keep its verifier.")
 
     def offeredOn(connection: Any) -> bool:
-        """Say whether it is safe on this `pbauth.mechanisms.channel.Connection`."""
+        """Say whether it is safe on this `pbauth.mechanisms.channel.Channel`."""
 
     def begin(
         name: str, verifier: Any, connection: Any, randomBytes: Callable[[int], bytes]
@@ -404,14 +404,14 @@ class IRenewingExchange(IClientExchange):
         """
 
 
-class IWaryBroker(Interface):
+class IRestrictableBroker(Interface):
     """
     The broker of a connection that may take little from who has not logged in.
     """
 
     brokeProtocol = Attribute("Whether the peer broke the rules of the protocol.")
 
-    def beWary(mostBytes: int) -> None:
+    def restrict(mostBytes: int) -> None:
         """
         Until `loggedIn`, take only what a login needs: calls with plain arguments, small ones,
         and not more than so many bytes in all.

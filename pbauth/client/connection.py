@@ -26,7 +26,7 @@ from pbauth.net.addresses import isLoopback
 from pbauth.net.strports import readAddress, readDescription
 from pbauth.net.trust import clientOptions, explainSSL
 from pbauth.wire.broker import Broker, dropConnection
-from pbauth.wire.channel import connectionOf, peerOf
+from pbauth.wire.channel import channelOf, peerOf
 
 _Result = TypeVar("_Result")
 
@@ -102,7 +102,7 @@ class Target:
         Raises:
             ServerNotTrusted: it is not protected.
         """
-        connection = connectionOf(broker)
+        connection = channelOf(broker)
         if not (connection.local or connection.secure or self.insecure):
             raise _notProtected(peerOf(broker).host)
 

@@ -23,7 +23,7 @@ from pbauth.client.renewal import askHashing
 from pbauth.errors import MechanismNotSupported, ServerNotTrusted
 from pbauth.interfaces import ICredentials, IRenewingCredentials, IRenewingExchange
 from pbauth.mechanisms import anonymous, ed25519, external, plain, scram
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.ed25519 import Ed25519Client, PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.onemessage import OneMessageClient
@@ -75,7 +75,7 @@ class Password:
     def __repr__(self) -> str:
         return "<Password, not shown>"
 
-    def begin(self, mechanism: str, name: str, connection: Connection) -> ScramPasswordExchange:
+    def begin(self, mechanism: str, name: str, connection: Channel) -> ScramPasswordExchange:
         """
         Begin the client's half of one login.
 
@@ -252,7 +252,7 @@ class PlainPassword:
     def __repr__(self) -> str:
         return "<PlainPassword, not shown>"
 
-    def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
+    def begin(self, mechanism: str, name: str, connection: Channel) -> OneMessageClient:
         """
         Begin the client's half of one login.
 
@@ -287,7 +287,7 @@ class Anonymous:
     def __init__(self, trace: str = "") -> None:
         self._trace = trace
 
-    def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
+    def begin(self, mechanism: str, name: str, connection: Channel) -> OneMessageClient:
         """
         Begin the client's half of one login.
 
@@ -346,7 +346,7 @@ class PrivateKey:
         load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
         return cls(_loadKey(path, data, passphrase, load))
 
-    def begin(self, mechanism: str, name: str, connection: Connection) -> Ed25519Client:
+    def begin(self, mechanism: str, name: str, connection: Channel) -> Ed25519Client:
         """
         Begin the client's half of one login.
 
@@ -411,7 +411,7 @@ class ClientCertificate:
             raise ValueError(f"{path}: there is no certificate in PEM beside the key.") from None
         return cls(privateCertificate(key, certificate))
 
-    def begin(self, mechanism: str, name: str, connection: Connection) -> OneMessageClient:
+    def begin(self, mechanism: str, name: str, connection: Channel) -> OneMessageClient:
         """
         Begin the client's half of one login.
 

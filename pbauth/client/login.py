@@ -27,7 +27,7 @@ from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
-from pbauth.wire.channel import connectionOf
+from pbauth.wire.channel import channelOf
 
 # What a server that is not pbauth says to our `username`: it has no such method, or one that
 # takes other arguments.
@@ -307,7 +307,7 @@ async def _claim(
     root: Any, username: str, credentials: ICredentials
 ) -> tuple[IClientExchange, bytes, Any]:
     """Claim to be `username`, by the strongest mechanism that both sides accept."""
-    connection = connectionOf(root.broker)
+    connection = channelOf(root.broker)
     wanted = [
         name
         for name in credentials.mechanisms

@@ -19,7 +19,7 @@ from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.login.policy import Policy
 from pbauth.mechanisms import SERVER_MECHANISMS, anonymous, md5, plain, scram
 from pbauth.mechanisms.anonymous import AnonymousServer
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.names import checkName
 
 _MECHANISMS: dict[str, IMechanism] = {each.name: each for each in SERVER_MECHANISMS}
@@ -128,7 +128,7 @@ class Exchanges:
         self._policy = policy
         self._known: dict[tuple[bool, ...], list[str]] = {}
 
-    def offered(self, connection: Connection) -> list[str]:
+    def offered(self, connection: Channel) -> list[str]:
         """
         Args:
             connection: that a login would run on.
@@ -150,7 +150,7 @@ class Exchanges:
             found = self._known[facts] = self._choose(connection, elsewhere)
         return found
 
-    def _choose(self, connection: Connection, externalPasswords: bool) -> list[str]:
+    def _choose(self, connection: Channel, externalPasswords: bool) -> list[str]:
         able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
         if externalPasswords:
             able -= {scram.NAME_PLUS, scram.NAME}
@@ -163,7 +163,7 @@ class Exchanges:
             names.append(md5.NAME)
         return names
 
-    async def begin(self, name: str, mechanismName: Any, connection: Connection) -> Claim:
+    async def begin(self, name: str, mechanismName: Any, connection: Channel) -> Claim:
         """
         Begin a login.
 
@@ -205,7 +205,7 @@ class Exchanges:
             return None
         return found
 
-    async def _byVerifier(self, name: str, mechanism: IMechanism, connection: Connection) -> Claim:
+    async def _byVerifier(self, name: str, mechanism: IMechanism, connection: Channel) -> Claim:
         identity = await self.findIdentity(name)
         verifier, decoy = await self._getVerifiers(identity, name, mechanism.verifierName)
         if verifier is None:

@@ -33,19 +33,19 @@ from pbauth.errors import (
     WireError,
     forStockClient,
 )
-from pbauth.interfaces import IAuthorizer, IIdentity, IWaryBroker
+from pbauth.interfaces import IAuthorizer, IIdentity, IRestrictableBroker
 from pbauth.login.negotiation import Claim, Exchanges
 from pbauth.login.policy import Policy
 from pbauth.login.stock import LegacyChallenger, StockChallenger, attachStockClient
 from pbauth.login.throttle import Guard, networkOf
 from pbauth.mechanisms import anonymous, ed25519, md5, scram
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import Origin, originOf
 from pbauth.perspectives.sessions import EndReason, Session, SessionReference
 from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.calls import WireObject, asName
-from pbauth.wire.channel import connectionOf, peerOf
+from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import Watch
 
 _audit = Audit()
@@ -141,7 +141,7 @@ class AuthServerFactory(pb.PBServerFactory):
             _audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)
-        broker.beWary(self._authRoot.policy.maxUnauthenticatedBytes)
+        broker.restrict(self._authRoot.policy.maxUnauthenticatedBytes)
         return broker
 
 
@@ -175,7 +175,7 @@ class AuthServ(WireObject):
         self._reactor = reactor
         self._exchanges = exchanges
         self._watch = watch
-        self._facts: Connection | None = None
+        self._facts: Channel | None = None
         self._network = ""
         self._failures = 0
         self._challengers = 0
@@ -271,7 +271,7 @@ class AuthServ(WireObject):
             self.origin.authenticated = True
             self._guard.strangers.left(self._stranger)
             self._watch.add(self.broker)
-            if IWaryBroker.providedBy(self.broker):
+            if IRestrictableBroker.providedBy(self.broker):
                 self.broker.loggedIn()
         self._guard.succeeded(self._network, identity.name)
         _audit.loggedIn(self.origin, identity.name, mechanism, self.now() - begun)
@@ -347,12 +347,12 @@ class AuthServ(WireObject):
     def _offered(self) -> list[str]:
         return self._exchanges.offered(self._connection())
 
-    def _connection(self) -> Connection:
+    def _connection(self) -> Channel:
         # By the time of the first call the handshakes of TLS and of a proxy are over, and what
         # they told is final.
         if self._facts is None:
             offered = scram.NAME_PLUS in self.policy.mechanisms
-            self._facts = connectionOf(self.broker, bindingOffered=offered)
+            self._facts = channelOf(self.broker, bindingOffered=offered)
             self._network = networkOf(peerOf(self.broker))
         return self._facts
 
@@ -400,7 +400,7 @@ class AuthServ(WireObject):
         if self._stranger.gone:
             return
         self._guard.strangers.left(self._stranger)
-        if IWaryBroker.providedBy(self.broker) and self.broker.brokeProtocol:
+        if IRestrictableBroker.providedBy(self.broker) and self.broker.brokeProtocol:
             self._guard.misbehaved(networkOf(peerOf(self.broker)))
 
 
@@ -639,7 +639,7 @@ class IdentityWrapper(WireObject):
         if self._authorizer.externalPasswords:
             raise ProtocolViolation("The passwords of this server are kept elsewhere.")
         bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
-        if not (connectionOf(self._broker).local or bound):
+        if not (channelOf(self._broker).local or bound):
             raise ProtocolViolation(
                 "The password can be changed on the server's own machine, or after a login "
                 f"by {scram.NAME_PLUS} or {ed25519.NAME}."

@@ -6,7 +6,7 @@ from attrs import field, frozen
 
 
 @frozen
-class Connection:
+class Channel:
     """
     The facts of a connection that decide which mechanisms may run on it.
 

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from pbauth.errors import ExchangeRefused, ServerNotTrusted
 from pbauth.interfaces import IClientExchange, IExchange, IMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 
 NAME = "ED25519"
 
@@ -272,7 +272,7 @@ class Ed25519Mechanism:
     name: str = NAME
     verifierName: str = NAME
 
-    def offeredOn(self, connection: Connection) -> bool:
+    def offeredOn(self, connection: Channel) -> bool:
         """On every connection: no secret is sent."""
         return True
 
@@ -280,7 +280,7 @@ class Ed25519Mechanism:
         self,
         name: str,
         verifier: AuthorizedKeys,
-        connection: Connection,
+        connection: Channel,
         randomBytes: Callable[[int], bytes],
     ) -> Ed25519Server:
         """Begin the server's half of one login."""

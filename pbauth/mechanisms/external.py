@@ -17,7 +17,7 @@ from zope.interface import implementer
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IExchange, IMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.net.fingerprints import checkPin
 
 NAME = "EXTERNAL"
@@ -105,7 +105,7 @@ class ExternalMechanism:
     name: str = NAME
     verifierName: str = NAME
 
-    def offeredOn(self, connection: Connection) -> bool:
+    def offeredOn(self, connection: Channel) -> bool:
         """Where the client showed a certificate."""
         return connection.peerPin is not None
 
@@ -113,7 +113,7 @@ class ExternalMechanism:
         self,
         name: str,
         verifier: AuthorizedKeys,
-        connection: Connection,
+        connection: Channel,
         randomBytes: Callable[[int], bytes],
     ) -> ExternalServer:
         """Begin the server's half of one login."""

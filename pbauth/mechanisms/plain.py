@@ -8,7 +8,7 @@ keeps verifiers of its own never offers it, and a client uses it only where it w
 from __future__ import annotations
 
 from pbauth.errors import ExchangeRefused, InvalidPassword
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 
 NAME = "PLAIN"
 
@@ -16,7 +16,7 @@ _LONGEST_PASSWORD = 1_024
 _LONGEST_MESSAGE = 2_048
 
 
-def offeredOn(connection: Connection) -> bool:
+def offeredOn(connection: Channel) -> bool:
     """
     Args:
         connection: that a login would run on.

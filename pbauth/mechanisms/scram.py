@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, InvalidPassword, ServerNotTrusted
 from pbauth.interfaces import IExchange, IMechanism
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.saslprep import saslprep
 
 NAME = "SCRAM-SHA-256"
@@ -511,7 +511,7 @@ class ScramMechanism:
         """The name on the wire."""
         return NAME_PLUS if self.bound else NAME
 
-    def offeredOn(self, connection: Connection) -> bool:
+    def offeredOn(self, connection: Channel) -> bool:
         """
         Without binding on every connection, since nothing like the password is ever sent; with
         binding where there is a channel to bind to.
@@ -522,7 +522,7 @@ class ScramMechanism:
         self,
         name: str,
         verifier: ScramVerifier,
-        connection: Connection,
+        connection: Channel,
         randomBytes: Callable[[int], bytes],
     ) -> ScramServer:
         """

@@ -33,7 +33,7 @@ from pbauth._async import Milestone
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation
-from pbauth.interfaces import IRevokingBroker, IWaryBroker
+from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.net.origin import originOf
 from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, MalformedMessage, Reader
 from pbauth.wire.encoding import (
@@ -87,7 +87,7 @@ PINGED = b"pbauth"
 _PINGED = _Pinged()
 
 
-@implementer(IHandshakeListener, IWaryBroker, IRevokingBroker)
+@implementer(IHandshakeListener, IRestrictableBroker, IRevokingBroker)
 class Broker(pb.Broker):
     """
     A `twisted.spread.pb.Broker`.
@@ -210,13 +210,13 @@ class Broker(pb.Broker):
         else:
             raise MalformedMessage("The server does not speak the dialect pb")
 
-    def beWary(self, mostBytes: int) -> None:
-        """Until the peer has logged in, take only what that needs (see `IWaryBroker`)."""
+    def restrict(self, mostBytes: int) -> None:
+        """Until the peer has logged in, take only what that needs (see `IRestrictableBroker`)."""
         self._limits = PreLoginLimits(mostBytes)
         self._reader.limits = LIMITS
 
     def loggedIn(self) -> None:
-        """The peer has logged in (see `IWaryBroker`)."""
+        """The peer has logged in (see `IRestrictableBroker`)."""
         self._limits = self._reader.limits = None
         self._reader.readsPlain = self._plain and bool(self._words)
 

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import ISSLTransport
 
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.net.addresses import isLocal
 from pbauth.net.fingerprints import fingerprintOf
 from pbauth.net.origin import originOf
@@ -27,19 +27,19 @@ def peerOf(broker: Any) -> Any:
     return originOf(broker).address
 
 
-def connectionOf(broker: Any, bindingOffered: bool = True) -> Connection:
+def channelOf(broker: Any, bindingOffered: bool = True) -> Channel:
     """
     Args:
         broker: of a connection.
-        bindingOffered: as for `Connection`.
+        bindingOffered: as for `Channel`.
 
     Returns:
         The facts of the connection that decide which mechanisms may run on it.
     """
     if broker.transport is None:
-        return Connection()
+        return Channel()
     peer = peerOf(broker)
-    return Connection(
+    return Channel(
         local=isLocal(peer),
         unix=isinstance(peer, UNIXAddress),
         secure=ISSLTransport.providedBy(broker.transport),

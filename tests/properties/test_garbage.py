@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from pbauth import MechanismNotSupported, Policy, ProtocolViolation, PublicKey, Unauthorized
 from pbauth.login import root
 from pbauth.login.policy import MECHANISMS
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from tests.support.tls import PIN
 from tests.support.wire import WireTestCase
 
@@ -43,8 +43,8 @@ class GarbageTests(WireTestCase):
     """
 
     def setUp(self) -> None:
-        facts = Connection(secure=True, channelBinding=b"x" * 32, peerPin=PIN)
-        self.patch(root, "connectionOf", lambda broker, bindingOffered=True: facts)
+        facts = Channel(secure=True, channelBinding=b"x" * 32, peerPin=PIN)
+        self.patch(root, "channelOf", lambda broker, bindingOffered=True: facts)
         self.lines: list[str] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)

@@ -67,7 +67,7 @@ from pbauth.audit.events import KINDS, NAMESPACE, LeanLogger, asLine
 from pbauth.audit.file import AuditFile, AuditUnwritable, auditing
 from pbauth.login import root
 from pbauth.login.policy import MECHANISMS
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.onemessage import OneMessageClient
@@ -510,8 +510,8 @@ class SecretTests(AuditTestCase):
         crosses the wire is in an event, in any of its forms, in hex or base64.
         """
         binding = b"the binding of this connection!!"
-        facts = Connection(secure=True, channelBinding=binding, peerPin=PIN)
-        self.patch(root, "connectionOf", lambda broker, bindingOffered=True: facts)
+        facts = Channel(secure=True, channelBinding=binding, peerPin=PIN)
+        self.patch(root, "channelOf", lambda broker, bindingOffered=True: facts)
         key, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         secrets: list[bytes] = [binding]
         self.crossed: list[bytes] = []
@@ -554,7 +554,7 @@ class SecretTests(AuditTestCase):
         self.searchFor([each for each in [*secrets, *self.crossed] if len(each) > 7])
 
     def exchanges(
-        self, mechanism: str, facts: Connection, key: Ed25519PrivateKey, other: Ed25519PrivateKey
+        self, mechanism: str, facts: Channel, key: Ed25519PrivateKey, other: Ed25519PrivateKey
     ) -> list[Any]:
         """Makers of exchanges that succeed and fail, for a name."""
         if mechanism == "PB-MD5":
@@ -575,7 +575,7 @@ class SecretTests(AuditTestCase):
             if one is not None
         ]
 
-    def changePassword(self, key: Ed25519PrivateKey, facts: Connection) -> None:
+    def changePassword(self, key: Ed25519PrivateKey, facts: Channel) -> None:
         """Change a password, after a login by a key."""
         exchange = PrivateKey(key).begin("ED25519", "alice", facts)
         challenge, challenger = self.answer(

@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 
 from pbauth import ICredentials, InvalidPassword, MechanismNotSupported, Password
 from pbauth.interfaces import IClientExchange
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramServer, ScramVerifier
 
 SALT = b"0123456789abcdef"
@@ -21,9 +21,7 @@ class PasswordTests(SynchronousTestCase):
         """It provides `ICredentials`, and its exchange `IClientExchange`."""
         password = Password("secret")
         verifyObject(ICredentials, password)
-        verifyObject(
-            IClientExchange, password.begin("SCRAM-SHA-256", "alice", Connection(local=True))
-        )
+        verifyObject(IClientExchange, password.begin("SCRAM-SHA-256", "alice", Channel(local=True)))
 
     def test_bad(self) -> None:
         """What is no password is refused at once."""
@@ -42,7 +40,7 @@ class PasswordTests(SynchronousTestCase):
     def test_mechanisms(self) -> None:
         """It does nothing that a password is not for."""
         with self.assertRaises(MechanismNotSupported):
-            Password("secret").begin("PLAIN", "alice", Connection())
+            Password("secret").begin("PLAIN", "alice", Channel())
 
     def test_exchange(self) -> None:
         """Its exchange logs in to a server that has the verifier; each has its own nonce."""
@@ -50,7 +48,7 @@ class PasswordTests(SynchronousTestCase):
         verifier = ScramVerifier.fromPassword("secret", SALT, 4096)
         initials = set()
         for _ in range(2):
-            exchange = password.begin("SCRAM-SHA-256", "alice", Connection())
+            exchange = password.begin("SCRAM-SHA-256", "alice", Channel())
             initials.add(exchange.initial)
             server = ScramServer("alice", verifier, "server")
             responding = exchange.respond(server.challenge(exchange.initial))

@@ -35,7 +35,7 @@ from pbauth import (
 from pbauth.client.renewal import askHashing
 from pbauth.interfaces import IRenewingExchange
 from pbauth.mechanisms import md5
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramServer, ScramVerifier
 from pbauth.testing import MemoryServer, RecordingService
@@ -247,9 +247,9 @@ class ClientTests(RenewalTestCase):
 
     def test_interface(self) -> None:
         """The exchange of a password provides `IRenewingExchange`; that of a key has no need."""
-        exchange = Password("secret").begin(SCRAM, "alice", Connection(local=True))
+        exchange = Password("secret").begin(SCRAM, "alice", Channel(local=True))
         verifyObject(IRenewingExchange, exchange)
-        other = PrivateKey(KEY).begin("ED25519", "alice", Connection(local=True))
+        other = PrivateKey(KEY).begin("ED25519", "alice", Channel(local=True))
         self.assertFalse(IRenewingExchange.providedBy(other))
         self.assertFalse(hasattr(other, "renew"))
 

@@ -31,7 +31,7 @@ from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IClientExchange, IExchange
 from pbauth.mechanisms import decodeVerifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.ed25519 import NAME, Ed25519Client, Ed25519Server, toBeSigned
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.fingerprints import fingerprintOf
@@ -220,7 +220,7 @@ class KeyTests(SynchronousTestCase):
         verifyObject(ICredentials, credentials)
         self.assertEqual(repr(credentials), f"<PrivateKey {PUBLIC.fingerprint()}>")
         with self.assertRaises(MechanismNotSupported):
-            credentials.begin("SCRAM-SHA-256", "alice", Connection())
+            credentials.begin("SCRAM-SHA-256", "alice", Channel())
 
 
 class LoginTests(WireTestCase):

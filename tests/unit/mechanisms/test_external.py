@@ -39,7 +39,7 @@ from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IClientExchange, IExchange
 from pbauth.mechanisms import decodeVerifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.external import NAME, ExternalMechanism, ExternalServer
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import serverOptions
@@ -89,8 +89,8 @@ class ExchangeTests(SynchronousTestCase):
         """It is offered where the client showed a certificate."""
         mechanism = ExternalMechanism()
         verifyObject(IMechanism, mechanism)
-        self.assertTrue(mechanism.offeredOn(Connection(secure=True, peerPin=PIN)))
-        self.assertFalse(mechanism.offeredOn(Connection(secure=True)))
+        self.assertTrue(mechanism.offeredOn(Channel(secure=True, peerPin=PIN)))
+        self.assertFalse(mechanism.offeredOn(Channel(secure=True)))
 
 
 class KeyTests(SynchronousTestCase):
@@ -129,11 +129,11 @@ class ClientCertificateTests(SynchronousTestCase):
         verifyObject(ICredentials, certificate)
         self.assertEqual(certificate.publicKey.pin, pinOf(pem))
         self.assertEqual(repr(certificate), f"<ClientCertificate {pinOf(pem)}>")
-        exchange = certificate.begin(NAME, "alice", Connection(secure=True))
+        exchange = certificate.begin(NAME, "alice", Channel(secure=True))
         verifyObject(IClientExchange, exchange)
         self.assertEqual((exchange.initial, exchange.respond(b"")), (b"", b""))
         with self.assertRaises(MechanismNotSupported):
-            certificate.begin("PLAIN", "alice", Connection(secure=True))
+            certificate.begin("PLAIN", "alice", Channel(secure=True))
         encrypted = load_pem_private_key(pem, None).private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"open sesame")
         )

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from pbauth import Hashing, IMechanism
 from pbauth.interfaces import IExchange
 from pbauth.mechanisms import SERVER_MECHANISMS, decodeVerifier
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
 
 
@@ -22,16 +22,16 @@ class MechanismTests(SynchronousTestCase):
         verifier = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 4096)
         for mechanism in SERVER_MECHANISMS:
             verifyObject(IMechanism, mechanism)
-            exchange = mechanism.begin("alice", verifier, Connection(), secrets.token_bytes)
+            exchange = mechanism.begin("alice", verifier, Channel(), secrets.token_bytes)
             verifyObject(IExchange, exchange)
 
     def test_offers(self) -> None:
         """Strongest first; the bound form only where there is a channel to bind to."""
         for connection, names in [
-            (Connection(), ["SCRAM-SHA-256", "ED25519"]),
-            (Connection(secure=True), ["SCRAM-SHA-256", "ED25519"]),
+            (Channel(), ["SCRAM-SHA-256", "ED25519"]),
+            (Channel(secure=True), ["SCRAM-SHA-256", "ED25519"]),
             (
-                Connection(secure=True, channelBinding=b"channel"),
+                Channel(secure=True, channelBinding=b"channel"),
                 ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "ED25519"],
             ),
         ]:
@@ -43,7 +43,7 @@ class MechanismTests(SynchronousTestCase):
         verifier = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 4096)
         scram = SERVER_MECHANISMS[1]
         challenges = {
-            scram.begin("alice", verifier, Connection(), secrets.token_bytes).challenge(
+            scram.begin("alice", verifier, Channel(), secrets.token_bytes).challenge(
                 b"n,,n=alice,r=client"
             )
             for _ in range(20)

@@ -18,7 +18,7 @@ from pbauth import (
 )
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IClientExchange
-from pbauth.mechanisms.channel import Connection
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.plain import makeMessage, offeredOn, readMessage
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
@@ -72,9 +72,9 @@ class MessageTests(SynchronousTestCase):
 
     def test_offered(self) -> None:
         """By TLS and UNIX sockets only; not even on loopback without."""
-        self.assertTrue(offeredOn(Connection(secure=True)))
-        self.assertTrue(offeredOn(Connection(unix=True, local=True)))
-        self.assertFalse(offeredOn(Connection(local=True)))
+        self.assertTrue(offeredOn(Channel(secure=True)))
+        self.assertTrue(offeredOn(Channel(unix=True, local=True)))
+        self.assertFalse(offeredOn(Channel(local=True)))
 
 
 class PlainPasswordTests(SynchronousTestCase):
@@ -85,7 +85,7 @@ class PlainPasswordTests(SynchronousTestCase):
         password = PlainPassword("secret")
         verifyObject(ICredentials, password)
         self.assertNotIn("secret", repr(password))
-        exchange = password.begin("PLAIN", "alice", Connection(secure=True))
+        exchange = password.begin("PLAIN", "alice", Channel(secure=True))
         verifyObject(IClientExchange, exchange)
         self.assertNotIn("secret", repr(exchange))
         self.assertEqual(exchange.initial, b"\0alice\0secret")
@@ -98,11 +98,11 @@ class PlainPasswordTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Without TLS nothing is made; another mechanism is none of this."""
         password = PlainPassword("secret")
-        for connection in (Connection(), Connection(local=True)):
+        for connection in (Channel(), Channel(local=True)):
             with self.assertRaises(ServerNotTrusted):
                 password.begin("PLAIN", "alice", connection)
         with self.assertRaises(MechanismNotSupported):
-            password.begin("SCRAM-SHA-256", "alice", Connection(secure=True))
+            password.begin("SCRAM-SHA-256", "alice", Channel(secure=True))
 
     def test_passwords(self) -> None:
         """What can't be a password."""

@@ -18,7 +18,7 @@ from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Detached, EndReason, IdentityConnector, KeyNotFound, Password, Policy
-from pbauth.interfaces import IRevokingBroker, IWaryBroker
+from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from tests.support.wire import WireTestCase
 
@@ -152,7 +152,7 @@ class RevocationTests(WireTestCase):
     def test_interfaces(self) -> None:
         """The broker says what it can."""
         (alice,) = self.attach("alice")
-        for interface in (IRevokingBroker, IWaryBroker):
+        for interface in (IRevokingBroker, IRestrictableBroker):
             self.assertTrue(interface.providedBy(alice.broker))
 
     def test_obtained(self) -> None:
