@@ -410,6 +410,10 @@ class IRestrictableBroker(Interface):
     """
 
     brokeProtocol = Attribute("Whether the peer broke the rules of the protocol.")
+    audit = Attribute(
+        "The `pbauth.Audit` where it is recorded that the connection is dropped for that; the "
+        "server's factory sets it. `None`: nowhere."
+    )
 
     def restrict(mostBytes: int) -> None:
         """

@@ -48,8 +48,6 @@ from pbauth.wire.calls import WireObject, asName
 from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import Watch
 
-_audit = Audit()
-
 #: The most challenges that may wait for their response at once on one connection.
 MOST_CHALLENGERS = 16
 
@@ -65,6 +63,10 @@ class AuthRoot:
         reactor: provides `IReactorTime`; the global one by default.
         guard: what is known of those who have not logged in; to be shared by the ports of a
             server. By default one of its own.
+        audit: where logins are recorded; by default where the authorizer's sessions are.
+
+    Attributes:
+        audit: the same.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class AuthRoot:
         policy: Policy | None = None,
         reactor: Any = None,
         guard: Guard | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.authorizer = authorizer
+        self.audit: Audit = authorizer.sessions.audit if audit is None else audit
         self.policy = Policy() if policy is None else policy
         self._reactor = reactor
         self._guard = guard
@@ -82,7 +86,7 @@ class AuthRoot:
         self._watch = Watch(
             self.policy.pingInterval,
             reactor,
-            lambda broker: _audit.dropped(originOf(broker), DropReason.SILENT),
+            lambda broker: self.audit.dropped(originOf(broker), DropReason.SILENT),
         )
 
     @property
@@ -97,7 +101,7 @@ class AuthRoot:
         reactor = chooseReactor(self._reactor)
         return AuthServ(
             *(self.authorizer, broker, self.policy, reactor),
-            *(self._exchanges, self.guard, self._watch),
+            *(self._exchanges, self.guard, self._watch, self.audit),
         )
 
 
@@ -120,6 +124,7 @@ class AuthServerFactory(pb.PBServerFactory):
         policy: limits and switches; the defaults are safe.
         reactor: as for `AuthRoot`.
         guard: as for `AuthRoot`.
+        audit: as for `AuthRoot`.
     """
 
     protocol = Broker
@@ -131,16 +136,18 @@ class AuthServerFactory(pb.PBServerFactory):
         policy: Policy | None = None,
         reactor: Any = None,
         guard: Guard | None = None,
+        audit: Audit | None = None,
     ) -> None:
-        self._authRoot = AuthRoot(authorizer, policy, reactor, guard)
+        self._authRoot = AuthRoot(authorizer, policy, reactor, guard, audit)
         super().__init__(self._authRoot)
 
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection; or refuse it, where too many wait to log in."""
         if not self._authRoot.guard.mayCome(networkOf(addr)):
-            _audit.dropped(Origin(addr), DropReason.CONNECTIONS)
+            self._authRoot.audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)
+        broker.audit = self._authRoot.audit
         broker.restrict(self._authRoot.policy.maxUnauthenticatedBytes)
         return broker
 
@@ -157,6 +164,7 @@ class AuthServ(WireObject):
         exchanges: begins the exchanges of all connections.
         guard: what is known of those who have not logged in.
         watch: notices which clients are gone.
+        audit: where logins are recorded.
     """
 
     def __init__(
@@ -168,7 +176,9 @@ class AuthServ(WireObject):
         exchanges: Exchanges,
         guard: Guard,
         watch: Watch,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self.authorizer = authorizer
         self.broker = broker
         self.policy = policy
@@ -274,9 +284,9 @@ class AuthServ(WireObject):
             if IRestrictableBroker.providedBy(self.broker):
                 self.broker.loggedIn()
         self._guard.succeeded(self._network, identity.name)
-        _audit.loggedIn(self.origin, identity.name, mechanism, self.now() - begun)
+        self._audit.loggedIn(self.origin, identity.name, mechanism, self.now() - begun)
         return IdentityWrapper(
-            self.broker, self.authorizer, self._reactor, identity, mechanism, proof
+            self.broker, self.authorizer, self._reactor, self._audit, identity, mechanism, proof
         )
 
     def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
@@ -292,7 +302,7 @@ class AuthServ(WireObject):
             What to raise.
         """
         if not self._tooManyFailures:
-            _audit.refused(self.origin, name, mechanism, reason)
+            self._audit.refused(self.origin, name, mechanism, reason)
             self._guard.failed(self._network, name)
             self._countFailure()
         return Unauthorized()
@@ -313,7 +323,7 @@ class AuthServ(WireObject):
             raise Unauthorized()
         wait = self._guard.wait(self._network, name)
         if wait:
-            _audit.throttled(self.origin, name, mechanism, wait)
+            self._audit.throttled(self.origin, name, mechanism, wait)
             self._countFailure()
             raise TooManyAttempts(wait)
 
@@ -331,7 +341,7 @@ class AuthServ(WireObject):
 
     def _refuseMechanism(self, name: str, mechanism: str) -> MechanismNotSupported:
         if not self._tooManyFailures:
-            _audit.mechanismRefused(self.origin, name, mechanism)
+            self._audit.mechanismRefused(self.origin, name, mechanism)
             self._countFailure()
         return MechanismNotSupported(self._offered())
 
@@ -389,7 +399,7 @@ class AuthServ(WireObject):
     def _drop(self, reason: DropReason) -> None:
         if self.broker.disconnected or self.broker.transport is None:
             return
-        _audit.dropped(self.origin, reason)
+        self._audit.dropped(self.origin, reason)
         dropConnection(self.broker)
 
     def _timeIsUp(self) -> None:
@@ -480,6 +490,7 @@ class IdentityWrapper(WireObject):
         broker: of the connection.
         authorizer: finds the identity, anew for each request.
         reactor: provides `IReactorTime`.
+        audit: where what the client does is recorded.
         identity: who the client is.
         mechanism: the name of the mechanism of the login.
         proof: what it was proved by, or `None`.
@@ -490,10 +501,12 @@ class IdentityWrapper(WireObject):
         broker: pb.Broker,
         authorizer: IAuthorizer,
         reactor: Any,
+        audit: Audit,
         identity: IIdentity,
         mechanism: str,
         proof: object,
     ) -> None:
+        self._audit = audit
         self._broker = broker
         self._authorizer = authorizer
         self._reactor = reactor
@@ -529,7 +542,7 @@ class IdentityWrapper(WireObject):
             if isinstance(refusal, KeyNotFound):
                 reason = "no such key"
             wanted = None if perspectiveName is None else asName(perspectiveName)
-            _audit.attachRefused(
+            self._audit.attachRefused(
                 originOf(self._broker), self._name, self._mechanism, (serviceName, wanted), reason
             )
             raise
@@ -610,7 +623,7 @@ class IdentityWrapper(WireObject):
         with self._authorizer.proofs.changing(self._name, replaced, made, [self, *own]):
             identity.setVerifiers({scram.NAME: made})
             await settled(identity.save())
-        _audit.passwordChanged(originOf(self._broker), self._name, self._mechanism)
+        self._audit.passwordChanged(originOf(self._broker), self._name, self._mechanism)
 
     async def remote_renewVerifier(self, verifier: Any) -> None:
         """
@@ -631,7 +644,7 @@ class IdentityWrapper(WireObject):
             if not await settled(self._authorizer.renewVerifier(identity, old, made)):
                 raise ProtocolViolation("The password was changed, or verifiers can't be stored.")
         self.proof = made
-        _audit.verifierRenewed(originOf(self._broker), self._name, self._mechanism)
+        self._audit.verifierRenewed(originOf(self._broker), self._name, self._mechanism)
 
     def _newVerifier(self, verifier: Any) -> ScramVerifier:
         if self._mechanism == anonymous.NAME:

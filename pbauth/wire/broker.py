@@ -50,7 +50,6 @@ from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.writer import CoalescingWriter, coalesces
 
 _log = LeanLogger()
-_audit = Audit()
 
 # How many items follow each command of Perspective Broker.
 _ITEMS = {
@@ -100,6 +99,8 @@ class Broker(pb.Broker):
     Attributes:
         silent: how often somebody has looked, in vain, whether something was received.
         lookout: who looks, see `pbauth.wire.keepalive`; it is told when the connection is closed.
+        audit: where it is recorded that the connection is dropped; `None`, as at a client: nowhere
+            but in the ordinary log.
         origin: where the connection comes from, see `pbauth.net.origin.originOf`.
 
     Args:
@@ -124,6 +125,7 @@ class Broker(pb.Broker):
         "_words",
         "_writer",
         "_writesPlain",
+        "audit",
         "lookout",
         "origin",
         "silent",
@@ -142,6 +144,7 @@ class Broker(pb.Broker):
         # Twisted gives each connection a copy of the words, which we share.
         self.outgoingSymbols = self.outgoingVocabulary
         self.silent = 0
+        self.audit: Audit | None = None
         # Nobody, before the login.
         self.lookout: Any = None
         self.origin: Any = None
@@ -285,22 +288,22 @@ class Broker(pb.Broker):
             "The peer does not speak Perspective Broker, or breaks its rules."
         )
         self._reader.close()
-        if self.isClient:
+        if self.audit is None:
             _log.info(
                 "Cut off {peer}, which broke the protocol: {fault}", peer=self._peer(), fault=fault
             )
         else:
             greedy = self._limits is not None and self._limits.exceeded
             reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
-            _audit.dropped(originOf(self), reason, str(fault))
+            self.audit.dropped(originOf(self), reason, str(fault))
         dropConnection(self)
 
     def _dropUnserved(self, error: Exception) -> None:
         """Drop the connection after a mistake on this side; called while it is handled."""
         self._reader.close()
         _log.failure("Cannot act upon what {peer} sent", peer=self._peer())
-        if not self.isClient:
-            _audit.dropped(originOf(self), DropReason.INTERNAL, type(error).__name__)
+        if self.audit is not None:
+            self.audit.dropped(originOf(self), DropReason.INTERNAL, type(error).__name__)
         dropConnection(self)
 
     def expressionReceived(self, sexp: Any) -> None:

@@ -75,7 +75,7 @@ from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import ELSEWHERE, Origin, newId, originOf
 from pbauth.server.services import AuditService
 from pbauth.tap import Options, makeService
-from pbauth.testing import RecordingPerspective
+from pbauth.testing import MemoryServer, RecordingPerspective
 from tests.support.processes import PBAUTH, TWISTD, Program, run
 from tests.support.tls import PIN
 from tests.support.wire import SCRAM, WireTestCase
@@ -421,6 +421,15 @@ class EventTests(AuditTestCase):
         self.failureResultOf(checker.requestAvatarId(UsernamePassword(b"bob", b"secret")))
         self.assertEqual(
             [event["event"] for event in events], ["user.added", "user.locked", "login.refused"]
+        )
+        del events[:]
+        self.memory = MemoryServer(authorizer, Policy(throttle=False))
+        self.refusal(self.root(), "username", "bob", SCRAM, b"nonsense")
+        reference = self.root()
+        reference.broker.transport.write(b"\x00" * 100)
+        self.memory.flush()
+        self.assertEqual(
+            [event["event"] for event in events], ["login.refused", "connection.dropped"]
         )
         self.assertEqual(self.events, [])
 
