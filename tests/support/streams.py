@@ -122,9 +122,9 @@ STREAMS = st.lists(
 
 
 @st.composite
-def mutated(draw: Any) -> bytes:
+def mutated(draw: Any, streams: Any = STREAMS) -> bytes:
     """A stream with a few bytes changed, lost or doubled."""
-    data = draw(STREAMS)
+    data: bytes = draw(streams)
     for _ in range(draw(st.integers(0, 3))):
         place = draw(st.integers(0, len(data)))
         new = draw(st.binary(max_size=2))

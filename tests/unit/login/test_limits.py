@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from pbauth.audit.events import NAMESPACE
 from pbauth.testing import MemoryServer, RecordingService
 from pbauth.wire.broker import Broker
 from pbauth.wire.decoding import Limits
+from tests.support.streams import CALLS, SIZES, TOKENS, cut, mutated
 from tests.support.tls import TLSTestCase
 from tests.support.wire import SCRAM, WireTestCase
 
@@ -329,21 +331,50 @@ class OneChunkTests(StrangerTestCase):
         self.assertEqual(self.events, ["login.refused"] * 6 + ["connection.dropped"])
 
 
+#: What a login sends, and what is like it.
+LOGINS = st.lists(
+    st.sampled_from(
+        [
+            message(),
+            message("alice", SCRAM, b"n,,n=alice,r=nonce"),
+            message({"a": [1, -1, 1.5, None, True]}, {1, 2}, frozenset([b"x"]), name=b"login"),
+            message(b"nonsense", name=b"respond", target=1),
+            [b"message", 1, b"root", b"respond", 1, [b"tuple", [b"remote", 1]], [b"dictionary"]],
+            [b"version", 6],
+            [b"decref", 1],
+        ]
+    ).map(banana.encode)
+    | CALLS
+    | TOKENS,
+    max_size=4,
+).map(b"".join)
+
+
 class AnyBytesTests(StrangerTestCase):
     """Bytes by chance; see also ``python -m tests.stress fuzz``."""
 
-    @settings(max_examples=150, deadline=None)
-    @given(
-        st.lists(st.binary(max_size=300) | st.sampled_from([b"\x07\x80", b"\x02\x80"]), max_size=8)
-    )
-    def test_anyBytes(self, chunks: list[bytes]) -> None:
-        """Whatever bytes come, nothing is raised, and no error logged: it is the peer's fault."""
+    def assertHarmless(self, chunks: Iterable[bytes]) -> None:
+        """Nothing is raised, and no error logged: if anything is wrong, it is the bytes."""
         if hasattr(self, "broker") and not self.broker.disconnected:
             self.broker.connectionLost(Failure(netError.ConnectionDone()))
         self.connect()
         for chunk in chunks:
             self.broker.dataReceived(chunk)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(st.binary(max_size=300) | st.sampled_from([b"\x07\x80", b"\x02\x80"]), max_size=8)
+    )
+    def test_anyBytes(self, chunks: list[bytes]) -> None:
+        """Whatever bytes come."""
+        self.assertHarmless(chunks)
+
+    @settings(max_examples=300, deadline=None)
+    @given(mutated(LOGINS), SIZES)
+    def test_almostLogins(self, data: bytes, sizes: list[int]) -> None:
+        """Messages as those of a login, with a few bytes changed."""
+        self.assertHarmless(cut(data, sizes))
 
 
 class OtherDialectTests(LimitTests):

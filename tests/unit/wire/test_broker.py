@@ -26,6 +26,7 @@ from pbauth import (
 )
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from pbauth.wire.decoding import Reader
+from tests.support.streams import SIZES, cut, mutated
 from tests.support.wire import WireTestCase
 
 
@@ -76,6 +77,25 @@ class GarbageTests(SynchronousTestCase):
             broker.dataReceived(chunk)
         broker.connectionLost(Failure(netError.ConnectionDone()))
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    @settings(max_examples=300, deadline=None)
+    @given(mutated(), SIZES)
+    def test_afterLogin(self, data: bytes, sizes: list[int]) -> None:
+        """
+        After a login, messages of all kinds, with a few bytes changed: errors of calls may be
+        logged; but if anything ends the connection, it is the bytes.
+        """
+        broker = Broker(False)
+        broker.factory = pb.PBServerFactory(pb.Root())
+        transport = StringTransport()
+        broker.makeConnection(transport)
+        broker.dataReceived(banana.encode(b"pb"))
+        for chunk in cut(data, sizes):
+            broker.dataReceived(chunk)
+        dropped = transport.disconnecting or getattr(transport, "aborting", False)
+        self.assertEqual(dropped, broker.brokeProtocol)
+        broker.connectionLost(Failure(netError.ConnectionDone()))
+        self.flushLoggedErrors()
 
     def test_lateWaiters(self) -> None:
         """Who asks after the end is told at once."""
