@@ -31,9 +31,11 @@ _HASHING = Hashing()
 @implementer(IAuthorizer)
 class Authorizer:
     """
-    Finds identities by name (the seed, "Authorizer"): the base of those that are made by
-    subclassing.  A subclass overrides `getIdentityRequest`, and the three methods that write if
-    its identities can be changed.
+    Find identities by name (the seed, "Authorizer"): the base class of authorizers.
+
+    A subclass overrides `getIdentityRequest`; and, if its identities can be changed, the three
+    methods that write: `addIdentity`, `updateIdentity` (which calls `endUnauthorized`) and
+    `removeIdentity` (which calls `identityRemoved`).
 
     Args:
         serviceCollection: where services are looked up; anything that provides or adapts to
@@ -107,7 +109,7 @@ class Authorizer:
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
-        Ask for an identity. Override it: passwd files, SQL, identities made on demand.
+        Find an identity. Override it: passwd files, SQL, identities made on demand.
 
         Returns:
             Fires with the identity; fails with `Unauthorized` if there is none.
@@ -223,7 +225,7 @@ class Authorizer:
 
     def setServiceCollection(self, collection: Any) -> None:
         """
-        Say where services are looked up.
+        Set where services are looked up.
 
         Args:
             collection: anything that provides or adapts to `IServiceCollection`.
@@ -237,7 +239,7 @@ class Authorizer:
 @implementer(IAccountStore)
 class DefaultAuthorizer(Authorizer):
     """
-    Keeps its identities in memory, in a dict (the seed, "Authorizer").
+    Keep identities in memory, in a dict (the seed, "Authorizer").
 
     Attributes:
         identities: the dict, by name.
@@ -268,8 +270,8 @@ class DefaultAuthorizer(Authorizer):
 
     def updateIdentity(self, identity: IIdentity) -> None:
         """
-        Store what changed, and end the sessions that are no longer allowed. A change counts at
-        once, so for the identity that is stored already there is nothing left to do.
+        Store what changed, and end the sessions that are no longer allowed. Where the identity is
+        the stored object itself, its changes have counted already.
 
         Raises:
             KeyError: it is not known.
@@ -292,6 +294,8 @@ class DefaultAuthorizer(Authorizer):
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
+        Find an identity.
+
         Returns:
             Fires with the identity of that name; fails with `Unauthorized` if there is none.
         """
@@ -302,6 +306,8 @@ class DefaultAuthorizer(Authorizer):
 
     def listIdentities(self, after: str = "", most: int | None = None) -> Any:
         """
+        List the identities.
+
         Returns:
             A list of `(name, locked, number of keys)`, as `IAccountStore` has it.
         """
@@ -312,6 +318,8 @@ class DefaultAuthorizer(Authorizer):
 
     def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
         """
+        List who holds keys to a service.
+
         Returns:
             Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it.
         """
@@ -323,6 +331,8 @@ class DefaultAuthorizer(Authorizer):
 
     def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
         """
+        Read whole accounts.
+
         Returns:
             Fires with a list of records, as `IAccountStore` has it.
         """
@@ -335,7 +345,7 @@ class DefaultAuthorizer(Authorizer):
 
     def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
         """
-        Store new identities, all or none.
+        Store new identities, all of them or none.
 
         Returns:
             How many were added.

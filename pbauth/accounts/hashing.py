@@ -36,7 +36,7 @@ QUICK_ITERATIONS = 4_096
 @frozen
 class Derivations:
     """
-    Runs derivations of keys where they block nobody.
+    Run derivations of keys where they block nobody.
 
     Attributes:
         reactor: provides threads (`IReactorThreads`), while it runs; `None`: the global one does.
@@ -83,7 +83,7 @@ def _checkSaltBytes(instance: Hashing, attribute: Attribute[int], value: int) ->
 @frozen
 class Hashing:
     """
-    How new passwords become verifiers.
+    Say how new passwords become verifiers.
 
     Attributes:
         iterations: how often PBKDF2 hashes; 600,000 is what the OWASP Password Storage Cheat

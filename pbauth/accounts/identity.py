@@ -46,7 +46,7 @@ def checkIdentityName(name: object) -> str:
 @implementer(IIdentity)
 class Identity:
     """
-    One person or program (the seed, "Identity").
+    Represent one person or program (the seed, "Identity").
 
     Make one by `IAuthorizer.createIdentity`, equip it, and save it::
 
@@ -82,7 +82,7 @@ class Identity:
 
     @property
     def locked(self) -> bool:
-        """Whether logging in is refused, whatever the proof. Locking ends the sessions."""
+        """Tell whether logins are refused, whatever their proof. Locking ends the sessions."""
         return self._locked
 
     @locked.setter
@@ -160,6 +160,8 @@ class Identity:
 
     def getVerifiers(self) -> Deferred[dict[str, Verifier]]:
         """
+        Return the verifiers.
+
         Returns:
             Fires with the verifiers by the name of the mechanism, once they are all made.
         """
@@ -198,8 +200,8 @@ class Identity:
 
     def addPublicKey(self, key: AuthorizedKey) -> None:
         """
-        Let a key in: a `PublicKey` for the mechanism `ED25519`, or a `CertificateKey` for
-        `EXTERNAL`. One that is there gets this label.
+        Authorize a key: a `PublicKey` for the mechanism `ED25519`, or a `CertificateKey` for
+        `EXTERNAL`. A key that is authorized already gets this label.
 
         Args:
             key: the key, with its label.
@@ -209,7 +211,7 @@ class Identity:
 
     def removePublicKey(self, key: AuthorizedKey) -> None:
         """
-        Let a key in no more. For an identity in memory, the sessions that it opened end.
+        Remove an authorized key. For an identity in memory, the sessions that it opened end.
 
         Raises:
             KeyError: it is not one of this identity's.
@@ -221,6 +223,8 @@ class Identity:
 
     def getPublicKeys(self) -> list[AuthorizedKey]:
         """
+        Return the authorized keys.
+
         Returns:
             The keys of both kinds, each kind in the order in which they were added.
         """
@@ -236,7 +240,7 @@ class Identity:
         self.authorizer.identityChanged(self)
 
     def challenge(self) -> bytes:
-        """Give a fresh challenge for the scheme of Twisted 1.x (the seed, "Identity")."""
+        """Return a new challenge for the scheme of Twisted 1.x (the seed, "Identity")."""
         return secrets.token_bytes(md5.CHALLENGE_BYTES)
 
     def verifyPassword(self, challenge: bytes, response: bytes) -> Deferred[None]:
@@ -267,7 +271,7 @@ class Identity:
 
     def addKeyByString(self, serviceName: str, perspectiveName: str) -> None:
         """
-        Put a key on the keyring.
+        Add a key to the keyring.
 
         Raises:
             TypeError: a name is not a `str`.
@@ -278,14 +282,14 @@ class Identity:
         self.keyring[serviceName, perspectiveName] = True
 
     def addKeyForPerspective(self, perspective: IPerspective) -> None:
-        """Put the key to this perspective, of its service, on the keyring."""
+        """Add the key to this perspective, of its service, to the keyring."""
         self.addKeyByString(
             perspective.getService().getServiceName(), perspective.getPerspectiveName()
         )
 
     def removeKey(self, serviceName: str, perspectiveName: str) -> None:
         """
-        Take a key from the keyring. For an identity in memory, the sessions that used it end now.
+        Remove a key from the keyring. For an identity in memory, the sessions that used it end now.
 
         Raises:
             KeyError: the key is not on the keyring.
@@ -295,6 +299,8 @@ class Identity:
 
     def getAllKeys(self) -> list[tuple[str, str]]:
         """
+        Return the keyring.
+
         Returns:
             The pairs `(serviceName, perspectiveName)` on the keyring, sorted.
         """
@@ -302,7 +308,7 @@ class Identity:
 
     def getKeyForService(self, serviceName: str) -> str:
         """
-        Choose a key where the caller names only a service.
+        Choose a key to a service.
 
         Returns:
             The identity's own name if that key is held, else the first in sorted order.
@@ -317,6 +323,8 @@ class Identity:
 
     def holdsKey(self, serviceName: str, perspectiveName: str) -> bool:
         """
+        Tell whether the identity holds a key.
+
         Returns:
             Whether the pair is on the keyring.
         """
@@ -324,7 +332,7 @@ class Identity:
 
     def isProvedBy(self, proof: object) -> bool:
         """
-        Say whether a login that was proved some time ago still stands.
+        Tell whether a login that was proved some time ago still stands.
 
         Args:
             proof: what it was proved by, a verifier or a public key; `None` where that was neither.
@@ -370,7 +378,8 @@ class Identity:
 
     def save(self) -> Any:
         """
-        Store it: by the authorizer's `addIdentity` if it is new, else by `updateIdentity`.
+        Store the identity: by its authorizer's `addIdentity` if it is new, else by
+        `updateIdentity`.
 
         Returns:
             What that returns: for stores that do I/O a Deferred.

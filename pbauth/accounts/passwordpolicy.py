@@ -46,7 +46,7 @@ def _checkStrength(instance: Any, attribute: Attribute[int | None], value: int |
 @frozen
 class PasswordPolicy:
     """
-    What a new password has to be like.
+    Say what a new password has to be like.
 
     Attributes:
         minLength: how many characters it must have, counted as they are hashed (after SASLprep).
@@ -64,7 +64,7 @@ class PasswordPolicy:
     @classmethod
     def fromText(cls, text: str) -> PasswordPolicy:
         """
-        Read what a user says.
+        Read a policy as a user writes it.
 
         Args:
             text: ``length=12,strength=3``, or only one of them; empty: the defaults.
@@ -90,7 +90,7 @@ class PasswordPolicy:
 
     def check(self, password: str, name: str) -> None:
         """
-        See whether it may be the new password of a user.
+        Check a new password of a user.
 
         Args:
             password: as it was typed.

@@ -21,7 +21,7 @@ from pbauth.names import checkName
 @frozen
 class Record:
     """
-    One identity.
+    Hold what is stored of one identity.
 
     Attributes:
         name: its name.
@@ -37,7 +37,7 @@ class Record:
 
     def check(self) -> None:
         """
-        See whether it can be an identity.
+        Check that this can be an identity.
 
         Raises:
             TypeError: a name is not a `str`.
@@ -56,6 +56,8 @@ class Record:
 
     def asIdentity(self, authorizer: Any) -> Any:
         """
+        Make an identity of it.
+
         Args:
             authorizer: that the identity will belong to.
 
@@ -74,8 +76,7 @@ class Record:
 
 async def recordOf(identity: IIdentity) -> Record:
     """
-    Write down an identity; a password that is still on its way to becoming a verifier is waited
-    for.
+    Return the record of an identity, once the verifiers of its password are made.
 
     Args:
         identity: any.
@@ -94,6 +95,8 @@ async def recordOf(identity: IIdentity) -> Record:
 
 def holdersAmong(records: Iterable[Record], service: str) -> list[tuple[str, str, bool]]:
     """
+    Find who holds keys to a service.
+
     Args:
         records: of identities.
         service: the name of a service.

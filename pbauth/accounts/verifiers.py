@@ -50,7 +50,7 @@ MOST_VERIFIERS = 16
 
 class Holder(Protocol):
     """
-    What stands on a proof: a login, or a session.
+    Describe what stands on a proof: a login, or a session.
 
     Attributes:
         proof: what the login was proved by, a verifier or a public key; `None` for a mechanism
@@ -62,7 +62,7 @@ class Holder(Protocol):
 
 class KeyHolder(Holder, Protocol):
     """
-    A session: it stands on a proof, and on a key.
+    Describe a session: it stands on a proof, and on a key.
 
     Attributes:
         serviceName: the service of the key.
@@ -76,7 +76,7 @@ class KeyHolder(Holder, Protocol):
 @frozen
 class _Remembered:
     """
-    What is remembered of an account.
+    Hold what is remembered of an account.
 
     Attributes:
         known: verifiers of one and the same password, oldest first.
@@ -98,7 +98,7 @@ class _Remembered:
 @define(eq=False)
 class _UnderWay:
     """
-    Changes of an account that the store has not answered yet.
+    Hold the changes of an account that the store has not answered yet.
 
     Attributes:
         renewals: pairs of the old and the new verifier.
@@ -111,7 +111,7 @@ class _UnderWay:
 
 class EquivalentProofs:
     """
-    Knows which proofs stand for each other.
+    Know which proofs stand for each other.
 
     Args:
         holders: gives all sessions of the identity of a name.

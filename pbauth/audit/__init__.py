@@ -60,7 +60,7 @@ from pbauth.net.origin import Origin, originOf
 
 class Audit:
     """
-    Records events, with one method for each kind.
+    Record events, with one method for each kind.
 
     Args:
         observer: what gets the events; by default every observer of the program's log.

@@ -16,7 +16,7 @@ NAMESPACE = "pbauth.audit"
 
 
 class DropReason(enum.Enum):
-    """Which limit a connection ran into, that was dropped for it."""
+    """Name the limit that a dropped connection ran into."""
 
     GRACE_TIME = "no login in time"
     ATTEMPTS = "too many failed logins"
@@ -31,7 +31,7 @@ class DropReason(enum.Enum):
 @frozen
 class Kind:
     """
-    A kind of event.
+    Describe a kind of event.
 
     Attributes:
         name: its name.
@@ -200,8 +200,8 @@ KINDS = {kind.name: kind for kind in list(globals().values()) if isinstance(kind
 
 class LeanLogger(Logger):
     """
-    A `twisted.logger.Logger` whose `emit` does less: the level, which is always one of ours, is
-    not looked up. That is more than half of what an event costs.
+    Emit events as a `twisted.logger.Logger` does, but without looking the level up: that is more
+    than half of what an event costs.
     """
 
     def emit(self, level: Any, format: str | None = None, **kwargs: object) -> None:
@@ -210,7 +210,7 @@ class LeanLogger(Logger):
 
     def send(self, level: Any, format: str | None, event: LogEvent) -> None:
         """
-        As `emit`, for an event that is made already.
+        Emit an event that is made already.
 
         Args:
             level: a `twisted.logger.LogLevel`.
@@ -230,6 +230,8 @@ class LeanLogger(Logger):
 
 def asLine(event: LogEvent) -> bytes | None:
     """
+    Write an event of the audit log as a line of JSON.
+
     Args:
         event: of whatever log.
 

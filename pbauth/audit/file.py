@@ -1,11 +1,12 @@
 """
-The audit as a file: a line of JSON for each event.
+The audit log as a file: a line of JSON for each event.
 
-The file is made for its owner only, and is appended to, each line by one write at once; so a server
-and the ``pbauth`` command may share it.  Whatever happens to it, the server goes on: that lines are
-lost is said once in the ordinary log, and in the file itself as soon as it can be written again
-(the event ``audit.gap``).  A file that was removed is made anew; one that was renamed is written to
-until `AuditFile.reopen` is called, so that no line gets lost when logs are rotated.
+The file is made for its owner only.  Each line is appended by a single write, so a server and the
+``pbauth`` command may share the file.  Whatever happens to it, the server goes on: that lines are
+lost is logged once in the ordinary log, and recorded in the file itself as soon as it can be
+written again (the event ``audit.gap``).  A file that was removed is created again; one that was
+renamed is written to until `AuditFile.reopen` is called, so that no line is lost when logs are
+rotated.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _log = Logger()
 
 
 class AuditUnwritable(Exception):
-    """The audit can't be written; the text says why, and what to do."""
+    """Say that the audit log can't be written, why, and what to do."""
 
 
 @implementer(ILogObserver)
 class AuditFile:
     """
-    Writes the events of the audit.
+    Write the events of the audit log to a file.
 
     Args:
         path: of the file, which is made if there is none.
@@ -73,7 +74,7 @@ class AuditFile:
             )
 
     def reopen(self) -> None:
-        """Go on in the file that has the name now. If it can't be opened, that is logged."""
+        """Open the file of that name again. If it can't be opened, that is logged."""
         try:
             self._reopen()
         except AuditUnwritable as problem:

@@ -10,6 +10,8 @@ from twisted.internet.address import UNIXAddress
 
 def newId() -> str:
     """
+    Make an id.
+
     Returns:
         A name for a connection or a session that no other one has, in whatever process.
     """
@@ -18,7 +20,7 @@ def newId() -> str:
 
 class Origin:
     """
-    Where events come from: one connection.
+    Describe where events come from: one connection.
 
     Attributes:
         connection: its id.
@@ -49,7 +51,7 @@ class Origin:
 
     @property
     def peer(self) -> str:
-        """The place of the peer, for text."""
+        """Return the address of the peer as text."""
         if self.port is None:
             return self.host or "elsewhere"
         return f"{self.host} port {self.port}"
@@ -61,6 +63,8 @@ ELSEWHERE = Origin(None)
 
 def originOf(broker: Any) -> Origin:
     """
+    Find out where the events of a connection come from.
+
     Args:
         broker: of a connection.
 

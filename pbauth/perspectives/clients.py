@@ -57,17 +57,17 @@ class _Message:
             queue.remove(self)
 
     def send(self, clientref: Any) -> None:
-        """Send it."""
+        """Send the call."""
         sent: Deferred[Any] = _call(clientref, self._method, self._arguments, self._keywords)
         self._sent = DeferredList([sent], consumeErrors=True) if self.toAll else sent
 
     def watch(self) -> None:
-        """It is sent: wait for the client's answer."""
+        """Pass the client's answer on, once the call is sent."""
         assert self._sent is not None  # noqa: S101 - see above
         self._sent.chainDeferred(self.answer)
 
     def drop(self, name: str) -> None:
-        """It will never be sent."""
+        """Tell the caller that the call will never be sent."""
         if self.toAll:
             # To none: an error would be logged once for each, where nobody waits for answers.
             self.answer.callback([])
@@ -82,8 +82,8 @@ _NO_QUEUE: deque[_Message] = deque(maxlen=0)
 @implementer(IClients)
 class Clients:
     """
-    The client objects that are attached to one perspective now: the `client` that each gave at its
-    login.  A client that gave none does not count; one that attached twice counts twice.
+    Call the client objects that are attached to one perspective now: the `client` that each gave at
+    its login.  A client that gave none does not count; one that attached twice counts twice.
 
     Iterate over them (oldest first) to choose; ``len(clients)`` tells how many there are, and
     ``if clients:`` whether there are any::
@@ -114,7 +114,7 @@ class Clients:
         return f"<Clients of {self._name!r}: {len(self)} attached, {self.waiting} messages waiting>"
 
     def __iter__(self) -> Iterator[Any]:
-        """Over the references to the clients' objects, oldest first."""
+        """Iterate over the references to the clients' objects, oldest first."""
         return iter([session.clientref for session in self._sessions if _reachable(session)])
 
     def __len__(self) -> int:
@@ -122,12 +122,12 @@ class Clients:
 
     @property
     def waiting(self) -> int:
-        """How many messages wait for the next client."""
+        """Return how many messages wait for the next client."""
         return len(self._queue)
 
     def callRemote(self, method: str, /, *args: Any, **kw: Any) -> Deferred[list[tuple[bool, Any]]]:
         """
-        Call a method of all clients that are attached now; of the next one, if there are none.
+        Call a method of all clients that are attached now. If there are none, call the next one.
 
         Args:
             method: its name, without ``remote_``.
@@ -148,8 +148,8 @@ class Clients:
 
     def callNewest(self, method: str, /, *args: Any, **kw: Any) -> Deferred[Any]:
         """
-        Call a method of one client, the one that attached last: of several connections of the
-        same user it is the one that is most likely alive. If there is none, of the next one.
+        Call a method of the client that attached last: of several connections of the same user it
+        is the one that is most likely alive. If there is no client, call the next one.
 
         Args:
             method: its name, without ``remote_``.
@@ -166,7 +166,7 @@ class Clients:
         return _call(clients[-1], method, args, kw)
 
     def joined(self, session: Any) -> None:
-        """A client is attached: give it what waits. The wire calls it (see `IClients`)."""
+        """Add a client, and send it what waits. The session calls it (see `IClients`)."""
         self._sessions[session] = None
         if self.dropped:
             _log.warn(
@@ -185,7 +185,7 @@ class Clients:
             message.watch()
 
     def left(self, session: Any) -> None:
-        """A client is gone. The wire calls it (see `IClients`)."""
+        """Remove a client. The session calls it (see `IClients`)."""
         self._sessions.pop(session, None)
 
     def _keep(

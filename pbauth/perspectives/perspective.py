@@ -22,7 +22,7 @@ _log = Logger()
 @implementer(IPerspective)
 class Perspective:
     """
-    What an authenticated client holds a reference to (the seed, "Perspectives").
+    Serve one authenticated user, who holds a reference to it (the seed, "Perspectives").
 
     Subclass it, and give it methods named `perspective_<method>`: those are the only ones that
     the client reaches, by ``callRemote("<method>", ...)``.  They may return Deferreds or be
@@ -51,11 +51,11 @@ class Perspective:
         return f"<{type(self).__name__} {self.perspectiveName!r}>"
 
     def getPerspectiveName(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return self.perspectiveName
 
     def getService(self) -> Any:
-        """Give the service that owns this, or `None`."""
+        """Return the service that owns this, or `None`."""
         return self.service
 
     def setService(self, service: IService) -> None:
@@ -63,12 +63,12 @@ class Perspective:
         self.service = service
 
     def setIdentity(self, identity: IIdentity) -> None:
-        """Say, by the identity, whom this is for."""
+        """Set whom this is for, by the identity."""
         self.setIdentityName(identity.name)
 
     def setIdentityName(self, name: str) -> None:
         """
-        Say, by name, whom this is for.
+        Set whom this is for, by name.
 
         Raises:
             TypeError: the name is not a `str`.
@@ -78,7 +78,7 @@ class Perspective:
 
     def getIdentityRequest(self) -> Deferred[Any]:
         """
-        Ask for the identity that this is for.
+        Find the identity that this is for.
 
         Returns:
             Fires with the identity; fails with `Unauthorized` if there is none of that name.
@@ -118,7 +118,7 @@ class Perspective:
     @cached_property
     def clients(self) -> Clients:
         """
-        The client objects that are attached now, to be called. They are known here whatever
+        Return the client objects that are attached now, to be called. They are known here whatever
         `attached` and `detached` do. Whoever has a use of their own for the name may set it.
         """
         return Clients(self.perspectiveName, self.queueSize)
@@ -154,18 +154,18 @@ class Perspective:
         """
 
     def brokerAttached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
-        """What the wire calls; calls `attached`. Override that, unless you need the broker."""
+        """Call `attached`. The session calls this; override it only if you need the broker."""
         return self.attached(clientref, identity)
 
     def brokerDetached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
-        """What the wire calls; calls `detached`. Override that, unless you need the broker."""
+        """Call `detached`. The session calls this; override it only if you need the broker."""
         return self.detached(clientref, identity)
 
     # The client calls.
 
     def perspectiveMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """
-        The client calls a method (see `twisted.spread.pb.IPerspective`).
+        Call a method for the client (see `twisted.spread.pb.IPerspective`).
 
         What the method gives is serialised for this perspective: `Viewable`, `Copyable` and
         `Cacheable` objects learn that it is this one who asks.

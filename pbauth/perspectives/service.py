@@ -20,7 +20,7 @@ from pbauth.perspectives.perspective import Perspective
 @implementer(IService)
 class Service(service.Service):
     """
-    Provides perspectives (the seed, "Service"); a `twisted.application.service.Service`.
+    Provide perspectives (the seed, "Service"); a `twisted.application.service.Service`.
 
     By default the perspectives are made beforehand by `createPerspective`.  Override
     `getPerspectiveForIdentity` to choose by who asks, or `loadPerspective` to fetch or make them
@@ -58,11 +58,11 @@ class Service(service.Service):
             self.setServiceParent(serviceParent)
 
     def getServiceName(self) -> str:
-        """Give the name."""
+        """Return the name."""
         return str(self.name)
 
     def getServiceType(self) -> str:
-        """Give the kind of service, for people: the full name of the class."""
+        """Return the kind of service, for people: the full name of the class."""
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def createPerspective(self, name: str) -> Any:
@@ -81,7 +81,7 @@ class Service(service.Service):
 
     def addPerspective(self, perspective: IPerspective) -> None:
         """
-        List an existing perspective, and own it.
+        Add an existing perspective to those of this service.
 
         Raises:
             TypeError: it is not a perspective.
@@ -95,7 +95,7 @@ class Service(service.Service):
 
     def getPerspectiveNamed(self, name: str) -> Any:
         """
-        Give a listed perspective. Override it to create perspectives on the fly.
+        Return a listed perspective. Override it to create perspectives on the fly.
 
         Raises:
             KeyError: there is none of that name.
@@ -116,7 +116,7 @@ class Service(service.Service):
 
     def getPerspectiveRequest(self, name: str) -> Deferred[Any]:
         """
-        Ask for a perspective: `getPerspectiveNamed`, else `loadPerspective`. Whoever asks while
+        Find a perspective: by `getPerspectiveNamed`, else by `loadPerspective`. Whoever asks while
         it is being loaded gets the same object.
 
         Returns:
@@ -166,7 +166,7 @@ class Service(service.Service):
 
     def getPerspectiveForIdentity(self, name: str, identity: IIdentity) -> Any:
         """
-        Give an identity the perspective that it asks for; the key was found on its keyring.
+        Return the perspective that an identity asks for; the key was found on its keyring.
         Override it to choose by the identity; it is ignored by default.
 
         Args:
@@ -179,7 +179,7 @@ class Service(service.Service):
         return self.getPerspectiveRequest(name)
 
     def cachePerspective(self, perspective: IPerspective) -> None:
-        """List a loaded perspective while a client is attached. The wire calls it."""
+        """List a loaded perspective while a client is attached. The session calls it."""
         name = perspective.getPerspectiveName()
         if name not in self.perspectives:
             self.perspectives[name] = perspective
@@ -188,7 +188,7 @@ class Service(service.Service):
             self._cached[name] += 1
 
     def uncachePerspective(self, perspective: IPerspective) -> None:
-        """Forget a loaded perspective after its last client. The wire calls it."""
+        """Forget a loaded perspective after its last client. The session calls it."""
         name = perspective.getPerspectiveName()
         if name not in self._cached or self.perspectives.get(name) is not perspective:
             return

@@ -50,7 +50,7 @@ STILL_LIVE = "?"
 
 
 class EndReason(enum.Enum):
-    """Why a session ended."""
+    """Say why a session ended."""
 
     CONNECTION_LOST = "connection lost"
     DETACHED = "detached by the client"
@@ -60,7 +60,7 @@ class EndReason(enum.Enum):
 
     @property
     def revokes(self) -> bool:
-        """Whether the server takes away what the client could have kept."""
+        """Tell whether the server takes away what the client could have kept."""
         return self not in (EndReason.CONNECTION_LOST, EndReason.DETACHED)
 
 
@@ -74,7 +74,7 @@ class _State(enum.Enum):
 
 class SessionReference(pb.Referenceable):
     """
-    What the client holds: passes calls on to the perspective while the session is live.
+    Pass the client's calls on to the perspective while the session is live.
 
     Args:
         session: the session.
@@ -100,7 +100,7 @@ class SessionReference(pb.Referenceable):
 
 class Session:
     """
-    One client on one perspective.
+    Attach one client to one perspective.
 
     Attributes:
         id: what it is called in the audit.
@@ -162,7 +162,7 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Whether the client may call the perspective."""
+        """Tell whether the client may call the perspective."""
         return self._state is _State.LIVE
 
     def watch(self, result: Deferred[Any]) -> Deferred[Any]:
@@ -290,7 +290,7 @@ class Session:
             self.clientref.perspective = perspective
 
     def _clients(self) -> Any:
-        """Those of the perspective, to which this one's belongs, if there are any."""
+        """Return the perspective's clients, to which this one belongs; `None` if it has none."""
         return None if self.clientref is None else IClients(self.perspective, None)
 
     async def _detach(self) -> None:
@@ -328,7 +328,7 @@ class Session:
 
 class Sessions:
     """
-    The sessions of one authorizer, on all its ports.
+    Know the sessions of one authorizer, on all its ports.
 
     Args:
         audit: where what happens to them is recorded; by default every observer of the program's
@@ -343,7 +343,7 @@ class Sessions:
         self._byName: dict[str, dict[Session, None]] = {}
 
     def __iter__(self) -> Iterator[Session]:
-        """Over all sessions, those included that are just being attached."""
+        """Iterate over all sessions, those included that are just being attached."""
         return iter([session for some in self._byName.values() for session in some])
 
     def __len__(self) -> int:
@@ -351,6 +351,8 @@ class Sessions:
 
     def names(self) -> list[str]:
         """
+        List who has sessions.
+
         Returns:
             The names of the identities that have sessions.
         """
@@ -358,6 +360,8 @@ class Sessions:
 
     def ofIdentity(self, name: str) -> list[Session]:
         """
+        Find the sessions of an identity.
+
         Args:
             name: of an identity.
 
