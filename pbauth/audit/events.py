@@ -162,14 +162,14 @@ KEY_REVOKED = Kind(
 
 PUBLIC_KEY_ADDED = Kind(
     "publickey.added",
-    "{operator!r} let the public key {fingerprint} of {identity!r} in",
+    "{operator!r} added the public key {fingerprint} to {identity!r}",
     ("identity", "fingerprint", "operator"),
 )
 
 
 PUBLIC_KEY_REMOVED = Kind(
     "publickey.removed",
-    "{operator!r} let the public key {fingerprint} of {identity!r} in no more",
+    "{operator!r} removed the public key {fingerprint} from {identity!r}",
     ("identity", "fingerprint", "operator"),
 )
 
