@@ -221,7 +221,7 @@ class IIdentity(Interface):
         """
 
     def save() -> Any:
-        """Add it to its authorizer, or update it there."""
+        """Add it to its authorizer, or update it there. Returns a Deferred that fires then."""
 
 
 class IService(service.IService):

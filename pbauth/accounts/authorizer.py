@@ -256,9 +256,12 @@ class DefaultAuthorizer(Authorizer):
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self.identities: dict[str, Any] = {}
 
-    def addIdentity(self, identity: IIdentity) -> None:
+    def addIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
         Store a new identity.
+
+        Returns:
+            Has fired: nobody has to wait for this store.
 
         Raises:
             DuplicateIdentity: the name is taken.
@@ -267,11 +270,15 @@ class DefaultAuthorizer(Authorizer):
             raise DuplicateIdentity(identity.name)
         self.identities[identity.name] = identity
         identity.stored = True
+        return succeed(None)
 
-    def updateIdentity(self, identity: IIdentity) -> None:
+    def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
         Store what changed, and end the sessions that are no longer allowed. Where the identity is
         the stored object itself, its changes have counted already.
+
+        Returns:
+            Has fired.
 
         Raises:
             KeyError: it is not known.
@@ -281,16 +288,21 @@ class DefaultAuthorizer(Authorizer):
         self.identities[identity.name] = identity
         identity.stored = True
         self.endUnauthorized(identity)
+        return succeed(None)
 
-    def removeIdentity(self, name: str) -> None:
+    def removeIdentity(self, name: str) -> Deferred[None]:
         """
         Forget an identity, and end its sessions.
+
+        Returns:
+            Has fired.
 
         Raises:
             KeyError: it is not known.
         """
         self.identities.pop(name).stored = False
         self.identityRemoved(name)
+        return succeed(None)
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -376,14 +376,17 @@ class Identity:
 
         return Deferred.fromCoroutine(request())
 
-    def save(self) -> Any:
+    def save(self) -> Deferred[Any]:
         """
         Store the identity: by its authorizer's `addIdentity` if it is new, else by
         `updateIdentity`.
 
         Returns:
-            What that returns: for stores that do I/O a Deferred.
+            Fires when it is stored, with whatever store; fails as that store does.
+
+        Raises:
+            DuplicateIdentity: the name is taken, and the store is one in memory.
         """
-        if self.stored:
-            return self.authorizer.updateIdentity(self)
-        return self.authorizer.addIdentity(self)
+        store = self.authorizer.updateIdentity if self.stored else self.authorizer.addIdentity
+        stored = store(self)
+        return ensureDeferred(stored) if hasattr(stored, "__await__") else succeed(stored)

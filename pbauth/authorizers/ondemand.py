@@ -151,18 +151,19 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         self._kept.pop(name, None)
         return self._made.pop(name, None)
 
-    def addIdentity(self, identity: IIdentity) -> None:
+    def addIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
         Save a new identity, or one that was made: it stays.
 
         Raises:
             DuplicateIdentity: the name is taken by one that was saved.
         """
-        super().addIdentity(identity)
+        added = super().addIdentity(identity)
         if self._forget(identity.name) is not identity:
             self.endUnauthorized(identity)
+        return added
 
-    def removeIdentity(self, name: str) -> None:
+    def removeIdentity(self, name: str) -> Deferred[None]:
         """
         Forget an identity, and end its sessions. When it is asked for again, it is made anew; to
         keep somebody out, lock the identity and save it.
@@ -171,10 +172,11 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             KeyError: it is not known.
         """
         if name in self.identities:
-            super().removeIdentity(name)
-        elif self._forget(name) is None:
+            return super().removeIdentity(name)
+        if self._forget(name) is None:
             raise KeyError(name)
         self.identityRemoved(name)
+        return succeed(None)
 
     def renewVerifier(
         self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier

@@ -57,6 +57,22 @@ class AuthorizerSuite:
 
     # Storing.
 
+    async def test_awaitable(self) -> None:
+        """Whatever the store, what writes to it can be awaited."""
+        authorizer: Any = self.makeAuthorizer()
+        identity = authorizer.createIdentity("alice")
+        identity.setPassword("secret")
+        await identity.save()
+        identity.addKeyByString("game", "alice")
+        await identity.save()
+        await authorizer.updateIdentity(identity)
+        other = authorizer.createIdentity("bob")
+        await authorizer.addIdentity(other)
+        self.assertTrue((await self.find(authorizer)).holdsKey("game", "alice"))
+        await authorizer.removeIdentity("bob")
+        with self.assertRaises(Unauthorized):
+            await self.find(authorizer, "bob")
+
     async def test_interfaces(self) -> None:
         """The authorizer and its identities provide the interfaces."""
         authorizer = self.makeAuthorizer()

@@ -84,6 +84,28 @@ class DerivationTests(TestCase):
         await deferLater(reactor, 0.01, lambda: None)
 
 
+class SaveTests(SynchronousTestCase):
+    """Authorizers of an application."""
+
+    def test_whatever(self) -> None:
+        """`save` gives a Deferred, whatever the authorizer's methods give."""
+
+        class Strange(DefaultAuthorizer):
+            answer: Any = None
+
+            def addIdentity(self, identity: Any) -> Any:
+                return self.answer() if callable(self.answer) else self.answer
+
+        async def coroutine() -> str:
+            return "stored"
+
+        authorizer = Strange(hashing=Hashing.CHEAPEST)
+        for answer, expected in ((None, None), (succeed(5), 5), (coroutine, "stored")):
+            authorizer.answer = answer
+            saved = authorizer.createIdentity("alice").save()
+            self.assertEqual(self.successResultOf(saved), expected)
+
+
 class KeyTests(SynchronousTestCase):
     """Keyrings and perspectives."""
 
