@@ -1,17 +1,18 @@
 """
-Coroutines, one-time events, and the reactor: how the package waits.
+How the package waits: coroutines, events that happen once, operations that callers share, and the
+reactor.
 
 A coroutine that does not have to wait costs no Deferred, and one that takes too long is cut off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from pbauth.errors import LoginTimeout
@@ -21,18 +22,20 @@ _Result = TypeVar("_Result")
 
 async def settled(value: Any) -> Any:
     """
+    Wait for a value, if it has to be waited for.
+
     Args:
         value: a plain value, a Deferred, or a coroutine.
 
     Returns:
-        The value, or what it comes to.
+        The value, or the result of the Deferred or coroutine.
     """
     return await value if hasattr(value, "__await__") else value
 
 
 def run(running: Coroutine[Any, Any, _Result]) -> _Result | Deferred[_Result]:
     """
-    Run a coroutine.
+    Run a coroutine, without a Deferred if it does not have to wait.
 
     Args:
         running: the coroutine, not begun yet.
@@ -75,15 +78,15 @@ def within(
     seconds: float, reactor: Any, coroutine: Coroutine[Any, Any, _Result]
 ) -> Deferred[_Result]:
     """
-    Run a coroutine within a time.
+    Run a coroutine, and cancel it if it takes too long.
 
     Args:
-        seconds: that it may take.
+        seconds: the most that it may take.
         reactor: provides `IReactorTime`.
-        coroutine: to be run; it is cancelled when the time is over, and may clean up.
+        coroutine: to be run; when it is cancelled, it may clean up.
 
     Returns:
-        Fires with what it returns; fails with `LoginTimeout` if the time was over.
+        Fires with what it returns; fails with `LoginTimeout` if it took too long.
     """
 
     def late(result: Any, seconds: float) -> Any:
@@ -95,51 +98,136 @@ def within(
     return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)
 
 
-class Milestone:
+class OneShot:
     """
-    One of them. The first word counts: what was reached can't be missed any more, and the other
-    way round.
+    An event that happens once, or never will: whoever waits for it is told, before and after.  The
+    first call of `fire` or `fail` counts; others do nothing.
     """
 
-    __slots__ = ("_missed", "_waiting", "reached")
+    __slots__ = ("_outcome", "_waiting")
 
     def __init__(self) -> None:
-        self.reached = False
-        self._missed: Failure | None = None
+        # `True`, or why it never will happen.
+        self._outcome: bool | Failure = False
         self._waiting: list[Deferred[None]] | None = None
 
-    def reach(self) -> None:
-        """It happened."""
-        if not self.reached and self._missed is None:
-            self.reached = True
-            for waiter in self._takeWaiting():
-                waiter.callback(None)
+    @property
+    def fired(self) -> bool:
+        """Whether it has happened."""
+        return self._outcome is True
 
-    def miss(self, reason: Failure) -> None:
-        """It will never happen."""
-        if not self.reached and self._missed is None:
-            self._missed = reason
-            for waiter in self._takeWaiting():
-                waiter.errback(reason)
+    def fire(self) -> None:
+        """Tell those who wait that it has happened."""
+        if not self._outcome:
+            self._outcome = True
+            waiting, self._waiting = self._waiting, None
+            # Whoever is told may cancel others.
+            while waiting:
+                waiting.pop(0).callback(None)
+
+    def fail(self, reason: Failure) -> None:
+        """
+        Tell those who wait that it will never happen.
+
+        Args:
+            reason: why.
+        """
+        if not self._outcome:
+            self._outcome = reason
+            waiting, self._waiting = self._waiting, None
+            while waiting:
+                waiting.pop(0).errback(reason)
 
     def wait(self) -> Deferred[None]:
         """
+        Wait for it.
+
         Returns:
-            Fires once it has happened; fails with the reason if it never will. May be cancelled.
+            Fires once it has happened; fails with the reason if it never will. May be cancelled,
+            which concerns nobody else.
         """
-        if self.reached:
+        if self._outcome is True:
             return succeed(None)
-        if self._missed is not None:
-            return fail(self._missed)
+        if self._outcome:
+            return fail(self._outcome)
         if self._waiting is None:
             self._waiting = []
         waiter: Deferred[None] = Deferred(self._waiting.remove)
         self._waiting.append(waiter)
         return waiter
 
-    def _takeWaiting(self) -> list[Deferred[None]]:
-        waiting, self._waiting = self._waiting, None
-        return waiting or []
+
+class _Flight:
+    """What is under way, and who waits for it."""
+
+    __slots__ = ("running", "waiting")
+
+    def __init__(self) -> None:
+        self.running: Deferred[Any] | None = None
+        self.waiting: list[Deferred[Any]] = []
+
+
+class SingleFlight(Generic[_Result]):
+    """
+    An operation that is under way once at a time, however many callers ask for it: all of them get
+    its result.
+
+    Args:
+        operation: called with the arguments of `run`; gives a Deferred, a coroutine or a value.
+    """
+
+    __slots__ = ("_flights", "_operation")
+
+    def __init__(self, operation: Callable[..., Any]) -> None:
+        self._operation = operation
+        self._flights: dict[tuple[Any, ...], _Flight] = {}
+
+    def run(self, *arguments: Any) -> Deferred[_Result]:
+        """
+        Run the operation; or wait for it, if it is under way with the same arguments.
+
+        Args:
+            arguments: for the operation; they can be hashed.
+
+        Returns:
+            Fires with the result, or fails as the operation does. Cancelling it concerns nobody
+            else; the operation is cancelled once all who waited for it have cancelled.
+        """
+        flight = self._flights.get(arguments)
+        if flight is not None:
+            return self._join(flight, arguments)
+        flight = self._flights[arguments] = _Flight()
+        waiter = self._join(flight, arguments)
+        flight.running = maybeDeferred(self._operation, *arguments)
+        flight.running.addBoth(self._land, arguments, flight)
+        return waiter
+
+    def cancel(self) -> None:
+        """Cancel what is under way, whatever the arguments; who waits for it is told."""
+        for flight in list(self._flights.values()):
+            if flight.running is not None:
+                flight.running.cancel()
+
+    def _join(self, flight: _Flight, arguments: tuple[Any, ...]) -> Deferred[_Result]:
+        waiter: Deferred[_Result] = Deferred(partial(self._leave, flight, arguments))
+        flight.waiting.append(waiter)
+        return waiter
+
+    def _leave(
+        self, flight: _Flight, arguments: tuple[Any, ...], waiter: Deferred[_Result]
+    ) -> None:
+        flight.waiting.remove(waiter)
+        if not flight.waiting and self._flights.get(arguments) is flight and flight.running:
+            del self._flights[arguments]
+            flight.running.cancel()
+
+    def _land(self, result: Any, arguments: tuple[Any, ...], flight: _Flight) -> None:
+        if self._flights.get(arguments) is flight:
+            del self._flights[arguments]
+        # Whoever is told may cancel others.
+        while flight.waiting:
+            # The result may be a failure.
+            flight.waiting.pop(0).callback(result)
 
 
 def chooseReactor(reactor: Any = None) -> Any:

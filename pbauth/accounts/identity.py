@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pbauth._async import OneShot
 from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
@@ -71,9 +72,8 @@ class Identity:
         self.stored = False
         self._locked = False
         self._verifiers: dict[str, Verifier] = {}
-        # The derivation under way, if any, and who waits for it.
-        self._derivation: object = None
-        self._waiting: list[Deferred[None]] = []
+        # Fires when the derivation that is under way is done, or replaced by another.
+        self._derivation: OneShot | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -111,7 +111,10 @@ class Identity:
             return succeed(None)
         preparePassword(password)
         hashing = self.authorizer.hashing
-        derivation = self._derivation = object()
+        replaced, derivation = self._derivation, OneShot()
+        self._derivation = derivation
+        if replaced is not None:
+            replaced.fire()
         self._verifiers = self._withoutPassword()
         self.authorizer.identityChanged(self)
         done = self.authorizer.derivations.run(
@@ -141,11 +144,10 @@ class Identity:
         Args:
             verifiers: by the name of the mechanism; empty: no password fits any more.
         """
-        self._derivation = None
+        derivation, self._derivation = self._derivation, None
         self._verifiers = {**self._withoutPassword(), **verifiers}
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
+        if derivation is not None:
+            derivation.fire()
         self.authorizer.identityChanged(self)
 
     def _withoutPassword(self) -> dict[str, Verifier]:
@@ -153,9 +155,7 @@ class Identity:
 
     async def _derived(self) -> dict[str, Verifier]:
         while self._derivation is not None:
-            waiter: Deferred[None] = Deferred()
-            self._waiting.append(waiter)
-            await waiter
+            await self._derivation.wait()
         return self._verifiers
 
     def getVerifiers(self) -> Deferred[dict[str, Verifier]]:

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 
-from pbauth._async import settled
+from pbauth._async import SingleFlight, settled
 from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkIdentityName
@@ -71,7 +71,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         # What was made and not saved: all that somebody holds, and those that were asked for last.
         self._made: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._kept: OrderedDict[str, Any] = OrderedDict()
-        self._waiting: dict[str, list[Deferred[Any]]] = {}
+        self._making: SingleFlight[Any] = SingleFlight(self._make)
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
@@ -87,20 +87,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             checkIdentityName(name)
         except (InvalidName, TypeError):
             return fail(Unauthorized())
-        waiter: Deferred[Any] = Deferred()
-        waiting = self._waiting.get(name)
-        if waiting is not None:
-            waiting.append(waiter)
-            return waiter
-        self._waiting[name] = [waiter]
-        # Not what the caller gets: whoever does not wait any longer does not end it for the others.
-        Deferred.fromCoroutine(self._make(name)).addBoth(self._tell, name)
-        return waiter
-
-    def _tell(self, result: Any, name: str) -> None:
-        for waiter in self._waiting.pop(name):
-            # An identity, or a failure.
-            waiter.callback(result)
+        return self._making.run(name)
 
     async def _make(self, name: str) -> Any:
         made = None

@@ -6,10 +6,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.failure import Failure
 from twisted.spread import pb
 
-from pbauth._async import chooseReactor, within
+from pbauth._async import SingleFlight, chooseReactor, within
 from pbauth.client.connection import Target, openRoot, using
 from pbauth.client.login import asCredentials, prove
 from pbauth.interfaces import ICredentials
@@ -49,24 +48,17 @@ class IdentityConnector:
         self._timeout = timeout
         self._reactor = chooseReactor(reactor)
         self._identity: Any = None
-        self._attempt: Deferred[Any] | None = None
-        self._waiting: list[Deferred[Any]] = []
+        self._login: SingleFlight[Any] = SingleFlight(self._logInWithin)
 
     def requestLogin(self) -> Deferred[Any]:
         """
         Log in, unless that is done or under way.
 
         Returns:
-            Fires with a reference to the `IdentityWrapper`; fails as `connect` does.
+            Fires with a reference to the `IdentityWrapper`; fails as `connect` does. May be
+            cancelled; the login is given up once nobody waits for it.
         """
-        if self._identity is not None:
-            return succeed(self._identity)
-        waiter: Deferred[Any] = Deferred()
-        self._waiting.append(waiter)
-        if self._attempt is None:
-            self._attempt = within(self._timeout, self._reactor, self._logIn())
-            self._attempt.addCallbacks(self._loggedIn, self._failed)
-        return waiter
+        return self._login.run() if self._identity is None else succeed(self._identity)
 
     def requestService(
         self,
@@ -104,14 +96,20 @@ class IdentityConnector:
         Returns:
             Fires when it is closed.
         """
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._login.cancel()
         identity, self._identity = self._identity, None
         if identity is None:
             return succeed(None)
         closed: Deferred[None] = identity.broker.whenClosed()
         identity.broker.transport.loseConnection()
         return closed
+
+    def _logInWithin(self) -> Deferred[Any]:
+        return within(self._timeout, self._reactor, self._logIn()).addCallback(self._loggedIn)
+
+    def _loggedIn(self, identity: Any) -> Any:
+        self._identity = identity
+        return identity
 
     async def _logIn(self) -> Any:
         checkName(self._identityName, "name of an identity")
@@ -120,18 +118,6 @@ class IdentityConnector:
         identity, _ = await using(root, proving)
         root.broker.notifyOnDisconnect(self._connectionLost)
         return identity
-
-    def _loggedIn(self, identity: Any) -> None:
-        self._attempt, self._identity = None, identity
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(identity)
-
-    def _failed(self, failure: Failure) -> None:
-        self._attempt = None
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.errback(failure)
 
     def _connectionLost(self) -> None:
         self._identity = None

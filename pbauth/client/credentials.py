@@ -18,6 +18,7 @@ from twisted.internet import ssl
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from pbauth._async import OneShot
 from pbauth.accounts.hashing import Derivations
 from pbauth.client.renewal import askHashing
 from pbauth.errors import MechanismNotSupported, ServerNotTrusted
@@ -68,9 +69,9 @@ class Password:
         self._renew = renew
         self._derivations = Derivations(reactor)
         self._remembered: tuple[bytes, int, ScramKeys] | None = None
-        # Renewals under way, and who waits for their end.
+        # How many renewals are under way; their end.
         self._renewals = 0
-        self._waiting: list[Deferred[None]] = []
+        self._renewed = OneShot()
 
     def __repr__(self) -> str:
         return "<Password, not shown>"
@@ -153,9 +154,8 @@ class Password:
         finally:
             self._renewals -= 1
             if not self._renewals:
-                waiting, self._waiting = self._waiting, []
-                for waiter in waiting:
-                    waiter.callback(None)
+                renewed, self._renewed = self._renewed, OneShot()
+                renewed.fire()
 
     def whenRenewed(self) -> Deferred[None]:
         """
@@ -164,11 +164,7 @@ class Password:
         Returns:
             Fires then, at once if none is.
         """
-        if not self._renewals:
-            return succeed(None)
-        waiter: Deferred[None] = Deferred(self._waiting.remove)
-        self._waiting.append(waiter)
-        return waiter
+        return self._renewed.wait() if self._renewals else succeed(None)
 
 
 @implementer(IRenewingExchange)

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
-from pbauth._async import chooseReactor
+from pbauth._async import OneShot, chooseReactor
 from pbauth.client.connection import Target
 from pbauth.client.login import Request, connect
 from pbauth.client.reconnect import Action, BackOff, Input, Machine, Patience, State, isFinal
@@ -126,8 +126,8 @@ class PerspectiveClient(service.Service):
         self._ended: Failure | None = None
         # Who waits for what.
         self._turns: deque[Deferred[None]] = deque()
-        self._waiting: list[Deferred[Any]] = []
-        self._stopping: list[Deferred[None]] = []
+        self._served = OneShot()
+        self._closed = OneShot()
 
     def __repr__(self) -> str:
         name, serviceName = self._who
@@ -149,10 +149,9 @@ class PerspectiveClient(service.Service):
             Fires when the connection is closed.
         """
         super().stopService()
-        stopped: Deferred[None] = Deferred()
-        self._stopping.append(stopped)
+        closed = self._closed.wait()
         self._receive(Input.STOP)
-        return stopped
+        return closed
 
     def whenAttached(self) -> Deferred[Any]:
         """
@@ -171,9 +170,8 @@ class PerspectiveClient(service.Service):
         perspective = self._current()
         if perspective is not None:
             return succeed(perspective)
-        waiter: Deferred[Any] = Deferred(self._waiting.remove)
-        self._waiting.append(waiter)
-        return waiter
+        # By then it may be gone again.
+        return self._served.wait().addCallback(lambda _: self.whenAttached())
 
     def callRemote(self, _name: str, *args: Any, **kw: Any) -> Deferred[Any]:
         """
@@ -316,8 +314,9 @@ class PerspectiveClient(service.Service):
     def _serve(self) -> None:
         while self._turns and self._current() is not None:
             self._turns.popleft().callback(None)
-        while self._waiting and (perspective := self._current()) is not None:
-            self._waiting.pop(0).callback(perspective)
+        if self._current() is not None:
+            served, self._served = self._served, OneShot()
+            served.fire()
 
     def _ask(self) -> None:
         perspective = self._perspective
@@ -376,14 +375,15 @@ class PerspectiveClient(service.Service):
             timer.cancel()
 
     def _turnAway(self) -> None:
-        if self._machine.state is State.GAVE_UP:
-            self._ended = self._reason
-        elif self._ended is None:
-            self._ended = Failure(NotAttached("The client was stopped."))
+        ended = self._ended or Failure(NotAttached("The client was stopped."))
+        if self._machine.state is State.GAVE_UP and self._reason is not None:
+            ended = self._reason
+        self._ended = ended
         turns, self._turns = self._turns, deque()
-        waiting, self._waiting = self._waiting, []
-        for waiter in (*turns, *waiting):
-            waiter.errback(self._ended)
+        served, self._served = self._served, OneShot()
+        for turn in turns:
+            turn.errback(ended)
+        served.fail(ended)
 
     def _report(self) -> None:
         assert self._reason is not None  # noqa: S101 - something has failed or was lost
@@ -398,9 +398,8 @@ class PerspectiveClient(service.Service):
         self._tell(self.gaveUp, self._reason)
 
     def _stopped(self) -> None:
-        stopping, self._stopping = self._stopping, []
-        for waiter in stopping:
-            waiter.callback(None)
+        closed, self._closed = self._closed, OneShot()
+        closed.fire()
 
     def _current(self) -> Any:
         """The perspective, if calls may be sent to it."""

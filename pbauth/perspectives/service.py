@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbauth._async import run
+from pbauth._async import SingleFlight
 from pbauth.errors import KeyNotFound
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective, IService
 from pbauth.names import checkName
@@ -53,7 +53,7 @@ class Service(service.Service):
         self._cached: dict[str, int] = {}
         # Loaded, but not yet attached: found again while anybody has them.
         self._loaded: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._loading: dict[str, list[Deferred[Any]]] = {}
+        self._loading: SingleFlight[Any] = SingleFlight(self._loadNew)
         if serviceParent is not None:
             self.setServiceParent(serviceParent)
 
@@ -125,7 +125,7 @@ class Service(service.Service):
         try:
             named = self.getPerspectiveNamed(name)
         except KeyError:
-            return maybeDeferred(run, self._loadOnce(name))
+            return self._loadOnce(name)
         except Exception:
             return fail()
         if not hasattr(named, "__await__"):
@@ -134,34 +134,22 @@ class Service(service.Service):
 
     def _load(self, failure: Failure, name: str) -> Deferred[Any]:
         failure.trap(KeyError)
-        return maybeDeferred(run, self._loadOnce(name))
+        return self._loadOnce(name)
 
-    async def _loadOnce(self, name: str) -> Any:
+    def _loadOnce(self, name: str) -> Deferred[Any]:
         loaded = self._loaded.get(name)
-        if loaded is not None:
-            return loaded
-        if name in self._loading:
-            waiter: Deferred[Any] = Deferred()
-            self._loading[name].append(waiter)
-            return await waiter
-        self._loading[name] = []
-        loading = maybeDeferred(self.loadPerspective, name)
-        try:
-            perspective = await loading
-            if not IPerspective.providedBy(perspective):
-                raise TypeError(
-                    f"loadPerspective of service {self.getServiceName()!r} must give a "
-                    f"perspective, not {type(perspective).__name__}."
-                )
-            if perspective.getService() is None:
-                perspective.setService(self)
-            self._loaded[name] = perspective
-        except BaseException as error:
-            for waiter in self._loading.pop(name):
-                waiter.errback(error)
-            raise
-        for waiter in self._loading.pop(name):
-            waiter.callback(perspective)
+        return self._loading.run(name) if loaded is None else succeed(loaded)
+
+    async def _loadNew(self, name: str) -> Any:
+        perspective = await maybeDeferred(self.loadPerspective, name)
+        if not IPerspective.providedBy(perspective):
+            raise TypeError(
+                f"loadPerspective of service {self.getServiceName()!r} must give a "
+                f"perspective, not {type(perspective).__name__}."
+            )
+        if perspective.getService() is None:
+            perspective.setService(self)
+        self._loaded[name] = perspective
         return perspective
 
     def getPerspectiveForIdentity(self, name: str, identity: IIdentity) -> Any:

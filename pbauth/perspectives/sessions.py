@@ -36,7 +36,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
-from pbauth._async import run, settled
+from pbauth._async import OneShot, run, settled
 from pbauth.audit import Audit
 from pbauth.errors import Detached
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
@@ -149,7 +149,7 @@ class Session:
         self.endReason: EndReason | None = None
         self._state = _State.REQUESTED
         self._requested: IPerspective | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._ended = OneShot()
         self._underWay: set[Deferred[Any]] | None = None
         sessions._add(self)
         broker.notifyOnDisconnect(self._connectionLost)
@@ -264,8 +264,6 @@ class Session:
         Returns:
             Fires when `brokerDetached` has run, and what it returned has fired.
         """
-        ended: Deferred[None] = Deferred()
-        self._waiting.append(ended)
         if self.endReason is None:
             self.endReason = reason
             if reason.revokes and self._state in (_State.LIVE, _State.ATTACHING):
@@ -276,9 +274,7 @@ class Session:
             self._state = _State.ENDING
         elif self._state is _State.REQUESTED:
             self._finish()
-        elif self._state is _State.ENDED and self._requested is None:
-            self._tellWaiting()
-        return ended
+        return self._ended.wait()
 
     def _connectionLost(self) -> None:
         self.end(EndReason.CONNECTION_LOST)
@@ -318,12 +314,7 @@ class Session:
         service = None if requested is None else requested.getService()
         if service is not None:
             service.uncachePerspective(requested)
-        self._tellWaiting()
-
-    def _tellWaiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(None)
+        self._ended.fire()
 
 
 class Sessions:

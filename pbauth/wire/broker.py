@@ -29,7 +29,7 @@ from twisted.spread.jelly import (
 )
 from zope.interface import implementer
 
-from pbauth._async import Milestone
+from pbauth._async import OneShot
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation
@@ -148,9 +148,9 @@ class Broker(pb.Broker):
         # Nobody, before the login.
         self.lookout: Any = None
         self.origin: Any = None
-        self._greeted = Milestone()
-        self._secured = Milestone()
-        self._closed = Milestone()
+        self._greeted = OneShot()
+        self._secured = OneShot()
+        self._closed = OneShot()
         self._awaitsGreeting = False
         self._violation: ProtocolViolation | None = None
         # Twisted's own annotation says that this is always None.
@@ -198,7 +198,7 @@ class Broker(pb.Broker):
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is over, and the server is one to trust (see `IHandshakeListener`)."""
-        self._secured.reach()
+        self._secured.fire()
 
     def callExpressionReceived(self, obj: Any) -> None:
         """Take what was read: first of all, the greeting."""
@@ -209,7 +209,7 @@ class Broker(pb.Broker):
         elif isinstance(obj, list) and b"pb" in obj:
             self._awaitsGreeting = False
             self._readPlain()
-            self._greeted.reach()
+            self._greeted.fire()
         else:
             raise MalformedMessage("The server does not speak the dialect pb")
 
@@ -512,7 +512,7 @@ class Broker(pb.Broker):
         """The protocol is agreed on; by one who speaks first, supposed."""
         super().connectionReady()
         if not self._awaitsGreeting:
-            self._greeted.reach()
+            self._greeted.fire()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is closed: tell whatever waits for it."""
@@ -520,16 +520,16 @@ class Broker(pb.Broker):
             reason = Failure(self._violation)
         self._reader.close()
         super().connectionLost(reason)
-        self._secured.miss(reason)
-        self._greeted.miss(reason)
-        self._closed.reach()
+        self._secured.fail(reason)
+        self._greeted.fail(reason)
+        self._closed.fire()
         if self.lookout is not None:
             self.lookout.forget(self)
 
     @property
     def greeted(self) -> bool:
         """Whether both ends agreed to speak Perspective Broker."""
-        return self._greeted.reached
+        return self._greeted.fired
 
     def whenGreeted(self) -> Deferred[None]:
         """
@@ -549,7 +549,7 @@ class Broker(pb.Broker):
             Fires then; fails with the reason if the connection is closed before.
         """
         if not ISSLTransport.providedBy(self.transport):
-            self._secured.reach()
+            self._secured.fire()
         return self._secured.wait()
 
     def whenClosed(self) -> Deferred[None]:

@@ -216,7 +216,7 @@ class MemoryTests(CreateTestCase):
         self.assertEqual(self.kept(), 10)
         for name in ("mallory", "\u00ad"):
             self.authorizer.getIdentityRequest(name).addErrback(lambda failure: None)
-        self.assertEqual(self.authorizer._waiting, {})
+        self.assertEqual(self.authorizer._making._flights, {})
         self.asked.clear()
         self.find("stranger 199")
         self.find("stranger 0")
