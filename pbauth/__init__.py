@@ -8,8 +8,9 @@ A folder is a floor, and imports run down.  A newcomer reads the login from the 
 """
 
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
-from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity
+from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.admin.service import AdminService
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
@@ -91,10 +92,12 @@ __all__ = [
     "Clients",
     "CredAuthorizer",
     "DefaultAuthorizer",
+    "Derivations",
     "Detached",
     "DropReason",
     "DuplicateIdentity",
     "EndReason",
+    "EquivalentProofs",
     "Hashing",
     "IAccountStore",
     "IAuthorizer",

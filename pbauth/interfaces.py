@@ -27,15 +27,13 @@ class IAuthorizer(Interface):
 
     identityClass = Attribute("The class of the identities that `createIdentity` makes.")
     hashing = Attribute("A `pbauth.Hashing`: how new passwords become verifiers.")
-    derivations = Attribute(
-        "A `pbauth.accounts.hashing.Derivations`: where the slow part of a password is done."
-    )
+    derivations = Attribute("A `pbauth.Derivations`: where the slow part of a password is done.")
     sessions = Attribute(
         "The `pbauth.perspectives.sessions.Sessions` of this authorizer: who is attached to what."
     )
     proofs = Attribute(
-        "The `pbauth.accounts.verifiers.EquivalentProofs` of these sessions: which proofs stand "
-        "for each other after the verifier of a password was renewed."
+        "The `pbauth.EquivalentProofs` of these sessions: which proofs stand for each other after "
+        "the verifier of a password was renewed."
     )
     externalPasswords = Attribute(
         "Whether passwords are checked by somebody else (PAM, LDAP) who has to see them, and no "

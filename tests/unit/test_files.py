@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +22,10 @@ from pbauth._files import (
     replacing,
     writePrivate,
 )
+from tests.support.disks import smallFiles
 
 #: Somebody who is not the superuser: to them a folder may be read-only.
 NOBODY = 65534
-
-
-@contextmanager
-def smallFiles(size: int) -> Iterator[None]:
-    """Files can't grow beyond this, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def write(path: str, data: bytes) -> None:

@@ -51,6 +51,23 @@ class DerivationTests(TestCase):
         identity.setPassword(None)
         self.assertEqual(await identity.getVerifiers(), {})
 
+    async def test_cannotBeMade(self) -> None:
+        """Where verifiers can't be made, whoever waits is told, and no password fits."""
+
+        class Broken(Hashing):
+            def makeVerifiers(self, password: str, salt: bytes) -> Any:
+                raise ZeroDivisionError
+
+        await self.turn()
+        identity = DefaultAuthorizer(hashing=Broken()).createIdentity("alice")
+        changing = identity.setPassword("secret")
+        checking = identity.verifyPlainPassword("secret")
+        with self.assertRaises(ZeroDivisionError):
+            await changing
+        with self.assertRaises(Unauthorized):
+            await checking
+        self.assertEqual(await identity.getVerifiers(), {})
+
     async def test_saveWaits(self) -> None:
         """A store gets the verifiers, however slow they come."""
         await self.turn()

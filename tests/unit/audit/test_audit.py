@@ -6,10 +6,9 @@ import base64
 import json
 import os
 import re
-import resource
 import signal
 import stat
-from contextlib import closing, contextmanager
+from contextlib import closing
 from hashlib import md5 as plainMD5
 from io import StringIO
 from pathlib import Path
@@ -76,6 +75,7 @@ from pbauth.net.origin import ELSEWHERE, Origin, newId, originOf
 from pbauth.server.services import AuditService
 from pbauth.tap import Options, makeService
 from pbauth.testing import MemoryServer, RecordingPerspective
+from tests.support.disks import smallFiles
 from tests.support.processes import PBAUTH, TWISTD, Program, run
 from tests.support.tls import PIN
 from tests.support.wire import SCRAM, WireTestCase
@@ -754,17 +754,6 @@ class LoggerTests(SynchronousTestCase):
         """A broker without a transport has no origin, and gets one later."""
         broker = pb.Broker()
         self.assertIs(originOf(broker), ELSEWHERE)
-
-
-@contextmanager
-def smallFiles(size: int) -> Any:
-    """Files can't grow beyond this, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class FileTests(SynchronousTestCase):
