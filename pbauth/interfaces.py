@@ -328,31 +328,67 @@ class IClients(Interface):
 
 
 class IMechanism(Interface):
-    """A way to prove who one is, as a server offers it.  Pure: no I/O and no Twisted inside."""
+    """
+    A way to prove who one is, as a server offers it.  Pure: no I/O and no Twisted inside.
+
+    All of them are in `pbauth.mechanisms.MECHANISMS`.
+    """
 
     name = Attribute("Its name on the wire.")
-    verifierName = Attribute("The name under which identities keep its verifier.")
+    listedAs = Attribute("The names in a policy's list of mechanisms that ask for it.")
+    hasSwitch = Attribute(
+        "Whether a policy asks for it by a switch of its own (see `pbauth.mechanisms.terms.Terms`)."
+    )
+    verifierName = Attribute(
+        "The name under which identities keep its verifier; `None` for a mechanism without."
+    )
+    usesKeys = Attribute("Whether its verifier is a list of public keys, and no password's.")
+    asksIdentity = Attribute(
+        "Whether the identity checks the proof itself. Otherwise an identity that has no verifier "
+        "of this mechanism can't log in by it."
+    )
 
-    def offeredOn(connection: Any) -> bool:
-        """Say whether it is safe on this `pbauth.mechanisms.channel.Channel`."""
+    def offeredOn(channel: Any, terms: Any) -> bool:
+        """
+        Say whether it may be offered on this `pbauth.mechanisms.channel.Channel`, by a server of
+        these `pbauth.mechanisms.terms.Terms`.
+        """
 
-    def begin(
-        name: str, verifier: Any, connection: Any, randomBytes: Callable[[int], bytes]
-    ) -> Any:
-        """Give an `IExchange`, the server's half of one login for the claimed name."""
+    def identityFor(name: str, terms: Any) -> str | None:
+        """Return the name of the identity that a claimed name stands for; `None`: of nobody."""
+
+    def decodeVerifier(text: str) -> Any:
+        """Read a verifier that its `encode` wrote; `ValueError` if it is none."""
+
+    def begin(claimant: Any, channel: Any, randomBytes: Callable[[int], bytes]) -> Any:
+        """
+        Return an `IExchange`, the server's half of one login for this
+        `pbauth.mechanisms.terms.Claimant`.
+        """
 
 
 class IExchange(Interface):
     """The server's half of one login."""
 
-    proof = Attribute("What the login is proved by, once `outcome` has given its answer.")
+    proof = Attribute(
+        "What the login is proved by, a verifier or a public key, once `outcome` has given its "
+        "answer; `None` for a mechanism that has neither."
+    )
+    bound = Attribute(
+        "Whether the proof is good on this connection alone, so that nobody in between can have "
+        "passed it on."
+    )
 
-    def challenge(initial: bytes) -> bytes:
-        """Answer the client's first message; `ExchangeRefused` if it is not acceptable."""
+    def challenge(initial: bytes) -> Any:
+        """
+        Return the answer to the client's first message, or something to await;
+        `ExchangeRefused` if it is not acceptable.
+        """
 
     def outcome(response: bytes) -> Any:
         """
-        Answer the client's response, once; `ExchangeRefused` unless it proves the identity.
+        Return the answer to the client's response, or something to await, once;
+        `ExchangeRefused` unless it proves the identity.
         """
 
 

@@ -24,10 +24,9 @@ from pbauth.audit.file import AuditFile, AuditUnwritable
 from pbauth.cred.authorizer import CredAuthorizer
 from pbauth.errors import StoreError
 from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFactory
-from pbauth.login.policy import Policy
+from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.policy import Policy, defaultMechanisms
 from pbauth.login.root import AuthServerFactory
-from pbauth.login.throttle import Guard
-from pbauth.mechanisms import ed25519, external, plain
 from pbauth.names import checkName
 from pbauth.net.listening import DEFAULT_PORT, Port, Ports
 from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
@@ -219,12 +218,10 @@ class Options(usage.Options, AuthOptionMixin):
 
     def policy(self) -> Policy:
         """The server's policy."""
-        chosen = self["mechanisms"]
-        if not chosen and self["credCheckers"]:
-            chosen = [plain.NAME, ed25519.NAME]
+        chosen = self["mechanisms"] or defaultMechanisms(bool(self["credCheckers"]))
         try:
             return Policy(
-                **({"mechanisms": chosen} if chosen else {}),
+                mechanisms=chosen,
                 legacyLogin=bool(self["legacy-login"]),
                 defaultService=self["default-service"],
                 guest=self["guest"],
@@ -289,7 +286,7 @@ def makeService(options: Options) -> MultiService:
         lambda: openCertificate(options["state"]),
         insecure=bool(options["insecure"]),
         proxyProtocol=bool(options["proxy-protocol"]),
-        askForCertificate=external.NAME in policy.mechanisms,
+        askForCertificate=policy.wantsCertificates,
     )
     try:
         listening = [ports.read(description) for description in options["ports"]]
@@ -327,9 +324,9 @@ def makeService(options: Options) -> MultiService:
     StoreService(accounts).setServiceParent(server)
     accounts.changesService().setServiceParent(server)
     services.setServiceParent(server)
-    guard = Guard(policy, reactor)
+    limits = ConnectionLimits(policy, reactor)
     portServices = [
-        PortService(port, makeFactory(authorizer, policy, reactor, guard)) for port in listening
+        PortService(port, makeFactory(authorizer, policy, reactor, limits)) for port in listening
     ]
     for portService in portServices:
         portService.setServiceParent(server)

@@ -257,7 +257,7 @@ class PlainPassword:
             ServerNotTrusted: the password would be sent over a connection that others can read.
         """
         _check(self, mechanism)
-        if not plain.offeredOn(connection):
+        if not plain.maySend(connection):
             raise ServerNotTrusted(
                 "The password would be sent without TLS. Use an endpoint 'tls:HOST:PORT'."
             )

@@ -1,8 +1,8 @@
 """
 Which mechanisms a connection is offered, and how an exchange by one of them begins.
 
-An unknown name gets an exchange, too, which nothing proves, and which costs as many look-ups and
-hashes as that of a known one.
+A name that does not exist gets an exchange, too, which nothing proves, and which costs as many
+look-ups and hashes as that of a name that does.
 """
 
 from __future__ import annotations
@@ -11,112 +11,36 @@ import secrets
 from typing import Any
 
 from attrs import frozen
-from zope.interface import implementer
 
 from pbauth._async import settled
-from pbauth.errors import ExchangeRefused, MechanismNotSupported, Unauthorized
+from pbauth.errors import MechanismNotSupported, Unauthorized
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.login.policy import Policy
-from pbauth.mechanisms import SERVER_MECHANISMS, anonymous, md5, plain, scram
-from pbauth.mechanisms.anonymous import AnonymousServer
+from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.terms import Claimant, Terms
 from pbauth.names import checkName
-
-_MECHANISMS: dict[str, IMechanism] = {each.name: each for each in SERVER_MECHANISMS}
-
-
-@implementer(IExchange)
-class MD5Exchange:
-    """PB-MD5 by way of the identity's own `challenge` and `verifyPassword`."""
-
-    def __init__(self, identity: IIdentity | None, verifier: Any, challenge: bytes) -> None:
-        self._identity = identity
-        self._verifier = self.proof = verifier
-        self._challenge = challenge
-
-    def challenge(self, initial: bytes) -> bytes:
-        return self._challenge
-
-    async def outcome(self, response: bytes) -> bytes:
-        if not isinstance(response, bytes):
-            raise ExchangeRefused("the response is not bytes")
-        if self._identity is None:
-            self._verifier.accepts(self._challenge, response)
-            raise ExchangeRefused("no such identity")
-        try:
-            await settled(self._identity.verifyPassword(self._challenge, response))
-        except Unauthorized:
-            raise ExchangeRefused("wrong password, or none for this mechanism") from None
-        return b""
-
-
-@implementer(IExchange)
-class PlainExchange:
-    """
-    PLAIN by way of the identity's own `verifyPlainPassword`.
-
-    Args:
-        name: the claimed one.
-        identity: of that name, or `None`.
-    """
-
-    proof = None
-
-    def __init__(self, name: str, identity: IIdentity | None) -> None:
-        self._name = name
-        self._identity = identity
-        self._password: str | None = None
-
-    def challenge(self, initial: bytes) -> bytes:
-        """
-        Take the password.
-
-        Raises:
-            ExchangeRefused: the message is malformed.
-        """
-        self._password = plain.readMessage(initial, self._name)
-        return b""
-
-    async def outcome(self, response: bytes) -> bytes:
-        """
-        Take the response, which is empty, and let the password be checked.
-
-        Raises:
-            ExchangeRefused: it is wrong.
-        """
-        password, self._password = self._password, None
-        if response != b"" or password is None:
-            raise ExchangeRefused("a response where there is nothing to say")
-        if self._identity is None:
-            raise ExchangeRefused("no such identity")
-        try:
-            await settled(self._identity.verifyPlainPassword(password))
-        except Unauthorized:
-            raise ExchangeRefused("wrong password") from None
-        return b""
 
 
 @frozen
 class Claim:
     """
-    Somebody claims to be somebody, and has to prove it.
+    What has to be proved.
 
     Attributes:
-        name: the claimed one.
-        mechanism: the name of the mechanism.
-        identity: of that name; `None` where there is none that could log in by this mechanism.
+        identity: whom the client claims to be; `None`: nobody who could log in by this mechanism.
+        missing: why `identity` is `None`, for the audit log.
         exchange: the server's half of the mechanism's exchange.
     """
 
-    name: str
-    mechanism: str
     identity: IIdentity | None
+    missing: str
     exchange: IExchange
 
 
-class Exchanges:
+class Negotiation:
     """
-    What a server offers, and begins.
+    Offers mechanisms, and begins exchanges, on all connections of a server.
 
     Args:
         authorizer: finds the identities.
@@ -126,51 +50,56 @@ class Exchanges:
     def __init__(self, authorizer: IAuthorizer, policy: Policy) -> None:
         self._authorizer = authorizer
         self._policy = policy
-        self._known: dict[tuple[bool, ...], list[str]] = {}
+        self._offers: dict[tuple[bool, ...], dict[str, IMechanism]] = {}
 
-    def offered(self, connection: Channel) -> list[str]:
+    @property
+    def _terms(self) -> Terms:
+        return Terms(
+            externalPasswords=self._authorizer.externalPasswords,
+            guest=self._policy.guest,
+            legacy=self._policy.legacyLogin,
+        )
+
+    def offered(self, channel: Channel) -> list[str]:
         """
+        Return the names of the mechanisms that may be used on a connection.
+
         Args:
-            connection: that a login would run on.
+            channel: the connection.
 
         Returns:
-            The names of the mechanisms that may be used on it, strongest first.
+            The names, strongest first.
         """
-        elsewhere = self._authorizer.externalPasswords
+        return list(self._offer(channel))
+
+    def _offer(self, channel: Channel) -> dict[str, IMechanism]:
+        terms = self._terms
         # All that the answer depends on: it is the same for nearly all connections.
         facts = (
-            elsewhere,
-            connection.secure,
-            connection.unix,
-            connection.channelBinding is None,
-            connection.peerPin is None,
+            terms.externalPasswords,
+            channel.secure,
+            channel.unix,
+            channel.channelBinding is None,
+            channel.peerPin is None,
         )
-        found = self._known.get(facts)
+        found = self._offers.get(facts)
         if found is None:
-            found = self._known[facts] = self._choose(connection, elsewhere)
+            able = [each for each in MECHANISMS if each.offeredOn(channel, terms)]
+            listed = [
+                each for name in self._policy.mechanisms for each in able if name in each.listedAs
+            ]
+            switched = [each for each in able if each.hasSwitch]
+            found = self._offers[facts] = {each.name: each for each in [*listed, *switched]}
         return found
 
-    def _choose(self, connection: Channel, externalPasswords: bool) -> list[str]:
-        able = {m.name for m in SERVER_MECHANISMS if m.offeredOn(connection)}
-        if externalPasswords:
-            able -= {scram.NAME_PLUS, scram.NAME}
-            if plain.offeredOn(connection):
-                able.add(plain.NAME)
-        names = [name for name in self._policy.mechanisms if name in able]
-        if self._policy.guest is not None:
-            names.append(anonymous.NAME)
-        if self._policy.legacyLogin:
-            names.append(md5.NAME)
-        return names
-
-    async def begin(self, name: str, mechanismName: Any, connection: Channel) -> Claim:
+    async def begin(self, name: str, mechanismName: Any, channel: Channel) -> Claim:
         """
         Begin a login.
 
         Args:
             name: the claimed one.
             mechanismName: what the client sent as the name of a mechanism.
-            connection: that the login runs on.
+            channel: that the login runs on.
 
         Returns:
             The claim, to be proved.
@@ -178,55 +107,33 @@ class Exchanges:
         Raises:
             MechanismNotSupported: the mechanism is not offered.
         """
-        offered = self.offered(connection)
-        if mechanismName not in offered:
-            raise MechanismNotSupported(offered)
-        if mechanismName == md5.NAME:
-            return await self._byMD5(name)
-        if mechanismName == plain.NAME:
-            identity = await self.findIdentity(name)
-            return Claim(name, plain.NAME, identity, PlainExchange(name, identity))
-        if mechanismName == anonymous.NAME:
-            # Whoever claims to be somebody else than the guest is nobody.
-            guest = self._policy.guest or ""
-            found = await self.findIdentity(guest) if name in ("", guest) else None
-            return Claim(name, anonymous.NAME, found, AnonymousServer())
-        return await self._byVerifier(name, _MECHANISMS[mechanismName], connection)
+        offer = self._offer(channel)
+        mechanism = offer.get(mechanismName) if isinstance(mechanismName, str) else None
+        if mechanism is None:
+            raise MechanismNotSupported(list(offer))
+        identity, missing = await self._find(mechanism.identityFor(name, self._terms)), ""
+        verifier = None
+        if identity is None:
+            missing = "no such identity"
+        if mechanism.verifierName is not None:
+            # The decoy is made for names that exist as well, so that they cost the same work.
+            decoy = await settled(self._authorizer.getDecoyVerifier(name, mechanism.verifierName))
+            if identity is not None:
+                verifiers = await settled(identity.getVerifiers())
+                verifier = verifiers.get(mechanism.verifierName)
+            if identity is None or (verifier is None and not mechanism.asksIdentity):
+                missing = missing or "this identity can't log in by this mechanism"
+                identity, verifier = None, decoy
+        claimant = Claimant(name, identity, verifier)
+        exchange = mechanism.begin(claimant, channel, secrets.token_bytes)
+        return Claim(identity, missing, exchange)
 
-    async def findIdentity(self, name: str) -> IIdentity | None:
-        """
-        Returns:
-            The identity of that name, or `None`.
-        """
+    async def _find(self, name: str | None) -> IIdentity | None:
+        if name is None:
+            return None
         try:
             checkName(name)
             found: IIdentity = await settled(self._authorizer.getIdentityRequest(name))
         except (Unauthorized, ValueError):
             return None
         return found
-
-    async def _byVerifier(self, name: str, mechanism: IMechanism, connection: Channel) -> Claim:
-        identity = await self.findIdentity(name)
-        verifier, decoy = await self._getVerifiers(identity, name, mechanism.verifierName)
-        if verifier is None:
-            identity, verifier = None, decoy
-        exchange = mechanism.begin(name, verifier, connection, secrets.token_bytes)
-        return Claim(name, mechanism.name, identity, exchange)
-
-    async def _byMD5(self, name: str) -> Claim:
-        identity = await self.findIdentity(name)
-        verifier, decoy = await self._getVerifiers(identity, name, md5.NAME)
-        if identity is None:
-            verifier, challenge = decoy, secrets.token_bytes(md5.CHALLENGE_BYTES)
-        else:
-            challenge = await settled(identity.challenge())
-        return Claim(name, md5.NAME, identity, MD5Exchange(identity, verifier, challenge))
-
-    async def _getVerifiers(
-        self, identity: IIdentity | None, name: str, mechanism: str
-    ) -> tuple[Any, Any]:
-        # The decoy is made for known names as well, so that they cost the same work.
-        decoy = await settled(self._authorizer.getDecoyVerifier(name, mechanism))
-        if identity is None:
-            return None, decoy
-        return (await settled(identity.getVerifiers())).get(mechanism), decoy

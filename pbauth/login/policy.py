@@ -6,7 +6,9 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from pbauth.mechanisms import anonymous, ed25519, scram
+from pbauth.mechanisms import MECHANISMS
+from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.terms import Terms
 from pbauth.names import checkName
 
 
@@ -25,10 +27,26 @@ def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str |
         checkName(value, attribute.name)
 
 
-#: What a policy may name; what this version does not have, it does not offer.
-MECHANISMS = frozenset(
-    {scram.NAME_PLUS, scram.NAME, ed25519.NAME, "EXTERNAL", "PLAIN", anonymous.NAME}
-)
+#: What a policy may name.
+LISTABLE = frozenset(name for mechanism in MECHANISMS for name in mechanism.listedAs)
+
+# Of a client that speaks TLS 1.3, and shows no certificate or one.
+_PLAIN_TLS = Channel(secure=True, channelBinding=b"")
+_WITH_CERTIFICATE = Channel(secure=True, channelBinding=b"", peerPin="")
+
+
+def defaultMechanisms(externalPasswords: bool = False) -> tuple[str, ...]:
+    """
+    Return the mechanisms that a server offers unless it is told otherwise.
+
+    Args:
+        externalPasswords: passwords are checked by somebody else who has to see them.
+
+    Returns:
+        Their names, strongest first: all that every client can use over TLS.
+    """
+    terms = Terms(externalPasswords=externalPasswords)
+    return tuple(each.name for each in MECHANISMS if each.offeredOn(_PLAIN_TLS, terms))
 
 
 def _asTuple(value: Any) -> tuple[str, ...]:
@@ -38,9 +56,9 @@ def _asTuple(value: Any) -> tuple[str, ...]:
 
 
 def _knownMechanisms(instance: Policy, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    unknown = [name for name in value if name not in MECHANISMS]
+    unknown = [name for name in value if name not in LISTABLE]
     if unknown:
-        known = ", ".join(sorted(MECHANISMS))
+        known = ", ".join(sorted(LISTABLE))
         raise ValueError(f"There is no mechanism {unknown[0]!r}. There are: {known}.")
 
 
@@ -54,7 +72,8 @@ class Policy:
 
     Attributes:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
-            offered those that are safe on it.
+            offered those that are safe on it.  SCRAM is always offered with channel binding, too,
+            where there is a channel to bind to.
         legacyLogin: let clients of Twisted 1.x and of stock Twisted in, by `PB-MD5`.
         defaultService: the name of the service that clients of stock Twisted get, which can't
             name one.
@@ -73,7 +92,7 @@ class Policy:
     """
 
     mechanisms: tuple[str, ...] = field(
-        default=(scram.NAME_PLUS, scram.NAME, ed25519.NAME),
+        factory=defaultMechanisms,
         converter=_asTuple,
         validator=_knownMechanisms,
     )
@@ -86,3 +105,13 @@ class Policy:
     maxUnauthenticated: int = field(default=1000, validator=_positive)
     throttle: bool = True
     pingInterval: float | None = field(default=30, validator=_secondsOrNone)
+
+    @property
+    def wantsCertificates(self) -> bool:
+        """Whether a mechanism is among them that is for clients that show a certificate."""
+        terms = Terms()
+        return any(
+            each.offeredOn(_WITH_CERTIFICATE, terms) and not each.offeredOn(_PLAIN_TLS, terms)
+            for each in MECHANISMS
+            if each.listedAs.intersection(self.mechanisms)
+        )

@@ -7,8 +7,12 @@ The server's half of a login, in the order in which a client meets it.
     IdentityWrapper  --attach-->  the perspective
 
 Each of these objects is made for one connection and gives the client the next one; nothing else
-is within its reach.  (The seed, "How that example worked".)  What each remote method takes and
-answers stands in ``docs/reference/protocol.rst``.
+is within its reach.  What each remote method takes and answers stands in
+``docs/reference/protocol.rst``.
+
+What a client may try, and what failures cost it, is not decided here but by
+`pbauth.login.attempts`; which mechanism, and what it asks the identity for, by
+`pbauth.login.negotiation`.
 """
 
 from __future__ import annotations
@@ -28,17 +32,18 @@ from pbauth.errors import (
     KeyNotFound,
     MechanismNotSupported,
     ProtocolViolation,
-    TooManyAttempts,
     Unauthorized,
     WireError,
     forStockClient,
 )
-from pbauth.interfaces import IAuthorizer, IIdentity, IRestrictableBroker
-from pbauth.login.negotiation import Claim, Exchanges
+from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.login.attempts import Attempt, Attempts
+from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.negotiation import Claim, Negotiation
 from pbauth.login.policy import Policy
 from pbauth.login.stock import LegacyChallenger, StockChallenger, attachStockClient
-from pbauth.login.throttle import Guard, networkOf
-from pbauth.mechanisms import anonymous, ed25519, md5, scram
+from pbauth.login.throttle import networkOf
+from pbauth.mechanisms import anonymous, md5, scram
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import Origin, originOf
@@ -47,9 +52,6 @@ from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.calls import WireObject, asName
 from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import Watch
-
-#: The most challenges that may wait for their response at once on one connection.
-MOST_CHALLENGERS = 16
 
 
 @implementer(pb.IPBRoot)
@@ -61,12 +63,9 @@ class AuthRoot:
         authorizer: finds the identities.
         policy: limits and switches; the defaults are safe.
         reactor: provides `IReactorTime`; the global one by default.
-        guard: what is known of those who have not logged in; to be shared by the ports of a
-            server. By default one of its own.
+        limits: what all ports of a server share: the throttle, and the connections without a login.
+            By default this one has its own.
         audit: where logins are recorded; by default where the authorizer's sessions are.
-
-    Attributes:
-        audit: the same.
     """
 
     def __init__(
@@ -74,15 +73,15 @@ class AuthRoot:
         authorizer: IAuthorizer,
         policy: Policy | None = None,
         reactor: Any = None,
-        guard: Guard | None = None,
+        limits: ConnectionLimits | None = None,
         audit: Audit | None = None,
     ) -> None:
         self.authorizer = authorizer
-        self.audit: Audit = authorizer.sessions.audit if audit is None else audit
         self.policy = Policy() if policy is None else policy
+        self.audit: Audit = authorizer.sessions.audit if audit is None else audit
         self._reactor = reactor
-        self._guard = guard
-        self._exchanges = Exchanges(authorizer, self.policy)
+        self._limits = limits
+        self._negotiation = Negotiation(authorizer, self.policy)
         self._watch = Watch(
             self.policy.pingInterval,
             reactor,
@@ -90,18 +89,18 @@ class AuthRoot:
         )
 
     @property
-    def guard(self) -> Guard:
-        """What is known of those who have not logged in."""
-        if self._guard is None:
-            self._guard = Guard(self.policy, chooseReactor(self._reactor))
-        return self._guard
+    def limits(self) -> ConnectionLimits:
+        """The throttle, and the connections without a login."""
+        if self._limits is None:
+            self._limits = ConnectionLimits(self.policy, chooseReactor(self._reactor))
+        return self._limits
 
     def rootObject(self, broker: pb.Broker) -> AuthServ:
-        """Give a new connection its `AuthServ`. The factory calls it."""
+        """Return the `AuthServ` of a new connection. The factory calls it."""
         reactor = chooseReactor(self._reactor)
+        attempts = Attempts(broker, self.policy, reactor, self.limits, self._watch, self.audit)
         return AuthServ(
-            *(self.authorizer, broker, self.policy, reactor),
-            *(self._exchanges, self.guard, self._watch, self.audit),
+            broker, self.authorizer, self.policy, self._negotiation, attempts, self.audit, reactor
         )
 
 
@@ -117,13 +116,14 @@ class _Refusal(Protocol):
 
 class AuthServerFactory(pb.PBServerFactory):
     """
-    A complete server with pbauth's own `Broker`, which takes little from who has not logged in.
+    A complete server with pbauth's own `Broker`, which takes little from a client that has not
+    logged in.
 
     Args:
         authorizer: finds the identities.
         policy: limits and switches; the defaults are safe.
         reactor: as for `AuthRoot`.
-        guard: as for `AuthRoot`.
+        limits: as for `AuthRoot`.
         audit: as for `AuthRoot`.
     """
 
@@ -135,15 +135,15 @@ class AuthServerFactory(pb.PBServerFactory):
         authorizer: IAuthorizer,
         policy: Policy | None = None,
         reactor: Any = None,
-        guard: Guard | None = None,
+        limits: ConnectionLimits | None = None,
         audit: Audit | None = None,
     ) -> None:
-        self._authRoot = AuthRoot(authorizer, policy, reactor, guard, audit)
+        self._authRoot = AuthRoot(authorizer, policy, reactor, limits, audit)
         super().__init__(self._authRoot)
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Take a connection; or refuse it, where too many wait to log in."""
-        if not self._authRoot.guard.mayCome(networkOf(addr)):
+        """Take a connection; or refuse it, where there are too many without a login."""
+        if not self._authRoot.limits.admits(networkOf(addr)):
             self._authRoot.audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)
@@ -157,45 +157,37 @@ class AuthServ(WireObject):
     The root object of one connection: takes the name that a client claims.
 
     Args:
+        broker: of the connection.
         authorizer: finds the identities.
-        broker: the broker of the connection.
         policy: limits and switches.
+        negotiation: offers mechanisms and begins exchanges.
+        attempts: of the connection.
+        audit: where events are recorded.
         reactor: provides `IReactorTime`.
-        exchanges: begins the exchanges of all connections.
-        guard: what is known of those who have not logged in.
-        watch: notices which clients are gone.
-        audit: where logins are recorded.
     """
 
     def __init__(
         self,
-        authorizer: IAuthorizer,
         broker: Any,
+        authorizer: IAuthorizer,
         policy: Policy,
-        reactor: Any,
-        exchanges: Exchanges,
-        guard: Guard,
-        watch: Watch,
+        negotiation: Negotiation,
+        attempts: Attempts,
         audit: Audit,
+        reactor: Any,
     ) -> None:
-        self._audit = audit
-        self.authorizer = authorizer
         self.broker = broker
-        self.policy = policy
+        self.authorizer = authorizer
+        self._policy = policy
+        self._negotiation = negotiation
+        self._attempts = attempts
+        self._audit = audit
         self._reactor = reactor
-        self._exchanges = exchanges
-        self._watch = watch
         self._facts: Channel | None = None
-        self._network = ""
-        self._failures = 0
-        self._challengers = 0
-        self._guard = guard
-        self._stranger = guard.strangers.came(self._timeIsUp)
-        broker.notifyOnDisconnect(self._connectionLost)
 
     def remote_mechanisms(self) -> list[str]:
-        """Tell the mechanisms that this connection is offered, strongest first."""
-        return self._offered()
+        """Return the names of the mechanisms that this connection is offered, strongest first."""
+        return self._negotiation.offered(self._channel)
 
     async def remote_username(self, name: Any, *start: Any) -> Any:
         """
@@ -210,11 +202,11 @@ class AuthServ(WireObject):
             The challenge and an `AuthChallenger`.
         """
         if not start:
-            challenge, challenger = await self._challenge(name, md5.NAME, b"")
+            challenge, challenger = await self._begin(name, md5.NAME, b"")
             return challenge, LegacyChallenger(challenger)
         if len(start) != 2:
             raise ProtocolViolation("username takes a name, a mechanism and a first message.")
-        return await self._challenge(name, *start)
+        return await self._begin(name, *start)
 
     async def remote_login(self, name: Any) -> Any:
         """
@@ -225,14 +217,14 @@ class AuthServ(WireObject):
         """
         try:
             serviceName = self._serviceForStockClients(name, md5.NAME)
-            challenge, challenger = await self._challenge(name, md5.NAME, b"")
+            challenge, challenger = await self._begin(name, md5.NAME, b"")
             return challenge, StockChallenger(challenger, serviceName)
         except WireError as error:
             raise forStockClient(error) from None
 
     async def remote_loginAnonymous(self, client: Any = None) -> Any:
         """
-        Let a client of stock Twisted in that says no name (`PBClientFactory.login` with
+        Log in a client of stock Twisted that says no name (`PBClientFactory.login` with
         `twisted.cred.credentials.Anonymous`).
 
         Args:
@@ -241,177 +233,68 @@ class AuthServ(WireObject):
         Returns:
             The guest's perspective of the policy's default service.
         """
-        begun = self.now()
         try:
             serviceName = self._serviceForStockClients("", anonymous.NAME)
-            if self.policy.guest is None:
-                raise self.refuse("", anonymous.NAME, "there are no guests")
-            identity = await self._exchanges.findIdentity(self.policy.guest)
-            if identity is None or identity.locked:
-                raise self.refuse(self.policy.guest, anonymous.NAME, "there is no such guest")
-            wrapper = self.accept(identity, anonymous.NAME, None, begun)
+            if self._policy.guest is None:
+                attempt = self._attempts.book("", anonymous.NAME)
+                raise attempt.refuse("there are no guests")
+            _, challenger = await self._begin("", anonymous.NAME, b"")
+            _, wrapper = await challenger.prove(b"")
             return await attachStockClient(wrapper, serviceName, client)
         except WireError as error:
             raise forStockClient(error) from None
 
-    # What the challengers need.
+    async def _begin(
+        self, claimed: Any, mechanism: Any, initial: Any
+    ) -> tuple[bytes, AuthChallenger]:
+        name = asName(claimed)
+        attempt = self._attempts.book(name, asName(mechanism))
+        try:
+            claim = await self._negotiation.begin(name, mechanism, self._channel)
+            challenge = await settled(claim.exchange.challenge(initial))
+        except MechanismNotSupported:
+            attempt.abandon()
+            self._attempts.refuseMechanism(name, mechanism)
+            raise
+        except ExchangeRefused as refusal:
+            raise attempt.refuse(refusal.reason) from None
+        except BaseException:
+            attempt.abandon()
+            raise
+        return challenge, AuthChallenger(self, attempt, claim)
 
-    def now(self) -> float:
-        """Tell the time, in seconds."""
-        seconds: float = self._reactor.seconds()
-        return seconds
+    def _serviceForStockClients(self, name: Any, mechanism: str) -> str:
+        if not self._policy.legacyLogin or self._policy.defaultService is None:
+            self._attempts.refuseMechanism(asName(name), mechanism)
+            raise MechanismNotSupported(self._negotiation.offered(self._channel))
+        return self._policy.defaultService
 
-    def accept(
-        self, identity: IIdentity, mechanism: str, proof: object, begun: float
-    ) -> IdentityWrapper:
+    @property
+    def _channel(self) -> Channel:
+        # By the time of the first call the handshakes of TLS and of a proxy are over.
+        if self._facts is None:
+            self._facts = channelOf(self.broker)
+        return self._facts
+
+    def open(self, identity: IIdentity, mechanism: str, claim: Claim) -> IdentityWrapper:
         """
-        The login is proved.
+        Return what a client gets that has proved who it is. The challenger calls it.
 
         Args:
             identity: who the client is.
             mechanism: the name of the mechanism.
-            proof: what it was proved by, a verifier or a public key, or `None`.
-            begun: when the login began, as `now` told.
-
-        Returns:
-            What the client gets.
+            claim: what was proved.
         """
-        if not self._stranger.gone:
-            # The first login on this connection.
-            self.origin.authenticated = True
-            self._guard.strangers.left(self._stranger)
-            self._watch.add(self.broker)
-            if IRestrictableBroker.providedBy(self.broker):
-                self.broker.loggedIn()
-        self._guard.succeeded(self._network, identity.name)
-        self._audit.loggedIn(self.origin, identity.name, mechanism, self.now() - begun)
         return IdentityWrapper(
-            self.broker, self.authorizer, self._reactor, self._audit, identity, mechanism, proof
+            self.broker,
+            self.authorizer,
+            self._reactor,
+            identity,
+            mechanism,
+            claim.exchange.proof,
+            claim.exchange.bound,
+            self._audit,
         )
-
-    def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
-        """
-        The login failed. After too many the connection is dropped.
-
-        Args:
-            name: the claimed one.
-            mechanism: the name of the mechanism.
-            reason: the real one, for the audit only.
-
-        Returns:
-            What to raise.
-        """
-        if not self._tooManyFailures:
-            self._audit.refused(self.origin, name, mechanism, reason)
-            self._guard.failed(self._network, name)
-            self._countFailure()
-        return Unauthorized()
-
-    def checkWait(self, name: str, mechanism: str) -> None:
-        """
-        See whether somebody may try now.
-
-        Args:
-            name: the claimed one.
-            mechanism: the name of the mechanism.
-
-        Raises:
-            TooManyAttempts: not yet.
-            Unauthorized: not on this connection any more.
-        """
-        if self._tooManyFailures:
-            raise Unauthorized()
-        wait = self._guard.wait(self._network, name)
-        if wait:
-            self._audit.throttled(self.origin, name, mechanism, wait)
-            self._countFailure()
-            raise TooManyAttempts(wait)
-
-    @property
-    def _tooManyFailures(self) -> bool:
-        # The connection is about to be dropped. What came with the last failure in one piece is
-        # neither looked at nor written down.
-        return self._failures >= self.policy.maxAttempts
-
-    def _countFailure(self) -> None:
-        self._failures += 1
-        if self._tooManyFailures:
-            # Not at once: the answer has to go out first.
-            self._reactor.callLater(0, self._drop, DropReason.ATTEMPTS)
-
-    def _refuseMechanism(self, name: str, mechanism: str) -> MechanismNotSupported:
-        if not self._tooManyFailures:
-            self._audit.mechanismRefused(self.origin, name, mechanism)
-            self._countFailure()
-        return MechanismNotSupported(self._offered())
-
-    def challengerDone(self) -> None:
-        """A challenge was answered."""
-        self._challengers -= 1
-
-    @property
-    def origin(self) -> Origin:
-        """Where the connection comes from, for the audit."""
-        return originOf(self.broker)
-
-    def _offered(self) -> list[str]:
-        return self._exchanges.offered(self._connection())
-
-    def _connection(self) -> Channel:
-        # By the time of the first call the handshakes of TLS and of a proxy are over, and what
-        # they told is final.
-        if self._facts is None:
-            offered = scram.NAME_PLUS in self.policy.mechanisms
-            self._facts = channelOf(self.broker, bindingOffered=offered)
-            self._network = networkOf(peerOf(self.broker))
-        return self._facts
-
-    def _serviceForStockClients(self, name: Any, mechanism: str) -> str:
-        if not self.policy.legacyLogin or self.policy.defaultService is None:
-            raise self._refuseMechanism(asName(name), mechanism)
-        return self.policy.defaultService
-
-    async def _challenge(
-        self, name: Any, mechanism: Any, initial: Any
-    ) -> tuple[bytes, AuthChallenger]:
-        connection = self._connection()
-        name = asName(name)
-        self.checkWait(name, asName(mechanism))
-        if self._challengers >= MOST_CHALLENGERS:
-            self._drop(DropReason.CHALLENGERS)
-            raise Unauthorized()
-        begun = self.now()
-        self._challengers += 1
-        challenger = None
-        try:
-            claim = await self._exchanges.begin(name, mechanism, connection)
-            challenge = claim.exchange.challenge(initial)
-            challenger = AuthChallenger(self, claim, begun)
-        except MechanismNotSupported:
-            raise self._refuseMechanism(name, mechanism) from None
-        except ExchangeRefused as refusal:
-            raise self.refuse(claim.name, claim.mechanism, refusal.reason) from None
-        finally:
-            if challenger is None:
-                self._challengers -= 1
-        return challenge, challenger
-
-    def _drop(self, reason: DropReason) -> None:
-        if self.broker.disconnected or self.broker.transport is None:
-            return
-        self._audit.dropped(self.origin, reason)
-        dropConnection(self.broker)
-
-    def _timeIsUp(self) -> None:
-        self._guard.misbehaved(networkOf(peerOf(self.broker)))
-        self._drop(DropReason.GRACE_TIME)
-
-    def _connectionLost(self) -> None:
-        if self._stranger.gone:
-            return
-        self._guard.strangers.left(self._stranger)
-        if IRestrictableBroker.providedBy(self.broker) and self.broker.brokeProtocol:
-            self._guard.misbehaved(networkOf(peerOf(self.broker)))
 
 
 class AuthChallenger(WireObject):
@@ -420,14 +303,14 @@ class AuthChallenger(WireObject):
 
     Args:
         serv: the connection's `AuthServ`.
+        attempt: that this is part of.
         claim: what has to be proved.
-        begun: when the login began.
     """
 
-    def __init__(self, serv: AuthServ, claim: Claim, begun: float) -> None:
+    def __init__(self, serv: AuthServ, attempt: Attempt, claim: Claim) -> None:
         self._serv = serv
-        self._claim: Claim | None = claim
-        self._begun = begun
+        self._attempt = attempt
+        self._claim = claim
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
         """
@@ -462,38 +345,41 @@ class AuthChallenger(WireObject):
         Raises:
             Unauthorized: it proves nothing, or is not the first.
         """
-        claim, self._claim = self._claim, None
-        if claim is None:
-            raise self._serv.refuse("", "", "a second response")
-        self._serv.challengerDone()
-        self._serv.checkWait(claim.name, claim.mechanism)
+        attempt, claim = self._attempt, self._claim
+        attempt.answer()
         identity = claim.identity
         try:
             outcome = await settled(claim.exchange.outcome(response))
             if identity is None:
-                raise ExchangeRefused("no such identity")
+                raise ExchangeRefused(claim.missing)
             if identity.locked:
                 raise ExchangeRefused("the account is locked")
         except ExchangeRefused as refusal:
-            raise self._serv.refuse(claim.name, claim.mechanism, refusal.reason) from None
+            reason = claim.missing or refusal.reason
+            raise attempt.refuse(reason) from None
         if self._serv.broker.disconnected:
             raise Detached()
-        proof = claim.exchange.proof
-        return outcome, self._serv.accept(identity, claim.mechanism, proof, self._begun)
+        attempt.accept(identity.name)
+        return outcome, self._serv.open(identity, attempt.mechanism, claim)
 
 
 class IdentityWrapper(WireObject):
     """
     What a client holds that has proved who it is: its only use is to get at perspectives.
 
+    Attributes:
+        proof: what the login stands on, a verifier or a public key; `None` for a mechanism that has
+            neither.
+
     Args:
         broker: of the connection.
-        authorizer: finds the identity, anew for each request.
+        authorizer: finds the identity, again for each request.
         reactor: provides `IReactorTime`.
-        audit: where what the client does is recorded.
         identity: who the client is.
         mechanism: the name of the mechanism of the login.
         proof: what it was proved by, or `None`.
+        bound: the proof is good on this connection alone (see `IExchange`).
+        audit: where events are recorded.
     """
 
     def __init__(
@@ -501,18 +387,20 @@ class IdentityWrapper(WireObject):
         broker: pb.Broker,
         authorizer: IAuthorizer,
         reactor: Any,
-        audit: Audit,
         identity: IIdentity,
         mechanism: str,
         proof: object,
+        bound: bool,
+        audit: Audit,
     ) -> None:
-        self._audit = audit
         self._broker = broker
         self._authorizer = authorizer
         self._reactor = reactor
         self._name = identity.name
         self._mechanism = mechanism
         self.proof = proof
+        self._bound = bound
+        self._audit = audit
 
     async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """
@@ -529,7 +417,7 @@ class IdentityWrapper(WireObject):
         return await self.attach(serviceName, perspectiveName, client)
 
     async def attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
-        """As `remote_attach`, for the challengers."""
+        """Attach the client to a perspective, as `remote_attach` does; for the challengers."""
         serviceName = asName(serviceName)
         if client is not None and not isinstance(client, pb.RemoteReference):
             raise ProtocolViolation("client must be a Referenceable, or None.")
@@ -594,12 +482,12 @@ class IdentityWrapper(WireObject):
         await perspective.session.end(EndReason.DETACHED)
 
     async def remote_keys(self) -> list[tuple[str, str]]:
-        """Tell the keys on the keyring."""
+        """Return the keys on the keyring."""
         identity = await self._currentIdentity()
         return [tuple(key) for key in identity.getAllKeys()]  # type: ignore[misc]
 
     def remote_hashing(self) -> tuple[int, int]:
-        """Tell how new passwords are to be hashed: iterations, and bytes of salt."""
+        """Return how new passwords are to be hashed: iterations, and bytes of salt."""
         hashing = self._authorizer.hashing
         return hashing.iterations, hashing.saltBytes
 
@@ -647,15 +535,14 @@ class IdentityWrapper(WireObject):
         self._audit.verifierRenewed(originOf(self._broker), self._name, self._mechanism)
 
     def _newVerifier(self, verifier: Any) -> ScramVerifier:
-        if self._mechanism == anonymous.NAME:
-            raise ProtocolViolation("A guest has no password to change.")
         if self._authorizer.externalPasswords:
             raise ProtocolViolation("The passwords of this server are kept elsewhere.")
-        bound = self._mechanism in (scram.NAME_PLUS, ed25519.NAME)
-        if not (channelOf(self._broker).local or bound):
+        if self.proof is None:
+            raise ProtocolViolation("A guest has no password to change.")
+        if not (self._bound or channelOf(self._broker).local):
             raise ProtocolViolation(
-                "The password can be changed on the server's own machine, or after a login "
-                f"by {scram.NAME_PLUS} or {ed25519.NAME}."
+                "The password can be changed on the server's own machine, or after a login that "
+                "is bound to its TLS connection: over TLS 1.3, by a password or a key."
             )
         try:
             return ScramVerifier.decode(asName(verifier))
@@ -663,7 +550,7 @@ class IdentityWrapper(WireObject):
             raise ProtocolViolation(str(mistake)) from None
 
     async def _currentIdentity(self) -> IIdentity:
-        # Asked for anew, since the account may have been changed, or closed, since the login.
+        # Asked for each time, since the account may have been changed, or closed, since the login.
         identity: IIdentity = await settled(self._authorizer.getIdentityRequest(self._name))
         self.proof = self._authorizer.proofs.standing(identity, self)
         return identity

@@ -2,39 +2,39 @@
 The mechanisms: how an identity proves who it is.
 
 Each mechanism has a module of its own here, with the client's and the server's half side by side,
-pure: no I/O, no clock, no thread; randomness is handed in.  This module says which mechanisms and
-which verifiers there are.
+pure: no I/O, no clock, no thread; randomness is handed in.  This module is their one registry: what
+a server offers, what a policy may name and which verifiers there are follows from `MECHANISMS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from pbauth.interfaces import IMechanism
-from pbauth.mechanisms import ed25519, external, md5, scram
+from pbauth.mechanisms.anonymous import AnonymousMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
-from pbauth.mechanisms.ed25519 import Ed25519Mechanism, PublicKey
-from pbauth.mechanisms.external import CertificateKey, ExternalMechanism
-from pbauth.mechanisms.md5 import MD5Verifier
+from pbauth.mechanisms.ed25519 import Ed25519Mechanism
+from pbauth.mechanisms.external import ExternalMechanism
+from pbauth.mechanisms.md5 import MD5Mechanism, MD5Verifier
+from pbauth.mechanisms.plain import PlainMechanism
 from pbauth.mechanisms.scram import ScramMechanism, ScramVerifier
 
 #: What an identity keeps, by mechanism.
 Verifier = ScramVerifier | MD5Verifier | AuthorizedKeys
 
-_DECODERS: dict[str, Callable[[str], Verifier]] = {
-    scram.NAME: ScramVerifier.decode,
-    md5.NAME: MD5Verifier.decode,
-    ed25519.NAME: partial(
-        AuthorizedKeys.decode, mechanism=ed25519.NAME, readLine=PublicKey.fromLine
-    ),
-    external.NAME: partial(
-        AuthorizedKeys.decode, mechanism=external.NAME, readLine=CertificateKey.fromLine
-    ),
-}
+#: All mechanisms, strongest first.
+MECHANISMS: tuple[IMechanism, ...] = (
+    ScramMechanism(bound=True),
+    ScramMechanism(),
+    Ed25519Mechanism(),
+    ExternalMechanism(),
+    PlainMechanism(),
+    AnonymousMechanism(),
+    MD5Mechanism(),
+)
 
-#: The mechanisms by which keys open an account, and no password does.
-KEY_MECHANISMS = (ed25519.NAME, external.NAME)
+#: The names that identities keep lists of public keys under, which no password opens.
+KEY_MECHANISMS: tuple[str, ...] = tuple(each.verifierName for each in MECHANISMS if each.usesKeys)
+
+_BY_VERIFIER = {each.verifierName: each for each in MECHANISMS if each.verifierName is not None}
 
 
 def decodeVerifier(text: str) -> Verifier:
@@ -50,16 +50,8 @@ def decodeVerifier(text: str) -> Verifier:
     Raises:
         ValueError: no mechanism knows this form.
     """
-    decode = _DECODERS.get(text.partition("$")[0])
-    if decode is None:
+    mechanism = _BY_VERIFIER.get(text.partition("$")[0])
+    if mechanism is None:
         raise ValueError("This is not a verifier of any known mechanism.")
-    return decode(text)
-
-
-#: The server's half of each mechanism that proves by a verifier, strongest first.
-SERVER_MECHANISMS: tuple[IMechanism, ...] = (
-    ScramMechanism(bound=True),
-    ScramMechanism(),
-    Ed25519Mechanism(),
-    ExternalMechanism(),
-)
+    decoded: Verifier = mechanism.decodeVerifier(text)
+    return decoded

@@ -4,11 +4,17 @@ ANONYMOUS (RFC 4505), without I/O: nothing is proved, and the client gets the po
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
+from attrs import frozen
 from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused
-from pbauth.interfaces import IExchange
+from pbauth.interfaces import IExchange, IMechanism
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.onemessage import OneMessageClient
+from pbauth.mechanisms.terms import Claimant, Terms
 
 NAME = "ANONYMOUS"
 
@@ -30,6 +36,7 @@ class AnonymousServer:
     """The server's half; that there is a guest is for the policy to say."""
 
     proof = None
+    bound = False
 
     def challenge(self, initial: bytes) -> bytes:
         """
@@ -56,3 +63,34 @@ class AnonymousServer:
         if response != b"":
             raise ExchangeRefused("a response where there is nothing to say")
         return b""
+
+
+@implementer(IMechanism)
+@frozen
+class AnonymousMechanism:
+    """`ANONYMOUS` as a server offers it."""
+
+    name = NAME
+    listedAs = frozenset({NAME})
+    hasSwitch = True
+    verifierName = None
+    usesKeys = False
+    asksIdentity = True
+
+    def offeredOn(self, channel: Channel, terms: Terms) -> bool:
+        """Where there is a guest."""
+        return terms.guest is not None
+
+    def identityFor(self, name: str, terms: Terms) -> str | None:
+        """Return the guest's name. Whoever claims to be somebody else is nobody."""
+        return terms.guest if name in ("", terms.guest) else None
+
+    def decodeVerifier(self, text: str) -> NoReturn:
+        """Raise `ValueError`: there are no verifiers."""
+        raise ValueError(f"{NAME} has no verifiers.")
+
+    def begin(
+        self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
+    ) -> AnonymousServer:
+        """Begin the server's half of one login."""
+        return AnonymousServer()

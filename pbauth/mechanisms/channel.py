@@ -15,7 +15,6 @@ class Channel:
         unix: it is a UNIX socket.
         secure: the connection is encrypted (TLS).
         channelBinding: ``tls-exporter`` data of the TLS connection (RFC 9266); `None` without.
-        bindingOffered: the server's policy offers SCRAM with channel binding where it can be had.
         peerPin: the fingerprint of the key of the certificate that the client showed to the
             server, ``SHA256:...``; `None` without.
     """
@@ -24,5 +23,4 @@ class Channel:
     unix: bool = False
     secure: bool = False
     channelBinding: bytes | None = field(default=None, repr=False)
-    bindingOffered: bool = True
     peerPin: str | None = None

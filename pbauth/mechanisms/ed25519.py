@@ -25,6 +25,7 @@ from pbauth.errors import ExchangeRefused, ServerNotTrusted
 from pbauth.interfaces import IClientExchange, IExchange, IMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
 from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.terms import Claimant, Terms
 
 NAME = "ED25519"
 
@@ -231,6 +232,11 @@ class Ed25519Server:
         self._challenge: bytes | None = challenge
         self.proof: PublicKey | None = None
 
+    @property
+    def bound(self) -> bool:
+        """Whether what is signed names the TLS connection."""
+        return self._channelBinding is not None
+
     def challenge(self, initial: bytes) -> bytes:
         """
         Take the public key, and challenge it.
@@ -269,21 +275,31 @@ class Ed25519Server:
 class Ed25519Mechanism:
     """`ED25519` as a server offers it."""
 
-    name: str = NAME
-    verifierName: str = NAME
+    name = verifierName = NAME
+    listedAs = frozenset({NAME})
+    hasSwitch = False
+    usesKeys = True
+    asksIdentity = False
 
-    def offeredOn(self, connection: Channel) -> bool:
+    def offeredOn(self, channel: Channel, terms: Terms) -> bool:
         """On every connection: no secret is sent."""
         return True
 
+    def identityFor(self, name: str, terms: Terms) -> str:
+        """Return the claimed name."""
+        return name
+
+    def decodeVerifier(self, text: str) -> AuthorizedKeys:
+        """Read a list of keys."""
+        return AuthorizedKeys.decode(text, mechanism=NAME, readLine=PublicKey.fromLine)
+
     def begin(
-        self,
-        name: str,
-        verifier: AuthorizedKeys,
-        connection: Channel,
-        randomBytes: Callable[[int], bytes],
+        self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
     ) -> Ed25519Server:
         """Begin the server's half of one login."""
         return Ed25519Server(
-            name, verifier, connection.channelBinding, randomBytes(CHALLENGE_BYTES)
+            claimant.name,
+            claimant.verifier,
+            channel.channelBinding,
+            randomBytes(CHALLENGE_BYTES),
         )

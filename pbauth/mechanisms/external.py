@@ -18,6 +18,7 @@ from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IExchange, IMechanism
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
 from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.terms import Claimant, Terms
 from pbauth.net.fingerprints import checkPin
 
 NAME = "EXTERNAL"
@@ -68,6 +69,9 @@ class ExternalServer:
         pin: the fingerprint of the key that the client proved to hold, or `None`.
     """
 
+    #: The client has signed the handshake of this connection.
+    bound = True
+
     def __init__(self, authorized: AuthorizedKeys, pin: str | None) -> None:
         self._authorized = authorized
         self.proof = None if pin is None else CertificateKey(pin)
@@ -102,19 +106,26 @@ class ExternalServer:
 class ExternalMechanism:
     """`EXTERNAL` as a server offers it."""
 
-    name: str = NAME
-    verifierName: str = NAME
+    name = verifierName = NAME
+    listedAs = frozenset({NAME})
+    hasSwitch = False
+    usesKeys = True
+    asksIdentity = False
 
-    def offeredOn(self, connection: Channel) -> bool:
+    def offeredOn(self, channel: Channel, terms: Terms) -> bool:
         """Where the client showed a certificate."""
-        return connection.peerPin is not None
+        return channel.peerPin is not None
+
+    def identityFor(self, name: str, terms: Terms) -> str:
+        """Return the claimed name."""
+        return name
+
+    def decodeVerifier(self, text: str) -> AuthorizedKeys:
+        """Read a list of keys."""
+        return AuthorizedKeys.decode(text, mechanism=NAME, readLine=CertificateKey.fromLine)
 
     def begin(
-        self,
-        name: str,
-        verifier: AuthorizedKeys,
-        connection: Channel,
-        randomBytes: Callable[[int], bytes],
+        self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
     ) -> ExternalServer:
         """Begin the server's half of one login."""
-        return ExternalServer(verifier, connection.peerPin)
+        return ExternalServer(claimant.verifier, channel.peerPin)

@@ -11,8 +11,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Callable
+from typing import Any
 
 from attrs import field, frozen
+from zope.interface import implementer
+
+from pbauth.errors import ExchangeRefused
+from pbauth.interfaces import IExchange, IMechanism
+from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.terms import Claimant, Terms, confirmed
 
 NAME = "PB-MD5"
 
@@ -79,3 +87,81 @@ def respond(password: str, challenge: bytes) -> bytes:
         The response, 16 bytes.
     """
     return _md5(_md5(password.encode("utf-8")) + challenge)
+
+
+@implementer(IExchange)
+class MD5Server:
+    """
+    The server's half of one login: the identity itself makes the challenge and checks the response.
+
+    Args:
+        claimant: whom the client claims to be.
+        randomBytes: makes the challenge of a name that does not exist.
+    """
+
+    bound = False
+
+    def __init__(self, claimant: Claimant, randomBytes: Callable[[int], bytes]) -> None:
+        self._identity = claimant.identity
+        self.proof = claimant.verifier
+        self._randomBytes = randomBytes
+        self._challenge = b""
+
+    async def challenge(self, initial: bytes) -> bytes:
+        """Return the challenge."""
+        if self._identity is None:
+            self._challenge = self._randomBytes(CHALLENGE_BYTES)
+        else:
+            made: Any = self._identity.challenge()
+            self._challenge = await made if hasattr(made, "__await__") else made
+        return self._challenge
+
+    async def outcome(self, response: bytes) -> bytes:
+        """
+        Check the response.
+
+        Raises:
+            ExchangeRefused: it does not fit.
+        """
+        if not isinstance(response, bytes):
+            raise ExchangeRefused("the response is not bytes")
+        if self._identity is None:
+            # The same work as for a name that exists.
+            self.proof.accepts(self._challenge, response)
+            raise ExchangeRefused("no such identity")
+        return await confirmed(
+            self._identity.verifyPassword,
+            self._challenge,
+            response,
+            reason="wrong password, or none for this mechanism",
+        )
+
+
+@implementer(IMechanism)
+@frozen
+class MD5Mechanism:
+    """`PB-MD5` as a server offers it."""
+
+    name = verifierName = NAME
+    listedAs = frozenset[str]()
+    hasSwitch = True
+    usesKeys = False
+    asksIdentity = True
+
+    def offeredOn(self, channel: Channel, terms: Terms) -> bool:
+        """Where clients of Twisted 1.x and of stock Twisted may log in."""
+        return terms.legacy
+
+    def identityFor(self, name: str, terms: Terms) -> str:
+        """Return the claimed name."""
+        return name
+
+    def decodeVerifier(self, text: str) -> MD5Verifier:
+        """Read a verifier."""
+        return MD5Verifier.decode(text)
+
+    def begin(
+        self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
+    ) -> MD5Server:
+        """Begin the server's half of one login."""
+        return MD5Server(claimant, randomBytes)

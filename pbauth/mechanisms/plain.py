@@ -7,24 +7,21 @@ keeps verifiers of its own never offers it, and a client uses it only where it w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
+from attrs import frozen
+from zope.interface import implementer
+
 from pbauth.errors import ExchangeRefused, InvalidPassword
+from pbauth.interfaces import IExchange, IIdentity, IMechanism
 from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.terms import Claimant, Terms, confirmed
 
 NAME = "PLAIN"
 
 _LONGEST_PASSWORD = 1_024
 _LONGEST_MESSAGE = 2_048
-
-
-def offeredOn(connection: Channel) -> bool:
-    """
-    Args:
-        connection: that a login would run on.
-
-    Returns:
-        Whether a password may be sent over it: by TLS or a UNIX socket only.
-    """
-    return connection.secure or connection.unix
 
 
 def makeMessage(name: str, password: str) -> bytes:
@@ -84,3 +81,92 @@ def readMessage(initial: bytes, name: str) -> str:
     if authzid not in ("", name):
         raise ExchangeRefused("acting as somebody else is not supported")
     return password
+
+
+@implementer(IExchange)
+class PlainServer:
+    """
+    The server's half of one login: the identity itself checks the password.
+
+    Args:
+        name: the claimed identity's.
+        identity: of that name, or `None`.
+    """
+
+    proof = None
+    bound = False
+
+    def __init__(self, name: str, identity: IIdentity | None) -> None:
+        self._name = name
+        self._identity = identity
+        self._password: str | None = None
+
+    def challenge(self, initial: bytes) -> bytes:
+        """
+        Take the password.
+
+        Raises:
+            ExchangeRefused: the message is malformed.
+        """
+        self._password = readMessage(initial, self._name)
+        return b""
+
+    async def outcome(self, response: bytes) -> bytes:
+        """
+        Take the response, which is empty, and let the password be checked.
+
+        Raises:
+            ExchangeRefused: it is wrong.
+        """
+        password, self._password = self._password, None
+        if response != b"" or password is None:
+            raise ExchangeRefused("a response where there is nothing to say")
+        if self._identity is None:
+            raise ExchangeRefused("no such identity")
+        return await confirmed(
+            self._identity.verifyPlainPassword, password, reason="wrong password"
+        )
+
+
+@implementer(IMechanism)
+@frozen
+class PlainMechanism:
+    """`PLAIN` as a server offers it."""
+
+    name = NAME
+    listedAs = frozenset({NAME})
+    verifierName = None
+    hasSwitch = False
+    usesKeys = False
+    asksIdentity = True
+
+    def offeredOn(self, channel: Channel, terms: Terms) -> bool:
+        """Where passwords are checked elsewhere, and over TLS or a UNIX socket only."""
+        return terms.externalPasswords and maySend(channel)
+
+    def identityFor(self, name: str, terms: Terms) -> str:
+        """Return the claimed name."""
+        return name
+
+    def decodeVerifier(self, text: str) -> NoReturn:
+        """Raise `ValueError`: there are no verifiers."""
+        raise ValueError(f"{NAME} has no verifiers.")
+
+    def begin(
+        self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
+    ) -> PlainServer:
+        """Begin the server's half of one login."""
+        return PlainServer(claimant.name, claimant.identity)
+
+
+def maySend(channel: Channel) -> bool:
+    """
+    Say whether a password may be sent as it is.
+
+    Args:
+        channel: that it would be sent over.
+
+    Returns:
+        Whether that is TLS or a UNIX socket.
+    """
+    return channel.secure or channel.unix

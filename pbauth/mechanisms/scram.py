@@ -36,6 +36,7 @@ from pbauth.errors import ExchangeRefused, InvalidPassword, ServerNotTrusted
 from pbauth.interfaces import IExchange, IMechanism
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.saslprep import saslprep
+from pbauth.mechanisms.terms import Claimant, Terms
 
 NAME = "SCRAM-SHA-256"
 NAME_PLUS = "SCRAM-SHA-256-PLUS"
@@ -391,7 +392,8 @@ class ScramServer:
         verifier: of that identity's password; one that no password fits, where there is none.
         nonce: random text of printable ASCII without commas; fresh for each login.
         binding: channel binding data; `None` for the form without ``-PLUS``.
-        offersBinding: this connection was offered the ``-PLUS`` form.
+        overTLS: the connection runs over TLS. A client that could bind, and says that it was not
+            offered that, was lied to.
     """
 
     def __init__(
@@ -400,15 +402,20 @@ class ScramServer:
         verifier: ScramVerifier,
         nonce: str,
         binding: bytes | None = None,
-        offersBinding: bool = False,
+        overTLS: bool = False,
     ) -> None:
         self._name = name
         self._verifier = self.proof = verifier
         self._nonce = nonce
         self._binding = binding
-        self._offersBinding = offersBinding
+        self._overTLS = overTLS
         self._bindingInput = b""
         self._signedSoFar: str | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Whether it is bound to the channel."""
+        return self._binding is not None
 
     def challenge(self, initial: bytes) -> bytes:
         """
@@ -474,7 +481,7 @@ class ScramServer:
         if self._binding is not None:
             if first["binding"] != BINDING_TYPE:
                 raise ExchangeRefused(f"the client binds by {flag!r}, not {BINDING_TYPE}")
-        elif flag == "y" and self._offersBinding:
+        elif flag == "y" and self._overTLS:
             raise ExchangeRefused("the client was not shown that binding is offered")
         elif flag not in ("n", "y"):
             raise ExchangeRefused("the client binds where no binding is offered")
@@ -504,40 +511,47 @@ class ScramMechanism:
     """
 
     bound: bool = False
-    verifierName: str = NAME
+
+    verifierName = NAME
+    hasSwitch = False
+    usesKeys = False
+    asksIdentity = False
 
     @property
     def name(self) -> str:
         """The name on the wire."""
         return NAME_PLUS if self.bound else NAME
 
-    def offeredOn(self, connection: Channel) -> bool:
+    @property
+    def listedAs(self) -> frozenset[str]:
+        """The names in a policy; the form with binding is offered wherever the other one is."""
+        return frozenset({NAME_PLUS, NAME} if self.bound else {NAME})
+
+    def offeredOn(self, channel: Channel, terms: Terms) -> bool:
         """
         Without binding on every connection, since nothing like the password is ever sent; with
         binding where there is a channel to bind to.
         """
-        return not self.bound or connection.channelBinding is not None
+        return not terms.externalPasswords and (
+            not self.bound or channel.channelBinding is not None
+        )
+
+    def identityFor(self, name: str, terms: Terms) -> str:
+        """Return the claimed name."""
+        return name
+
+    def decodeVerifier(self, text: str) -> ScramVerifier:
+        """Read a verifier."""
+        return ScramVerifier.decode(text)
 
     def begin(
-        self,
-        name: str,
-        verifier: ScramVerifier,
-        connection: Channel,
-        randomBytes: Callable[[int], bytes],
+        self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
     ) -> ScramServer:
-        """
-        Begin the server's half of one login.
-
-        Args:
-            name: the claimed identity's.
-            verifier: of its password.
-            connection: that it runs on.
-            randomBytes: makes the nonce.
-        """
+        """Begin the server's half of one login."""
         return ScramServer(
-            name,
-            verifier,
+            claimant.name,
+            claimant.verifier,
             makeNonce(randomBytes),
-            binding=connection.channelBinding if self.bound else None,
-            offersBinding=connection.bindingOffered and connection.channelBinding is not None,
+            binding=channel.channelBinding if self.bound else None,
+            overTLS=channel.secure,
         )

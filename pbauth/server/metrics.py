@@ -28,10 +28,10 @@ from zope.interface import implementer
 from pbauth.audit import events
 from pbauth.audit.events import DropReason
 from pbauth.interfaces import IAuthorizer
-from pbauth.login.policy import MECHANISMS, Policy
+from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.policy import Policy
 from pbauth.login.root import AuthServerFactory
-from pbauth.login.throttle import Guard
-from pbauth.mechanisms import md5
+from pbauth.mechanisms import MECHANISMS
 from pbauth.perspectives.sessions import EndReason, Session
 from pbauth.wire.broker import Broker
 
@@ -48,7 +48,7 @@ _OUTCOMES = {
     events.MECHANISM_REFUSED.name: "not offered",
 }
 # Those of `IdentityChecker` are no mechanisms of Perspective Broker.
-_MECHANISMS = frozenset({*MECHANISMS, md5.NAME, "password", "ssh key"})
+_MECHANISMS = frozenset({*(each.name for each in MECHANISMS), "password", "ssh key"})
 _LIMITS = {reason.value: reason.name.lower() for reason in DropReason}
 _ENDS = {reason.value: reason.name.lower() for reason in EndReason}
 
@@ -143,19 +143,19 @@ class Metrics:
         authorizer: IAuthorizer,
         policy: Policy | None = None,
         reactor: Any = None,
-        guard: Guard | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> AuthServerFactory:
         """
         Args:
             authorizer: as for `AuthServerFactory`, and so are the others.
             policy: as there.
             reactor: as there.
-            guard: as there.
+            limits: as there.
 
         Returns:
             One whose connections are counted.
         """
-        factory = AuthServerFactory(authorizer, policy, reactor, guard)
+        factory = AuthServerFactory(authorizer, policy, reactor, limits)
         factory.protocol = partial(MeteredBroker, self.traffic)  # type: ignore[assignment]
         return factory
 

@@ -15,11 +15,13 @@ from pbauth.net.origin import originOf
 
 def peerOf(broker: Any) -> Any:
     """
+    Return the address of the peer of a connection.
+
     Args:
-        broker: of a connection.
+        broker: of the connection.
 
     Returns:
-        The address of the peer; `None` where there is no connection yet.
+        An `IAddress`; `None` where there is no connection yet.
     """
     if broker.isClient:
         return None if broker.transport is None else broker.transport.getPeer()
@@ -27,14 +29,15 @@ def peerOf(broker: Any) -> Any:
     return originOf(broker).address
 
 
-def channelOf(broker: Any, bindingOffered: bool = True) -> Channel:
+def channelOf(broker: Any) -> Channel:
     """
+    Return the facts of a connection that decide which mechanisms may run on it.
+
     Args:
-        broker: of a connection.
-        bindingOffered: as for `Channel`.
+        broker: of the connection.
 
     Returns:
-        The facts of the connection that decide which mechanisms may run on it.
+        The facts. They are final once the handshakes of TLS and of a proxy are over.
     """
     if broker.transport is None:
         return Channel()
@@ -44,7 +47,6 @@ def channelOf(broker: Any, bindingOffered: bool = True) -> Channel:
         unix=isinstance(peer, UNIXAddress),
         secure=ISSLTransport.providedBy(broker.transport),
         channelBinding=_channelBindingOf(broker.transport),
-        bindingOffered=bindingOffered,
         peerPin=None if broker.isClient else _pinOf(broker.transport),
     )
 

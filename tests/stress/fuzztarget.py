@@ -171,7 +171,7 @@ class Target:
         assert not errors, f"logged: {errors[0]}"
         assert entered or not Unwanted.made, "an object was made of what came"
         assert not clock.getDelayedCalls(), "a timer is left"
-        assert not len(factory._authRoot.guard.strangers), "a stranger is left"
+        assert not len(factory._authRoot.limits.unauthenticated), "a stranger is left"
         assert not len(self.authorizer.sessions), "a session is left"
         self._count()
         return entered

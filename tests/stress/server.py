@@ -12,7 +12,7 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from pbauth import AuthServerFactory, DefaultAuthorizer, Hashing, Perspective, Policy, Service
-from pbauth.login.throttle import Guard
+from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import serverOptions
 from tests.benchmarks.peers.accounts import PASSWORD, SERVICE, nameOf
@@ -107,8 +107,8 @@ class Server:
         from twisted.internet import reactor
 
         reactor: Any
-        self._guard = Guard(self._policy, reactor)
-        factory: Any = AuthServerFactory(self._authorizer, self._policy, reactor, self._guard)
+        self._limits = ConnectionLimits(self._policy, reactor)
+        factory: Any = AuthServerFactory(self._authorizer, self._policy, reactor, self._limits)
         port = reactor.listenTCP(self._port, factory, interface=HOST, backlog=1024)
         ports = {"tcp": port.getHost().port}
         if self._tls:
@@ -121,7 +121,10 @@ class Server:
 
     def do_look(self) -> dict[str, int]:
         """Tell how many are logged in, and how many are connected and not logged in."""
-        return {"sessions": len(self._authorizer.sessions), "strangers": len(self._guard.strangers)}
+        return {
+            "sessions": len(self._authorizer.sessions),
+            "strangers": len(self._limits.unauthenticated),
+        }
 
     def do_events(self) -> list[tuple[str, str]]:
         """Tell who was attached and detached, in that order."""

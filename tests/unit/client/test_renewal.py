@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.spread import pb
 from zope.interface.verify import verifyObject
 
@@ -549,16 +549,29 @@ class OverTLSTests(TLSTestCase):
         self.assertEqual((await alice.getVerifiers())[SCRAM].iterations, 20_000)
         self.assertEqual(await self.works(perspective), PLUS)
 
-    async def test_notBound(self) -> None:
+    def test_notBound(self) -> None:
         """On TLS that was not bound, though it could be, nothing is asked for."""
-        port = self.serve(Policy(mechanisms=[SCRAM]))
-        self.authorizer.hashing = Hashing(20_000)
-        password = Password("secret")
-        perspective = await connect(
-            f"tls:localhost:{port}", None, "alice", password, "game", trust=self.pin
-        )
-        self.successResultOf(password.whenRenewed())
-        self.assertEqual(await self.works(perspective), SCRAM)
+        for mechanism, asked in ((PLUS, 1), (SCRAM, 0)):
+            password = Password("secret")
+            channel = Channel(local=True, secure=True, channelBinding=b"x" * 32)
+            exchange = password.begin(mechanism, "alice", channel)
+            verifier = ScramVerifier.fromPassword("secret", bytes(16), 4096)
+            server = ScramServer(
+                "alice", verifier, "nonce", binding=channel.channelBinding if asked else None
+            )
+            challenge = server.challenge(exchange.initial)
+            response = self.successResultOf(exchange.respond(challenge))
+            if asked:
+                exchange.checkOutcome(server.outcome(response))
+            questions: list[str] = []
+
+            class Identity:
+                def callRemote(self, method: str, questions: Any = questions) -> Any:
+                    questions.append(method)
+                    return succeed((4096, 16))
+
+            self.successResultOf(maybeDeferred(exchange.renew, Identity()))
+            self.assertEqual(questions, ["hashing"] * asked)
 
     async def test_sql(self) -> None:
         """In an SQLite file the verifier is replaced, and all else stays; also the sessions."""

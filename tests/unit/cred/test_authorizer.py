@@ -241,7 +241,7 @@ class LoginTests(TLSTestCase):
         port = self.serve(Policy(mechanisms=["PLAIN", "SCRAM-SHA-256"]))
         with self.assertRaises(MechanismNotSupported) as raised:
             await self.attempt(port, PlainPassword("secret"), trust=self.pin)  # type: ignore
-        self.assertEqual(raised.exception.offered, ["SCRAM-SHA-256"])
+        self.assertEqual(raised.exception.offered, ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"])
 
     async def test_revoked(self) -> None:
         """Sessions end when the account loses the key, or is locked."""

@@ -479,7 +479,7 @@ class RefusedConnectionTests(SynchronousTestCase):
                     broker.connectionLost, Failure(netError.ConnectionAborted())
                 )
                 broker.makeConnection(transport)
-        return len(factory._authRoot.guard.strangers)
+        return len(factory._authRoot.limits.unauthenticated)
 
     def test_loggedIn(self) -> None:
         """Those who are logged in do not count."""

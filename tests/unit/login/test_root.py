@@ -29,7 +29,7 @@ from pbauth import (
     StoreError,
     Unauthorized,
 )
-from pbauth.login.root import MOST_CHALLENGERS
+from pbauth.login.attempts import MOST_UNANSWERED
 from pbauth.mechanisms import md5
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
@@ -425,16 +425,16 @@ class LimitTests(WireTestCase):
     def test_challengersAreBounded(self) -> None:
         """A connection that asks for challenges and answers none of them is dropped."""
         root = self.root()
-        challenges = [self.scram(root) for _ in range(MOST_CHALLENGERS)]
+        challenges = [self.scram(root) for _ in range(MOST_UNANSWERED)]
         self.ask(root, "username", "alice", SCRAM, b"n,,n=alice,r=nonce").addErrback(lambda _: 0)
         self.memory.flush()
         self.assertTrue(root.broker.disconnected)
-        self.assertEqual(len(challenges), MOST_CHALLENGERS)
+        self.assertEqual(len(challenges), MOST_UNANSWERED)
 
     def test_answeredChallengersDoNotCount(self) -> None:
         """A client may log in on one connection as often as it likes."""
         root = self.root()
-        for _ in range(MOST_CHALLENGERS + 2):
+        for _ in range(MOST_UNANSWERED + 2):
             client, challenger = self.scram(root)
             self.answer(challenger, "respond", client.get_client_final().encode())
 

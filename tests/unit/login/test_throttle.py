@@ -1,25 +1,16 @@
-"""Who may try, and how often."""
+"""Whoever fails has to wait."""
 
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Policy
-from pbauth.login.throttle import LONGEST_WAIT, Guard, Penalties, Strangers, Throttle, networkOf
+from pbauth.login.throttle import LONGEST_WAIT, Penalties, Throttle, networkOf
 
 
 class PenaltyTests(SynchronousTestCase):
@@ -163,147 +154,3 @@ class NetworkTests(SynchronousTestCase):
             (None, "this machine"),
         ]:
             self.assertEqual(networkOf(address), network)
-
-
-class StrangerTests(SynchronousTestCase):
-    """Connections that are not logged in yet."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.dropped: list[str] = []
-
-    def strangers(self, most: int = 10, random: float = 0.5) -> Strangers:
-        """Time is 30 seconds; chance is certain."""
-        return Strangers(most, 30, self.clock, lambda: random)
-
-    def come(self, strangers: Strangers, name: str = "one") -> Any:
-        """A connection comes."""
-        return strangers.came(lambda: self.dropped.append(name))
-
-    def test_grace(self) -> None:
-        """Each has its own time from when it came; who left in time is not dropped."""
-        strangers = self.strangers()
-        self.come(strangers, "first")
-        self.clock.advance(10)
-        second = self.come(strangers, "second")
-        self.come(strangers, "third")
-        self.clock.advance(19.9)
-        self.assertEqual(self.dropped, [])
-        self.clock.advance(0.1)
-        self.assertEqual(self.dropped, ["first"])
-        strangers.left(second)
-        strangers.left(second)
-        self.assertEqual(len(strangers), 1)
-        self.clock.advance(10)
-        self.assertEqual(self.dropped, ["first", "third"])
-        self.assertEqual((len(strangers), self.clock.getDelayedCalls()), (0, []))
-
-    def test_most(self) -> None:
-        """Few may come at any rate, near the limit some, above it none."""
-        for random, expected in ((0.0, 90), (0.5, 95), (0.999, 100)):
-            strangers = self.strangers(100, random)
-            came = 0
-            while strangers.mayCome():
-                self.come(strangers)
-                came += 1
-            self.assertAlmostEqual(came, expected, delta=1)
-
-    def test_small(self) -> None:
-        """Where few may come, they may."""
-        strangers = self.strangers(3, 0.01)
-        for _ in range(3):
-            self.assertTrue(strangers.mayCome())
-            self.come(strangers)
-        self.assertFalse(strangers.mayCome())
-
-
-class StrangersMachine(RuleBasedStateMachine):
-    """Connections come, log in, and are too late, in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = Clock()
-        self.strangers = Strangers(1000, 30, self.clock, lambda: 1.0)
-        self.here: dict[Any, float] = {}
-
-    @rule()
-    def come(self) -> None:
-        holder: list[Any] = []
-        holder.append(self.strangers.came(lambda: self.here.pop(holder[0])))
-        self.here[holder[0]] = self.clock.seconds() + 30
-
-    @precondition(lambda self: self.here)
-    @rule(data=st.data())
-    def leave(self, data: Any) -> None:
-        stranger = data.draw(st.sampled_from(list(self.here)))
-        del self.here[stranger]
-        self.strangers.left(stranger)
-
-    @rule(seconds=st.floats(0, 40))
-    def wait(self, seconds: float) -> None:
-        self.clock.advance(seconds)
-
-    @invariant()
-    def agree(self) -> None:
-        assert len(self.strangers) == len(self.here)
-        assert all(deadline > self.clock.seconds() for deadline in self.here.values())
-        assert len(self.clock.getDelayedCalls()) == bool(self.here)
-
-
-class MachineTests(SynchronousTestCase):
-    """The same, run."""
-
-    def test_anyOrder(self) -> None:
-        """Whatever happens in whatever order."""
-        run_state_machine_as_test(
-            StrangersMachine,
-            settings=settings(max_examples=50, stateful_step_count=30, deadline=None),
-        )
-
-
-class GuardTests(SynchronousTestCase):
-    """What a policy makes of it."""
-
-    def test_off(self) -> None:
-        """Without the throttle nobody waits."""
-        guard = Guard(Policy(throttle=False), Clock())
-        for _ in range(100):
-            guard.failed("203.0.113.1", "alice")
-            guard.misbehaved("203.0.113.1")
-        guard.succeeded("203.0.113.1", "alice")
-        self.assertEqual(guard.wait("203.0.113.1", "alice"), 0)
-
-    def test_nuisances(self) -> None:
-        """Who wastes time, or breaks the protocol, waits sooner."""
-        guard = Guard(Policy(), Clock())
-        for _ in range(3):
-            self.assertEqual(guard.wait("203.0.113.1", "alice"), 0)
-            guard.misbehaved("203.0.113.1")
-        self.assertGreater(guard.wait("203.0.113.1", "alice"), 0)
-
-    def test_crowded(self) -> None:
-        """Where half of the places are taken, who has to wait does not get one of the others."""
-        clock = Clock()
-        guard = Guard(Policy(maxUnauthenticated=10), clock)
-        for _ in range(3):
-            guard.misbehaved("203.0.113.1")
-        places = []
-        while guard.mayCome("203.0.113.1"):
-            places.append(guard.strangers.came(lambda: None))
-        self.assertEqual(len(places), 5)
-        self.assertTrue(guard.mayCome("203.0.113.2"))
-        # Time heals.
-        for place in places:
-            guard.strangers.left(place)
-        clock.advance(60)
-        for _ in range(6):
-            guard.strangers.came(lambda: None)
-        self.assertTrue(guard.mayCome("203.0.113.1"))
-
-    def test_crowdedWithoutThrottle(self) -> None:
-        """Without the throttle all are alike."""
-        guard = Guard(Policy(maxUnauthenticated=10, throttle=False), Clock())
-        for _ in range(6):
-            guard.misbehaved("203.0.113.1")
-            guard.strangers.came(lambda: None)
-        self.assertTrue(guard.mayCome("203.0.113.1"))

@@ -41,6 +41,7 @@ from pbauth.mechanisms import decodeVerifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.external import NAME, ExternalMechanism, ExternalServer
+from pbauth.mechanisms.terms import Terms
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import serverOptions
 from pbauth.testing import MemoryServer, RecordingService
@@ -89,8 +90,8 @@ class ExchangeTests(SynchronousTestCase):
         """It is offered where the client showed a certificate."""
         mechanism = ExternalMechanism()
         verifyObject(IMechanism, mechanism)
-        self.assertTrue(mechanism.offeredOn(Channel(secure=True, peerPin=PIN)))
-        self.assertFalse(mechanism.offeredOn(Channel(secure=True)))
+        self.assertTrue(mechanism.offeredOn(Channel(secure=True, peerPin=PIN), Terms()))
+        self.assertFalse(mechanism.offeredOn(Channel(secure=True), Terms()))
 
 
 class KeyTests(SynchronousTestCase):

@@ -19,7 +19,7 @@ from pbauth import (
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IClientExchange
 from pbauth.mechanisms.channel import Channel
-from pbauth.mechanisms.plain import makeMessage, offeredOn, readMessage
+from pbauth.mechanisms.plain import makeMessage, maySend, readMessage
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 
@@ -72,9 +72,9 @@ class MessageTests(SynchronousTestCase):
 
     def test_offered(self) -> None:
         """By TLS and UNIX sockets only; not even on loopback without."""
-        self.assertTrue(offeredOn(Channel(secure=True)))
-        self.assertTrue(offeredOn(Channel(unix=True, local=True)))
-        self.assertFalse(offeredOn(Channel(local=True)))
+        self.assertTrue(maySend(Channel(secure=True)))
+        self.assertTrue(maySend(Channel(unix=True, local=True)))
+        self.assertFalse(maySend(Channel(local=True)))
 
 
 class PlainPasswordTests(SynchronousTestCase):

@@ -145,7 +145,7 @@ class Login:
             VERIFIER,
             "server",
             options.get("serverBinding"),
-            options.get("offersBinding", False),
+            options.get("overTLS", False),
         )
 
     def challenge(self) -> bytes:
@@ -167,16 +167,16 @@ class BindingTests(SynchronousTestCase):
 
     def test_sameChannel(self) -> None:
         """Both ends of one channel agree."""
-        login = Login(binding=b"channel", serverBinding=b"channel", offersBinding=True)
+        login = Login(binding=b"channel", serverBinding=b"channel", overTLS=True)
         self.assertTrue(login.client.initial.startswith(b"p=tls-exporter,,"))
         login.client.checkOutcome(login.outcome())
 
     def test_refusals(self) -> None:
         """A relay shows: another channel, a stripped offer, a binding that was not offered."""
         for options in [
-            {"binding": b"channel", "serverBinding": b"other", "offersBinding": True},
-            {"binding": None, "serverBinding": b"channel", "offersBinding": True},
-            {"couldBind": True, "offersBinding": True},
+            {"binding": b"channel", "serverBinding": b"other", "overTLS": True},
+            {"binding": None, "serverBinding": b"channel", "overTLS": True},
+            {"couldBind": True, "overTLS": True},
             {"binding": b"channel"},
         ]:
             with self.assertRaises(ExchangeRefused):

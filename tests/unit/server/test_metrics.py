@@ -29,7 +29,7 @@ from pbauth import (
     Unauthorized,
     connect,
 )
-from pbauth.login.policy import MECHANISMS
+from pbauth.login.policy import LISTABLE
 from pbauth.net.origin import ELSEWHERE
 from pbauth.server.metrics import BUCKETS, Metrics
 from pbauth.tap import Options, makeService
@@ -202,7 +202,7 @@ class MetricsTests(WireTestCase):
         self.assertEqual(set(parse(self.metrics.exposition())), before)
         self.assertLess(len(before), 200)
         labels = {label for _, pairs in before for _, label in pairs}
-        known = {*MECHANISMS, "PB-MD5", "game", "chess", "other", *(f"{end}" for end in BUCKETS)}
+        known = {*LISTABLE, "PB-MD5", "game", "chess", "other", *(f"{end}" for end in BUCKETS)}
         known |= {reason.name.lower() for each in (DropReason, EndReason) for reason in each}
         known |= {"accepted", "refused", "throttled", "not offered", "+Inf"}
         known |= {"before login", "after login", "password", "ssh key"}

@@ -176,7 +176,7 @@ class OwnFaultTests(SynchronousTestCase):
         for data, penalties in ((b"\xff", 1), (banana.encode([b"decref", 1]), 0)):
             broker, _, _ = self.server()
             blamed: list[Any] = []
-            self.patch(broker.factory._authRoot.guard, "misbehaved", blamed.append)
+            self.patch(broker.factory._authRoot.limits, "misbehaved", blamed.append)
             self.patch(pb.Broker, "proto_decref", lambda broker, luid: luid.nothing)
             broker.registerReference(pb.Referenceable())
             broker.dataReceived(data)

@@ -1,0 +1,256 @@
+"""
+What one connection tries, and what that costs it.
+
+`Attempts` is the book of one connection: an `Attempt` is booked before anything of it is looked
+at, and is then accepted or refused.  This is where the throttle is asked and told, where failures
+are counted and events recorded in the audit log, and where the connection is dropped.  The objects
+of the login itself (`pbauth.login.root`) know none of this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pbauth.audit import Audit
+from pbauth.audit.events import DropReason
+from pbauth.errors import TooManyAttempts, Unauthorized
+from pbauth.interfaces import IRestrictableBroker
+from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.policy import Policy
+from pbauth.login.throttle import networkOf
+from pbauth.net.origin import Origin, originOf
+from pbauth.wire.broker import dropConnection
+from pbauth.wire.channel import peerOf
+from pbauth.wire.keepalive import Watch
+
+#: The most challenges that may wait for their response at once on one connection.
+MOST_UNANSWERED = 16
+
+
+class Attempt:
+    """
+    One login, from the claim of a name until it is accepted or refused. `Attempts.book` makes it.
+
+    Attributes:
+        name: the claimed one.
+        mechanism: the name of the mechanism.
+    """
+
+    __slots__ = ("_attempts", "_begun", "_waits", "mechanism", "name")
+
+    def __init__(self, attempts: Attempts, name: str, mechanism: str, begun: float) -> None:
+        self.name = name
+        self.mechanism = mechanism
+        self._attempts = attempts
+        self._begun = begun
+        # For the response, which is good for one try.
+        self._waits = True
+
+    def answer(self) -> None:
+        """
+        Take note that the response is here.
+
+        Raises:
+            TooManyAttempts: the name or the network has to wait by now.
+            Unauthorized: there was a response already, or this connection is about to be dropped.
+        """
+        if not self._waits:
+            raise self._attempts.refuse("", "", "a second response")
+        self.abandon()
+        self._attempts.check(self.name, self.mechanism)
+
+    def accept(self, name: str) -> None:
+        """
+        Take note that the login is proved.
+
+        Args:
+            name: of the identity.
+        """
+        self._attempts.accept(name, self.mechanism, self._begun)
+
+    def refuse(self, reason: str) -> Unauthorized:
+        """
+        Take note that the login failed. After too many failures the connection is dropped.
+
+        Args:
+            reason: the real one, for the audit log only.
+
+        Returns:
+            What to raise.
+        """
+        self.abandon()
+        return self._attempts.refuse(self.name, self.mechanism, reason)
+
+    def abandon(self) -> None:
+        """Take note that no response will be taken any more."""
+        if self._waits:
+            self._waits = False
+            self._attempts.unanswered -= 1
+
+
+class Attempts:
+    """
+    The attempts of one connection to log in.
+
+    Attributes:
+        unanswered: challenges that wait for their response.
+
+    Args:
+        broker: of the connection.
+        policy: limits and switches.
+        reactor: provides `IReactorTime`.
+        limits: what all ports of the server share.
+        watch: notices peers that are gone, of connections that are logged in.
+        audit: where the events are recorded.
+    """
+
+    def __init__(
+        self,
+        broker: Any,
+        policy: Policy,
+        reactor: Any,
+        limits: ConnectionLimits,
+        watch: Watch,
+        audit: Audit,
+    ) -> None:
+        self.unanswered = 0
+        self._broker = broker
+        self._policy = policy
+        self._reactor = reactor
+        self._limits = limits
+        self._watch = watch
+        self._audit = audit
+        self._failures = 0
+        # Of the peer; known once it speaks, since then the header of a proxy was read.
+        self._network = ""
+        self._unauthenticated = limits.unauthenticated.add(self._timeOut)
+        broker.notifyOnDisconnect(self._connectionLost)
+
+    def book(self, name: str, mechanism: str) -> Attempt:
+        """
+        Begin an attempt.
+
+        Args:
+            name: the claimed one.
+            mechanism: the name of the mechanism, as far as it is one.
+
+        Returns:
+            The attempt.
+
+        Raises:
+            TooManyAttempts: the name or the network has to wait.
+            Unauthorized: this connection is about to be dropped.
+        """
+        if not self._network:
+            self._network = self._findNetwork()
+        self.check(name, mechanism)
+        if self.unanswered >= MOST_UNANSWERED:
+            self._drop(DropReason.CHALLENGERS)
+            raise Unauthorized()
+        self.unanswered += 1
+        return Attempt(self, name, mechanism, self._reactor.seconds())
+
+    def check(self, name: str, mechanism: str) -> None:
+        """
+        Raise an error if there may be no attempt now.
+
+        Args:
+            name: the claimed one.
+            mechanism: the name of the mechanism.
+
+        Raises:
+            TooManyAttempts: the name or the network has to wait.
+            Unauthorized: this connection is about to be dropped.
+        """
+        if self._exhausted:
+            raise Unauthorized()
+        wait = self._limits.wait(self._network, name)
+        if wait:
+            self._audit.throttled(self._origin, name, mechanism, wait)
+            self._countFailure()
+            raise TooManyAttempts(wait)
+
+    def accept(self, name: str, mechanism: str, begun: float) -> None:
+        """
+        Take note that a login is proved.
+
+        Args:
+            name: of the identity.
+            mechanism: the name of the mechanism.
+            begun: when the attempt was booked, in seconds by the reactor's clock.
+        """
+        if not self._unauthenticated.gone:
+            # The first login on this connection.
+            self._origin.authenticated = True
+            self._limits.unauthenticated.remove(self._unauthenticated)
+            self._watch.add(self._broker)
+            if IRestrictableBroker.providedBy(self._broker):
+                self._broker.loggedIn()
+        self._limits.succeeded(self._network, name)
+        self._audit.loggedIn(self._origin, name, mechanism, self._reactor.seconds() - begun)
+
+    def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
+        """
+        Take note that a login failed. After too many failures the connection is dropped.
+
+        Args:
+            name: the claimed one.
+            mechanism: the name of the mechanism.
+            reason: the real one, for the audit log only.
+
+        Returns:
+            What to raise.
+        """
+        if not self._exhausted:
+            self._audit.refused(self._origin, name, mechanism, reason)
+            self._limits.failed(self._network, name)
+            self._countFailure()
+        return Unauthorized()
+
+    def refuseMechanism(self, name: str, mechanism: object) -> None:
+        """
+        Take note that a client asked for a mechanism that it is not offered.
+
+        Args:
+            name: the claimed one.
+            mechanism: what it sent as the name of the mechanism.
+        """
+        if not self._exhausted:
+            self._audit.mechanismRefused(self._origin, name, mechanism)
+            self._countFailure()
+
+    @property
+    def _origin(self) -> Origin:
+        return originOf(self._broker)
+
+    def _findNetwork(self) -> str:
+        return networkOf(peerOf(self._broker))
+
+    @property
+    def _exhausted(self) -> bool:
+        # The connection is about to be dropped. What came with the last failure in one piece is
+        # neither looked at nor recorded.
+        return self._failures >= self._policy.maxAttempts
+
+    def _countFailure(self) -> None:
+        self._failures += 1
+        if self._exhausted:
+            # Not at once: the answer has to go out first.
+            self._reactor.callLater(0, self._drop, DropReason.ATTEMPTS)
+
+    def _drop(self, reason: DropReason) -> None:
+        if self._broker.disconnected or self._broker.transport is None:
+            return
+        self._audit.dropped(self._origin, reason)
+        dropConnection(self._broker)
+
+    def _timeOut(self) -> None:
+        self._limits.misbehaved(self._findNetwork())
+        self._drop(DropReason.GRACE_TIME)
+
+    def _connectionLost(self) -> None:
+        if self._unauthenticated.gone:
+            return
+        self._limits.unauthenticated.remove(self._unauthenticated)
+        if IRestrictableBroker.providedBy(self._broker) and self._broker.brokeProtocol:
+            self._limits.misbehaved(self._findNetwork())

@@ -1,0 +1,180 @@
+"""
+How many connections there may be on which nobody has logged in, and how long.
+
+New ones are refused where there are too many; near that, by chance, so that a flood does not keep
+out everybody else, and a network that has to wait is not admitted at all.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+
+from pbauth.login.policy import Policy
+from pbauth.login.throttle import Throttle
+
+_RANDOM = secrets.SystemRandom()
+
+
+@define(eq=False)
+class UnauthenticatedConnection:
+    """
+    A connection on which nobody has logged in yet.
+
+    Attributes:
+        deadline: when somebody has to.
+        drop: closes it.
+        gone: somebody has logged in, or it was closed.
+    """
+
+    deadline: float
+    drop: Callable[[], None]
+    gone: bool = field(default=False)
+
+
+class UnauthenticatedConnections:
+    """
+    Counts the connections on which nobody has logged in yet, and drops those that take too long.
+
+    Args:
+        most: how many there may be.
+        graceTime: seconds until they have to be logged in.
+        reactor: provides `IReactorTime`.
+        random: gives a number from 0 to 1.
+    """
+
+    #: Near the most that there may be, this part of it, some new ones are refused by chance, so
+    #: that a flood does not keep out everybody else.
+    NEAR = 0.9
+    #: From this part of it on, not everybody should get one of the places that are left.
+    CROWDED = 0.5
+
+    def __init__(
+        self,
+        most: int,
+        graceTime: float,
+        reactor: Any,
+        random: Callable[[], float] = _RANDOM.random,
+    ) -> None:
+        self._most = most
+        self._graceTime = graceTime
+        self._reactor = reactor
+        self._random = random
+        # All have the same time, so they run out of it in the order in which they came.
+        self._queue: deque[UnauthenticatedConnection] = deque()
+        self._count = 0
+        self._timer: Any = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def crowded(self) -> bool:
+        """Whether connections are about to be refused."""
+        return self._count >= self._most * self.CROWDED
+
+    def admits(self) -> bool:
+        """Say whether one more connection is admitted."""
+        start = self._most * self.NEAR
+        if self._count < start:
+            return True
+        return self._random() > (self._count - start) / max(self._most - start, 1e-9)
+
+    def add(self, drop: Callable[[], None]) -> UnauthenticatedConnection:
+        """
+        Add a connection.
+
+        Args:
+            drop: closes it; called when its time is up.
+
+        Returns:
+            What to give to `remove`.
+        """
+        connection = UnauthenticatedConnection(self._reactor.seconds() + self._graceTime, drop)
+        self._queue.append(connection)
+        self._count += 1
+        if self._timer is None:
+            self._timer = self._reactor.callLater(self._graceTime, self._timeIsUp)
+        return connection
+
+    def remove(self, connection: UnauthenticatedConnection) -> None:
+        """Remove a connection: somebody has logged in, or it was closed. Twice is no error."""
+        if connection.gone:
+            return
+        connection.gone = True
+        self._count -= 1
+        if not self._count:
+            self._queue.clear()
+            self._timer.cancel()
+            self._timer = None
+        while self._queue and self._queue[0].gone:
+            self._queue.popleft()
+
+    def _timeIsUp(self) -> None:
+        self._timer = None
+        now = self._reactor.seconds()
+        late = []
+        while self._queue and (self._queue[0].gone or self._queue[0].deadline <= now):
+            late.append(self._queue.popleft())
+        if self._queue:
+            self._timer = self._reactor.callLater(self._queue[0].deadline - now, self._timeIsUp)
+        for connection in late:
+            if not connection.gone:
+                connection.gone = True
+                self._count -= 1
+                connection.drop()
+
+
+class ConnectionLimits:
+    """
+    What all ports of a server share: the throttle, and the connections without a login.
+
+    Attributes:
+        unauthenticated: the connections on which nobody has logged in yet.
+        throttle: makes whoever fails wait; `None` where the policy has none.
+
+    Args:
+        policy: limits and switches.
+        reactor: provides `IReactorTime`.
+    """
+
+    def __init__(self, policy: Policy, reactor: Any) -> None:
+        self.unauthenticated = UnauthenticatedConnections(
+            policy.maxUnauthenticated, policy.graceTime, reactor
+        )
+        self.throttle = Throttle(reactor.seconds) if policy.throttle else None
+
+    def admits(self, network: str) -> bool:
+        """
+        Say whether one more connection is admitted. A network that has to wait can't log in now,
+        and takes no place from those that can.
+
+        Args:
+            network: that it comes from.
+        """
+        if self.throttle is not None and self.unauthenticated.crowded:
+            return not self.throttle.waitOfNetwork(network) and self.unauthenticated.admits()
+        return self.unauthenticated.admits()
+
+    def wait(self, network: str, name: str) -> float:
+        """Return what `Throttle.wait` does."""
+        return 0.0 if self.throttle is None else self.throttle.wait(network, name)
+
+    def failed(self, network: str, name: str) -> None:
+        """Tell the throttle that a login failed."""
+        if self.throttle is not None:
+            self.throttle.failed(network, name)
+
+    def misbehaved(self, network: str) -> None:
+        """Tell the throttle that a connection did not log in in time, or broke the protocol."""
+        if self.throttle is not None:
+            self.throttle.misbehaved(network)
+
+    def succeeded(self, network: str, name: str) -> None:
+        """Tell the throttle that a login succeeded."""
+        if self.throttle is not None:
+            self.throttle.succeeded(network, name)

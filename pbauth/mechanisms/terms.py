@@ -1,0 +1,67 @@
+"""What a server decides about mechanisms, and whom a client claims to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import field, frozen
+
+from pbauth.errors import ExchangeRefused, Unauthorized
+from pbauth.interfaces import IIdentity
+
+
+@frozen
+class Terms:
+    """
+    What decides, besides the connection, which mechanisms a server offers.
+
+    Attributes:
+        externalPasswords: passwords are checked by somebody else who has to see them.
+        guest: the name of the identity that anonymous clients log in as; `None`: there are none.
+        legacy: clients of Twisted 1.x and of stock Twisted may log in.
+    """
+
+    externalPasswords: bool = False
+    guest: str | None = None
+    legacy: bool = False
+
+
+@frozen
+class Claimant:
+    """
+    Whom a client claims to be.
+
+    Attributes:
+        name: the claimed name.
+        identity: of that name; `None`: there is none, and whatever is proved proves nothing.
+        verifier: of the identity; or a decoy, that nothing fits. `None` for a mechanism that has
+            none.
+    """
+
+    name: str
+    identity: IIdentity | None = None
+    verifier: Any = field(default=None, repr=False)
+
+
+async def confirmed(check: Any, *arguments: object, reason: str) -> bytes:
+    """
+    Let an identity check a proof itself.
+
+    Args:
+        check: the identity's method; it may return a plain value, a Deferred or a coroutine.
+        arguments: for the method.
+        reason: of the refusal, for the audit log.
+
+    Returns:
+        The empty last message of such a mechanism.
+
+    Raises:
+        ExchangeRefused: the identity does not accept the proof.
+    """
+    try:
+        answer = check(*arguments)
+        if hasattr(answer, "__await__"):
+            await answer
+    except Unauthorized:
+        raise ExchangeRefused(reason) from None
+    return b""
