@@ -20,6 +20,7 @@ from twisted.spread import pb
 from pbauth.errors import Unauthorized, WireError, forStockClient
 from pbauth.perspectives.sessions import EndReason, SessionReference
 from pbauth.wire.calls import WireObject
+from pbauth.wire.twistedprivate import whenReleased
 
 
 @contextmanager
@@ -70,9 +71,8 @@ async def attachStockClient(wrapper: Any, serviceName: str, mind: Any) -> StockR
     """
     reference = StockReference(await wrapper.attach(serviceName, None, mind))
     session = reference.reference.session
-    # Where Twisted's own login notes the same; there is no public place for it.
-    cleanup = session.broker._localCleanup
-    cleanup[reference.processUniqueID()] = lambda: session.end(EndReason.DETACHED)
+    # As Twisted's own login does.
+    whenReleased(session.broker, reference, lambda: session.end(EndReason.DETACHED))
     return reference
 
 

@@ -13,6 +13,7 @@ from twisted.logger import Logger, globalLogPublisher
 from pbauth.audit.file import AuditFile
 from pbauth.net.listening import NotProtected, Port
 from pbauth.server.firstrun import Reach, reachOf
+from pbauth.wire.twistedprivate import listening, raiseAtOnce
 
 _log = Logger()
 
@@ -37,7 +38,7 @@ class PortService(StreamServerEndpointService):
 
     def __init__(self, port: Port, factory: Any) -> None:
         super().__init__(port.endpoint, factory)
-        self._raiseSynchronously = True
+        raiseAtOnce(self)
         self._port = port
         self._refusal: NotProtected | None = None
         self._address: Any = None
@@ -54,8 +55,7 @@ class PortService(StreamServerEndpointService):
                 f"Choose another {self.option}, or end what uses it."
             )
             stop(message)
-        waiting: Any = self._waitingForPort
-        waiting.addCallback(self._listening)
+        listening(self).addCallback(self._listening)
         if self._refusal is not None:
             stop(str(self._refusal))
 

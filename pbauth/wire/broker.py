@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
 
 # By name: each look at that module takes long.
@@ -40,13 +39,13 @@ from pbauth.wire.encoding import (
     WORDS,
     Encoded,
     NotPlain,
-    encodeAnswer,
     encodeExpression,
     encodePlain,
     encodeRemote,
 )
 from pbauth.wire.prelogin import LIMITS, PreLoginLimits
 from pbauth.wire.revocation import ExportingBroker, Exports
+from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker
 from pbauth.wire.writer import CoalescingWriter, coalesces
 
 _log = LeanLogger()
@@ -87,14 +86,15 @@ _PINGED = _Pinged()
 
 
 @implementer(IHandshakeListener, IRestrictableBroker, IRevokingBroker)
-class Broker(pb.Broker):
+class Broker(PrivateBroker):
     """
     A `twisted.spread.pb.Broker`.
 
     Messages of plain values are never expressions in between. A program may notice: what
     `remoteMessageReceived` is given is for `unserialize` only, and what `serialize` gives is for
-    sending only. A subclass that overrides what handles expressions (see `_READING` and
-    `_WRITING`) is given expressions, as by Twisted; but not by a peer that has not logged in.
+    sending only. A subclass that overrides what handles expressions (`READING` and `WRITING` in
+    `pbauth.wire.twistedprivate`) is given expressions, as by Twisted; but not by a peer that has
+    not logged in.
 
     Attributes:
         silent: how often somebody has looked, in vain, whether something was received.
@@ -136,8 +136,8 @@ class Broker(pb.Broker):
     def __init_subclass__(cls, **kw: Any) -> None:
         """A subclass that takes part in what is passed over here gets it as from Twisted."""
         super().__init_subclass__(**kw)
-        cls._readsOwnWay = _keeps(cls, _READING)
-        cls._writesOwnWay = _keeps(cls, _WRITING)
+        cls._readsOwnWay = _keeps(cls, READING)
+        cls._writesOwnWay = _keeps(cls, WRITING)
 
     def __init__(self, isClient: bool = True, security: Any = jelly.globalSecurity) -> None:
         super().__init__(isClient, security)
@@ -194,7 +194,8 @@ class Broker(pb.Broker):
             self._awaitsGreeting = True
             # The one dialect that every server has.
             self.sendEncoded(b"pb")
-            self._selectDialect(b"pb")
+            self.currentDialect = b"pb"
+            self.connectionReady()
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is over, and the server is one to trust (see `IHandshakeListener`)."""
@@ -233,15 +234,14 @@ class Broker(pb.Broker):
         vars(self).update(_numbersUpTo(limit))
         self._reader.limit = limit
 
-    def _selectDialect(self, dialect: bytes) -> None:
+    def _dialectChosen(self) -> None:
         # Before the login our own reader alone reads, in any dialect: it makes nothing but plain
         # values.
         self._reader.readsPlain = self._limits is not None
-        if dialect == b"pb":
+        if self.currentDialect == b"pb":
             self._words = WORDS
             if not self._awaitsGreeting:
                 self._readPlain()
-        super()._selectDialect(dialect)
 
     def _readPlain(self) -> None:
         self._reader.words = self.incomingVocabulary
@@ -395,7 +395,7 @@ class Broker(pb.Broker):
             and type(items[6]) is dict
         ):
             _checkName(items[3])
-            self._recvMessage(self._objectToCall, *items[1:])
+            self.receiveCall(self._objectToCall, *items[1:])
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
             self._references.clear()
@@ -410,12 +410,12 @@ class Broker(pb.Broker):
     def proto_message(self, *call: Any) -> None:
         """Act upon a call, whose values are still expressions."""
         _checkName(call[2])
-        self._recvMessage(self._objectToCall, *call)
+        self.receiveCall(self._objectToCall, *call)
 
     def proto_cachemessage(self, *call: Any) -> None:
         """Act upon an update of the copy of a `Cacheable` of the peer's."""
         _checkName(call[2])
-        self._recvMessage(self.cachedLocallyAs, *call)
+        self.receiveCall(self.cachedLocallyAs, *call)
 
     def _objectToCall(self, luid: Any) -> Any:
         found = self.localObjectForID(luid)
@@ -484,32 +484,9 @@ class Broker(pb.Broker):
             raise MalformedMessage("It answers a call that was not made")
         return waiting
 
-    def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
-        """
-        Send an answer, nearly always one that was encoded already; one that is too large fails
-        the call, not the connection.
-        """
-        if type(netResult) is Encoded and type(requestID) is int:
-            self._send(encodeAnswer(requestID, netResult, self._reader.limit))
-            return
-        try:
-            super()._sendAnswer(netResult, requestID)
-        except (banana.BananaError, ValueError):
-            self._sendFailure(Failure(), requestID)
-
-    def _sendError(self, fail: Any, requestID: Any) -> None:
-        """Send an error; one that can't be sent is told by its name."""
-        try:
-            super()._sendError(fail, requestID)
-        except Exception:
-            # Whatever becomes of the state of an error of the application.
-            _log.failure("An error can't be sent; the peer is told its name")
-            name = qual(type(fail.value if isinstance(fail, Failure) else fail))
-            error = pb.Error(f"{name}, an error that can't be sent")
-            super()._sendError(Failure(error), requestID)
-
     def connectionReady(self) -> None:
         """The protocol is agreed on; by one who speaks first, supposed."""
+        self._dialectChosen()
         super().connectionReady()
         if not self._awaitsGreeting:
             self._greeted.fire()
@@ -605,18 +582,6 @@ class Broker(pb.Broker):
                 reference.perspective = perspective
             return sexp
         return super().unserialize(sexp, perspective)
-
-
-#: What sees messages, or answers, as expressions on their way in, and out.
-_READING = (
-    "callExpressionReceived",
-    "expressionReceived",
-    "proto_message",
-    "proto_answer",
-    "_recvMessage",
-    "unserialize",
-)
-_WRITING = ("serialize", "sendCall", "sendEncoded", "_sendAnswer")
 
 
 class _Numbers:

@@ -25,6 +25,7 @@ from typing import Any
 
 from pbauth._async import chooseReactor
 from pbauth.wire.broker import PINGED, Broker, dropConnection
+from pbauth.wire.twistedprivate import bytesWaiting
 
 #: Into so many parts, looked at one after the other, the connections are divided.
 _PARTS = 32
@@ -137,7 +138,7 @@ class Watch:
         self._done = now
 
     def _look(self, broker: Broker) -> None:
-        unsent = _unsent(broker.transport)
+        unsent = bytesWaiting(broker.transport)
         # A question that stands behind much else has not arrived yet; but who takes that is alive.
         if unsent < self._unsent.get(broker, 0):
             broker.silent = 0
@@ -182,15 +183,6 @@ def _ask(broker: Broker) -> None:
         broker.waitingForAnswers[_QUESTION] = _NOBODY
         nothing = broker.serialize(()), broker.serialize({})
         broker.sendCall(b"message", _QUESTION, PINGED, b"ping", 1, *nothing)
-
-
-def _unsent(transport: Any) -> int:
-    """How many bytes wait in front of the socket, where Twisted lets us see that."""
-    try:
-        waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-    except AttributeError:
-        return 0
-    return waiting
 
 
 def _keepAlive(transport: Any, interval: float) -> None:

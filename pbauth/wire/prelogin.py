@@ -68,6 +68,7 @@ class PreLoginLimits:
             # Who calls something that was not given would get an error, which is dear to make.
             return (
                 len(items) > 3
+                and type(items[2]) in (int, bytes)
                 and findObject(items[2]) is not None
                 and (not hasReferences or items[3] in _TAKE_REFERENCES)
             )

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.spread import pb
 
 from pbauth.errors import Detached
+from pbauth.wire.twistedprivate import released
 
 
 class ExportingBroker:
@@ -171,7 +172,7 @@ class Exports:
                 broker.luids.pop(puid, None)
                 local.object = revoked = RevokedObject()
                 broker.luids[revoked.processUniqueID()] = luid
-                broker._localCleanup.pop(puid, lambda: None)()
+                released(broker, puid)
         for luid in _takeFrom(self._caches, session):
             local = broker.remotelyCachedObjects.get(luid)
             if local is not None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from twisted.internet.tcp import Connection
 
+from pbauth.wire.twistedprivate import nothingWaits
+
 # How many messages go out in one piece.
 _PIECE = 16
 
@@ -73,12 +75,7 @@ class CoalescingWriter:
     def _writeNow(self, data: bytes) -> None:
         """Write to the socket, if nothing waits to be written."""
         transport = self._transport
-        if not (
-            transport.dataBuffer
-            or transport._tempDataBuffer
-            or transport.disconnecting
-            or transport.producer is not None
-        ):
+        if nothingWaits(transport) and not transport.disconnecting and transport.producer is None:
             sent = transport.writeSomeData(data)
             # An error is found again, and dealt with, by the reactor.
             if isinstance(sent, int):

@@ -31,6 +31,7 @@ class Banana(Broker):
 
     def connectionReady(self) -> None:
         """There is no protocol above."""
+        self._dialectChosen()
 
     def expressionReceived(self, lst: Any) -> None:
         """Tests replace it."""

@@ -31,6 +31,7 @@ class PreLoginLimitsTests(SynchronousTestCase):
             ([b"message", 1, b"root", b"loginAnonymous", 1, (), {}], True, True),
             ([b"message", 1, b"other", b"username", 1, (), {}], False, False),
             ([b"message", 1, b"root"], False, False),
+            ([b"message", 1, [b"root"], b"username", 1, (), {}], False, False),
             ([b"version", 6], False, True),
             ([b"decref", 1], False, True),
             ([b"decref", 1], True, False),

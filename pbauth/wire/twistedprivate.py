@@ -1,0 +1,169 @@
+"""
+The private attributes of Twisted's that this package uses; no other module uses any.
+
+Twisted may change them without notice.  For each of them, why it is used, and the test that breaks:
+
+``Broker._recvMessage``
+    Acts upon a call. The public methods take expressions only. `OverridingTests.test_brokers`.
+``Broker._sendAnswer``
+    Is called with each answer: one that was encoded already goes out as it is, and one that is too
+    large fails the call, not the connection. `DifferenceTests.test_answerThatCantBeSent`.
+``Broker._sendError``
+    Is called with each error: one that can't be sent is told by its name.
+    `DifferenceTests.test_errorThatCantBeSent`.
+``Broker._sendFailure``
+    Logs an error and sends it. `DifferenceTests.test_answerThatCantBeSent`.
+``Broker._localCleanup``
+    Is called when the peer drops its last reference to an object, or when it is taken back: what
+    clients of stock Twisted do to log out. `LegacyTests`, `RevocationTests`.
+``FileDescriptor._tempDataBuffer``, ``FileDescriptor._tempDataLen``
+    What waits in front of a socket, beside ``dataBuffer``. `CoalescingWriterTests`, `UnsentTests`.
+``StreamServerEndpointService._raiseSynchronously``, ``StreamServerEndpointService._waitingForPort``
+    A server that cannot listen says so at once; one that can tells its port.
+    `tests.system.test_tap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.python.failure import Failure
+from twisted.python.reflect import qual
+from twisted.spread import banana, pb
+
+from pbauth.audit.events import LeanLogger
+from pbauth.wire.decoding import Reader
+from pbauth.wire.encoding import Encoded, encodeAnswer
+
+_log = LeanLogger()
+
+#: What sees messages, or answers, as expressions on their way in, and out.
+READING = (
+    "callExpressionReceived",
+    "expressionReceived",
+    "proto_message",
+    "proto_answer",
+    "_recvMessage",
+    "unserialize",
+)
+WRITING = ("serialize", "sendCall", "sendEncoded", "_sendAnswer")
+
+
+class PrivateBroker(pb.Broker):
+    """Twisted's broker with private methods overridden; the rest is in `pbauth.wire.broker`."""
+
+    __slots__ = ()
+
+    #: Twisted's `_recvMessage`, or what a subclass has put in its place.
+    receiveCall: ClassVar[Callable[..., None]]
+
+    # What the broker has.
+    _reader: Reader
+    _send: Callable[[bytes], None]
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        """Give `_recvMessage` a public name, without another call for each message."""
+        super().__init_subclass__(**kw)
+        cls.receiveCall = cls._recvMessage
+
+    def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
+        """
+        Send an answer, nearly always one that was encoded already; one that is too large fails
+        the call, not the connection.
+        """
+        if type(netResult) is Encoded and type(requestID) is int:
+            self._send(encodeAnswer(requestID, netResult, self._reader.limit))
+            return
+        try:
+            super()._sendAnswer(netResult, requestID)
+        except (banana.BananaError, ValueError):
+            self._sendFailure(Failure(), requestID)
+
+    def _sendError(self, fail: Any, requestID: Any) -> None:
+        """Send an error; one that can't be sent is told by its name."""
+        try:
+            super()._sendError(fail, requestID)
+        except Exception:
+            # Whatever becomes of the state of an error of the application.
+            _log.failure("An error can't be sent; the peer is told its name")
+            name = qual(type(fail.value if isinstance(fail, Failure) else fail))
+            error = pb.Error(f"{name}, an error that can't be sent")
+            super()._sendError(Failure(error), requestID)
+
+
+def whenReleased(broker: pb.Broker, object: pb.Serializable, act: Callable[[], Any]) -> None:
+    """
+    Call a function when the peer drops its last reference to an object.
+
+    Args:
+        broker: of the connection, any of Twisted's.
+        object: the object; one function for each.
+        act: the function.
+    """
+    broker._localCleanup[object.processUniqueID()] = act
+
+
+def released(broker: pb.Broker, puid: Any) -> None:
+    """
+    Call what waits for the peer to drop its last reference to an object.
+
+    Args:
+        broker: of the connection.
+        puid: the object's `processUniqueID()`.
+    """
+    broker._localCleanup.pop(puid, lambda: None)()
+
+
+def nothingWaits(transport: Any) -> bool:
+    """
+    Tell whether a transport has handed all that was written to the system.
+
+    Args:
+        transport: one of Twisted's for sockets.
+
+    Returns:
+        Whether it has.
+    """
+    return not (transport.dataBuffer or transport._tempDataBuffer)
+
+
+def bytesWaiting(transport: Any) -> int:
+    """
+    Tell how many bytes wait in front of a socket.
+
+    Args:
+        transport: any.
+
+    Returns:
+        How many, where Twisted lets us see that; otherwise 0.
+    """
+    try:
+        waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    except AttributeError:
+        return 0
+    return waiting
+
+
+def raiseAtOnce(service: StreamServerEndpointService) -> None:
+    """
+    Let a service raise the error if it can't listen, instead of logging it.
+
+    Args:
+        service: one that has not been started yet.
+    """
+    service._raiseSynchronously = True
+
+
+def listening(service: StreamServerEndpointService) -> Any:
+    """
+    Return what fires when a service listens.
+
+    Args:
+        service: one that has been started.
+
+    Returns:
+        A Deferred of the `IListeningPort`; what callbacks return is what the service stops.
+    """
+    return service._waitingForPort
