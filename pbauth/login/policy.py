@@ -43,10 +43,11 @@ def defaultMechanisms(externalPasswords: bool = False) -> tuple[str, ...]:
         externalPasswords: passwords are checked by somebody else who has to see them.
 
     Returns:
-        Their names, strongest first: all that every client can use over TLS.
+        Their names: all that every client can use over TLS, for passwords before those for keys.
     """
     terms = Terms(externalPasswords=externalPasswords)
-    return tuple(each.name for each in MECHANISMS if each.offeredOn(_PLAIN_TLS, terms))
+    offered = [each for each in MECHANISMS if each.offeredOn(_PLAIN_TLS, terms)]
+    return tuple(each.name for each in sorted(offered, key=lambda each: each.usesKeys))
 
 
 def _asTuple(value: Any) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ from pbauth import (
 from pbauth.echo import EchoService, EchoServiceFactory
 from pbauth.net.certificates import makeCertificate
 from pbauth.server.firstrun import FirstRun
-from pbauth.tap import Options, findFactories, makeService
+from pbauth.server.settings import findFactories
+from pbauth.tap import Options, makeService
 from pbauth.testing import MemoryServer
 from tests.support.processes import PBAUTH, TWIST, TWISTD, Program, run
 
@@ -402,9 +403,9 @@ class PluginTests(SynchronousTestCase):
         """Without options: the echo service, by TLS on loopback, with the default policy."""
         options = Options()
         options.parseOptions([])
-        self.assertEqual(options["ports"], ["ssl:8787:interface=127.0.0.1"])
-        self.assertEqual(options.policy(), Policy(defaultService="echo"))
-        self.assertEqual(list(options["services"]), ["echo"])
+        self.assertEqual(options.settings().ports, ("ssl:8787:interface=127.0.0.1",))
+        self.assertEqual(options.settings().policy, Policy(defaultService="echo"))
+        self.assertEqual([each.name for each in options.settings().services], ["echo"])
         self.assertEqual(options["state"], "pbauth-state")
 
     def test_policy(self) -> None:
@@ -419,13 +420,13 @@ class PluginTests(SynchronousTestCase):
         ]:
             options = Options()
             options.parseOptions(arguments)
-            self.assertEqual(options.policy(), Policy(defaultService="echo", **policy))
+            self.assertEqual(options.settings().policy, Policy(defaultService="echo", **policy))
         options = Options()
         options.parseOptions(["--service", "echo", "--service", "e=pbauth.echo.EchoService"])
-        self.assertIsNone(options.policy().defaultService)
+        self.assertIsNone(options.settings().policy.defaultService)
         options = Options()
         options.parseOptions(["--service", "echo", "--service", "admin=pbauth.echo.EchoService"])
-        self.assertEqual(options.policy().defaultService, "echo")
+        self.assertEqual(options.settings().policy.defaultService, "echo")
 
     def test_admin(self) -> None:
         """The administration runs, too, unless it is not wanted, or another one is."""

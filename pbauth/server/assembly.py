@@ -1,0 +1,126 @@
+"""The server that a `Settings` describes, assembled of its services."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.application.service import IService, MultiService
+
+from pbauth.admin.service import NAME as ADMIN
+from pbauth.admin.service import AdminService
+from pbauth.audit.file import AuditFile, AuditUnwritable
+from pbauth.cred.authorizer import CredAuthorizer
+from pbauth.errors import StoreError
+from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.root import AuthServerFactory
+from pbauth.net.listening import Ports
+from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
+from pbauth.server.services import (
+    AuditService,
+    MetricsService,
+    ObserverService,
+    PortService,
+    StoreService,
+)
+from pbauth.server.settings import Settings, SettingsError
+from pbauth.server.state import openAuthorizer, openCertificate
+
+
+def assemble(settings: Settings, reactor: Any) -> MultiService:
+    """
+    Assemble a server.
+
+    Args:
+        settings: what it is.
+        reactor: that it will run on.
+
+    Returns:
+        The service that holds everything: the accounts, the services and the ports.
+
+    Raises:
+        SettingsError: something that the settings name can't be used.
+    """
+    metrics = None if settings.metrics is None else _importMetrics()
+    server, services = MultiService(), MultiService()
+    ports = Ports(
+        reactor,
+        lambda: openCertificate(settings.state),
+        insecure=settings.insecure,
+        proxyProtocol=settings.proxyProtocol,
+        askForCertificate=settings.policy.wantsCertificates,
+    )
+    try:
+        listening = [ports.read(description) for description in settings.ports]
+        # Prometheus is no client that comes through the load balancer, or shows a certificate.
+        plainPorts = evolve(ports, proxyProtocol=False, askForCertificate=False)
+        metricsPort = None if settings.metrics is None else plainPorts.read(settings.metrics)
+        accounts = openAuthorizer(
+            settings.state, settings.accounts, serviceCollection=services, reactor=reactor
+        )
+        audit = None if settings.audit is None else AuditFile(settings.audit)
+    except (StoreError, ValueError, AuditUnwritable) as error:
+        raise SettingsError(str(error)) from None
+    authorizer: Any = accounts
+    if settings.checkers:
+        authorizer = CredAuthorizer(settings.checkers, services, accounts=accounts)
+    _addServices(settings, services, authorizer, accounts)
+    makeFactory: Any = AuthServerFactory
+    if audit is not None:
+        AuditService(reactor, audit).setServiceParent(server)
+    if metrics is not None and metricsPort is not None:
+        observer = metrics.Metrics(settings.serviceNames, authorizer.sessions)
+        makeFactory = observer.serverFactory
+        ObserverService(reactor, observer).setServiceParent(server)
+        MetricsService(metricsPort, metrics.MetricsSite(observer)).setServiceParent(server)
+    StoreService(accounts).setServiceParent(server)
+    accounts.changesService().setServiceParent(server)
+    services.setServiceParent(server)
+    limits = ConnectionLimits(settings.policy, reactor)
+    portServices = [
+        PortService(port, makeFactory(authorizer, settings.policy, reactor, limits))
+        for port in listening
+    ]
+    for portService in portServices:
+        portService.setServiceParent(server)
+    if settings.runsAdmin:
+        FirstRun(
+            accounts,
+            # Through a load balancer, wherever that is.
+            Reach if settings.proxyProtocol else portServices[0].reach,
+            howToBegin(settings.state, settings.accounts, bool(settings.checkers)),
+            # Where passwords are kept elsewhere, none can be made here.
+            None if settings.checkers else findTerminal(),
+        ).setServiceParent(server)
+    return server
+
+
+def _addServices(
+    settings: Settings, services: MultiService, authorizer: Any, accounts: Any
+) -> None:
+    for service in settings.services:
+        try:
+            made = service.make(service.name, authorizer)
+        except ValueError as mistake:
+            raise SettingsError(f"The service {service.name!r} can't be made: {mistake}") from None
+        if not IService.providedBy(made):
+            raise SettingsError(
+                f"What makes the service {service.name!r} gave {type(made).__name__}, "
+                "not a service."
+            )
+        made.setName(service.name)
+        made.setServiceParent(services)
+    if settings.runsAdmin:
+        AdminService(ADMIN, services, authorizer, accounts=accounts)
+
+
+def _importMetrics() -> Any:
+    try:
+        from pbauth.server import metrics
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        raise SettingsError(
+            "--metrics needs one more package. Run: pip install 'pbauth[metrics]'"
+        ) from None
+    return metrics
