@@ -47,7 +47,7 @@ class ListingTests(ListingTestCase):
         text = (LISTINGS / "pb5server.py").read_text()
         Path(folder, "otherserver.py").write_text(text.replace("pass1", "another"))
         await server.whenEnded()
-        other = Program("otherserver.py", port, directory=folder)
+        other = Program("otherserver.py", port, directory=folder, forked=True)
         self.addCleanup(other.stop)
         await client.whenEnded()
         self.assertIn("no longer let in: Login refused", client.output)
@@ -246,12 +246,12 @@ class ListingTests(ListingTestCase):
             self.assertEqual(text.count("8800"), 1 if "server" in name else 2)
             self.assertLessEqual(len(text.splitlines()), 25)
             (folder / name).write_text(text.replace("8800", str(port)))
-        server = Program("readme_server.py", directory=str(folder))
+        server = Program("readme_server.py", directory=str(folder), forked=True)
         self.addCleanup(server.stop)
         output = ""
         while "Hello, alice!" not in output:
             self.assertIsNone(server.exitCode, server.output)
-            client = await run("readme_client.py", directory=str(folder))
+            client = await run("readme_client.py", directory=str(folder), forked=True)
             output = client.output
         self.assertRegex(output, r"^Hello, alice!\nLogin refused: .*\n$")
 
@@ -267,6 +267,7 @@ class ListingTests(ListingTestCase):
             *("-m", "twisted.trial", "--temp-directory", os.path.abspath(self.mktemp())),
             *("testing_example", "calling_clients", "observer_example", "policy_example"),
             directory=str(LISTINGS),
+            forked=True,
         )
         self.assertIn("PASSED (successes=8)", program.output)
 

@@ -111,6 +111,7 @@ class TutorialTests(TestCase):
             stdin=None,
             directory=str(self.folder),
             terminal=True,
+            forked=True,
             HOME=str(self.folder),
             XDG_CONFIG_HOME=str(self.folder),
             PYTHONPATH=os.pathsep.join(path),

@@ -270,9 +270,9 @@ class Program(ProcessProtocol):
         return DeferredList([self.whenEnded()], consumeErrors=True)
 
 
-async def run(*arguments: str, stdin: str = "", directory: str | None = None) -> Program:
-    """Run a program to its end."""
-    program = Program(*arguments, stdin=stdin, directory=directory)
+async def run(*arguments: str, **options: Any) -> Program:
+    """Run a program, with the options of `Program`, to its end."""
+    program = Program(*arguments, **options)
     try:
         await program.whenEnded()
     finally:

@@ -146,7 +146,7 @@ class ClusterTests(TestCase):
             for perspective in perspectives:
                 self.addCleanup(self.hangUp, perspective)
         for server in self.cluster.servers:
-            await server.waitFor("'alice' attached")
+            await server.waitFor("Attached 'alice'")
         bob = await self.accounts.getIdentityRequest("bob")
         bob.removeKey("echo", "bob")
         carol = await self.accounts.getIdentityRequest("carol")

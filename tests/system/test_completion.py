@@ -64,6 +64,7 @@ class NameTests(TestCase):
         words = ["pbauth", *line.split(" ")]
         program = Program(
             *PBAUTH,
+            forked=True,
             _PBAUTH_COMPLETE=f"{shell}_complete",
             COMP_WORDS=" ".join(words),
             COMP_CWORD=str(len(words) - 1),

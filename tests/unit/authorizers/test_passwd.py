@@ -692,7 +692,7 @@ class ProcessTests(FileTestCase):
 
     def start(self, program: str, *arguments: str) -> Program:
         """Start a program that works on the file."""
-        running = Program("-c", program, self.path, *arguments)
+        running = Program("-c", program, self.path, *arguments, forked=True)
         self.addCleanup(running.stop)
         return running
 
@@ -1049,7 +1049,7 @@ class ServerTests(FileTestCase):
         alice = await connect("127.0.0.1", port.getHost().port, "alice", "secret", "game")
         self.assertEqual(await alice.callRemote("whoami"), "alice")
         (session,) = authorizer.sessions
-        program = Program("-c", REMOVE, self.path)
+        program = Program("-c", REMOVE, self.path, forked=True)
         self.addCleanup(program.stop)
         await program.whenEnded()
         self.assertEqual(program.exitCode, 0, program.output)
