@@ -4,10 +4,16 @@ A process that has imported what our programs import, and forks for each that a 
 Most of what a program takes to start is to import pbauth and Twisted.  What comes out of the fork
 is a process like any other: a child of the process of the tests, with a process id, descriptors, a
 terminal, an environment, a folder, arguments and ``sys.path`` of its own; it ends as the
-interpreter ends.  Three things are not as in a program started from scratch: programs of one server
-share the seed of ``hash``; what is imported already is there, whether the program would import it
-or not; and a traceback begins with lines of this module.  So who looks at these starts a program
-from scratch, and one program for each front door is started like that, too.
+interpreter ends.  What is not as in a program started from scratch:
+
+- programs of one server share the seed of ``hash``;
+- what is imported already is there, whether the program would import it or not;
+- passwords are hashed with `Hashing.CHEAPEST` where the default is asked for;
+- a traceback begins with lines of this module;
+- modules are not torn down after a program that has ended well, which takes longer than the fork.
+
+So who looks at these starts a program from scratch, and one program for each front door is started
+like that, too.
 
 With ``PYTHONUNBUFFERED`` the standard streams are made without regard to the descriptors under
 them, so those of the server do for a program.
@@ -199,9 +205,22 @@ def _import() -> None:
     for name in _TOO_EARLY:
         assert name not in sys.modules, name
     assert threading.active_count() == 1
+    _hashCheaply()
     # What is there stays there: to look at it would copy its pages.
     gc.collect()
     gc.freeze()
+
+
+def _hashCheaply() -> None:
+    """Have passwords hashed with the fewest iterations where no others are asked for."""
+    kind: Any = sys.modules["pbauth"].Hashing
+    fewest = kind.CHEAPEST.iterations
+    # The default of an attribute, and the defaults of parameters.
+    kind.__init__.__defaults__ = (fewest, *kind.__init__.__defaults__[1:])
+    for each in gc.get_objects():
+        if type(each) is kind:
+            object.__setattr__(each, "iterations", fewest)
+    assert kind() == kind.CHEAPEST
 
 
 def _serve(connection: socket.socket) -> None:
@@ -298,7 +317,28 @@ def foldersOf(arguments: list[str], environment: dict[str, str], directory: str)
 
 
 def _run() -> None:
-    """Run the program that is asked for, as the interpreter does."""
+    """Run the program that is asked for, and end as the interpreter does."""
+    try:
+        _runMain()
+    except SystemExit as end:
+        if end.code is not None and not isinstance(end.code, int):
+            raise
+        code = end.code or 0
+    else:
+        code = 0
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # The interpreter has a word and a code for that.
+        sys.exit(code)
+    os._exit(code & 0xFF)
+
+
+def _runMain() -> None:
+    """Run the program that is asked for."""
     first, second = sys.orig_argv[1], [*sys.orig_argv, ""][2]
     main = ModuleType("__main__")
     sys.modules["__main__"] = main

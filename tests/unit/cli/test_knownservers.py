@@ -175,7 +175,9 @@ class ProcessesTests(TestCase):
             "for number in range(20): KnownServers(sys.argv[1]).add("
             "f'{sys.argv[2]}{number}:87', 'SHA256:' + 43 * 'A')"
         )
-        programs = [Program("-c", code, path, name, forked=True) for name in ("one", "two", "three")]
+        programs = [
+            Program("-c", code, path, name, forked=True) for name in ("one", "two", "three")
+        ]
         for program in programs:
             self.addCleanup(program.stop)
         for program in await gatherResults([program.whenEnded() for program in programs]):
