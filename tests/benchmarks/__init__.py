@@ -7,5 +7,5 @@ one, `child` the other. `peers` has a module for each that is measured. `bars` h
 against what is to be reached, `report` makes the tables and `picture` the picture, all from the one
 dict that is also the JSON.
 
-No time is ever asserted: `tests.system.test_benchmarks` runs the least plan and looks at the form.
+No time is ever asserted: `tests.benchmarks.smoke` runs the least plan and looks at the form.
 """

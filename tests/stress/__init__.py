@@ -9,5 +9,5 @@ processes of their own, by the harness of `tests.benchmarks`: `server` is what i
 off, `fuzzing` what the fuzzer runs. All is on loopback, bounded in time and count, and every
 process is ended, also on Ctrl-C.
 
-`tests.system.test_stress` runs the short plans, which judge no time.
+`tests.stress.smoke` runs the short plans, which judge no time.
 """

@@ -284,6 +284,15 @@ class MistakeTests(SynchronousTestCase):
         )
 
 
+#: The command, which does not wait five seconds for a lock.
+IMPATIENT = """
+from pbauth import SQLAuthorizer
+from pbauth.cli import main
+SQLAuthorizer.__init__.__kwdefaults__["lockTimeout"] = 0.2
+main()
+"""
+
+
 class InteractiveMistakeTests(TestCase):
     """Mistakes that are found only when the reactor runs: in processes of their own."""
 
@@ -361,10 +370,11 @@ class InteractiveMistakeTests(TestCase):
         with closing(sqlite3.connect(os.path.join(state, "accounts.sqlite"))) as database:
             database.execute("BEGIN EXCLUSIVE")
             program = await run(
-                *(*PBAUTH, "--state", state, "user", "add", "alice", "--password-stdin"),
+                *("-c", IMPATIENT, "--state", state, "user", "add", "alice", "--password-stdin"),
                 stdin="secret\n",
+                forked=True,
             )
-        self.assertIn("locked by another process", program.output)
+        self.assertIn("locked by another process, for more than 0.2 seconds", program.output)
         self.assertEqual(program.exitCode, 1)
 
     async def test_interrupted(self) -> None:

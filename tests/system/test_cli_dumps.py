@@ -225,7 +225,9 @@ class InterruptedTests(DumpTestCase):
         lines = [
             f'{{"name": "user{number:03}", "password": "a password"}}\n' for number in range(90)
         ]
-        program = self.start("import", self.dump([], "".join(lines)), terminal=True, stdin=None)
+        path = self.dump([], "".join(lines))
+        # With as many iterations as people have.
+        program = self.start("import", path, terminal=True, stdin=None, forked=False)
         # After the first second it knows how long the rest will take.
         await program.waitFor(r"\d+% +\d\d:\d\d:\d\d +[1-9]\d* users, ")
         program.kill("INT")
