@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+import time
 from contextlib import closing
 from typing import Any
 
@@ -113,7 +114,7 @@ class SQLiteEngine:
             sqlite3.connect(self.where, self._lockTimeout, isolation_level=None)
         ) as connection:
             _configure(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._chooseWriteAheadLog(connection)
             connection.execute("BEGIN IMMEDIATE")
             version = self._versionOf(connection)
             for step in range(version + 1, SCHEMA_VERSION + 1):
@@ -129,6 +130,19 @@ class SQLiteEngine:
             ).fetchone()
             connection.execute("COMMIT")
             return bytes(row[0])
+
+    def _chooseWriteAheadLog(self, connection: sqlite3.Connection) -> None:
+        """Choose the write-ahead log; SQLite itself would not wait for another process."""
+        deadline = time.monotonic() + self._lockTimeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _versionOf(self, connection: sqlite3.Connection) -> int:
         """The version of the schema; 0 for an empty database."""

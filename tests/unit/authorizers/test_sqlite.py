@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,17 @@ class TroubleTests(SQLTestCase):
             self.assertEqual(
                 database.execute("SELECT name FROM sqlite_master").fetchall(), [("recipes",)]
             )
+
+    def test_madeByTwo(self) -> None:
+        """Two programs that make the file at the same moment wait for each other."""
+        other = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self.addCleanup(other.close)
+        other.execute("BEGIN IMMEDIATE")
+        self.assertRefused("is locked by another process", lockTimeout=0.05)
+        release = threading.Timer(0.05, other.execute, ["COMMIT"])
+        self.addCleanup(release.join)
+        release.start()
+        self.open()
 
     def test_later(self) -> None:
         """A database of a later version of pbauth is left to it."""
