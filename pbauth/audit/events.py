@@ -24,7 +24,7 @@ class DropReason(enum.Enum):
     PROTOCOL = "broke the protocol"
     BYTES = "too many bytes before the login"
     CONNECTIONS = "too many connections without a login"
-    SILENT = "no sign of life"
+    IDLE = "no sign of life"
     INTERNAL = "internal error"
 
 

@@ -23,7 +23,7 @@ from pbauth.errors import Detached, NotAttached
 from pbauth.interfaces import ICredentials
 from pbauth.perspectives.sessions import STILL_LIVE
 from pbauth.wire.broker import dropConnection
-from pbauth.wire.keepalive import Watch
+from pbauth.wire.keepalive import KeepAlive
 
 _log = Logger()
 
@@ -108,7 +108,7 @@ class PerspectiveClient(service.Service):
             reactor=self._reactor,
         )
         self._who = name, serviceName
-        self._watch = Watch(pingInterval, self._reactor)
+        self._keepAlive = KeepAlive(pingInterval, self._reactor)
         self._pingInterval = pingInterval
         self._mostWaiting = mostWaiting
         self._patience = Patience(BackOff() if retryPolicy is None else retryPolicy)
@@ -258,7 +258,7 @@ class PerspectiveClient(service.Service):
         self._perspective = perspective
         self._attachedAt = self._reactor.seconds()
         self._patience.attached()
-        self._watch.add(perspective.broker)
+        self._keepAlive.add(perspective.broker)
         self._askLater()
         self._receive(Input.LOGGED_IN)
         perspective.broker.whenClosed().addCallback(self._lost)

@@ -21,7 +21,7 @@ from pbauth.login.throttle import networkOf
 from pbauth.net.origin import Origin, originOf
 from pbauth.wire.broker import dropConnection
 from pbauth.wire.channel import peerOf
-from pbauth.wire.keepalive import Watch
+from pbauth.wire.keepalive import KeepAlive
 
 #: The most challenges that may wait for their response at once on one connection.
 MOST_UNANSWERED = 16
@@ -100,7 +100,7 @@ class Attempts:
         policy: limits and switches.
         reactor: provides `IReactorTime`.
         limits: what all ports of the server share.
-        watch: notices peers that are gone, of connections that are logged in.
+        keepAlive: notices peers that are gone, of connections that are logged in.
         audit: where the events are recorded.
     """
 
@@ -110,7 +110,7 @@ class Attempts:
         policy: Policy,
         reactor: Any,
         limits: ConnectionLimits,
-        watch: Watch,
+        keepAlive: KeepAlive,
         audit: Audit,
     ) -> None:
         self.unanswered = 0
@@ -118,7 +118,7 @@ class Attempts:
         self._policy = policy
         self._reactor = reactor
         self._limits = limits
-        self._watch = watch
+        self._keepAlive = keepAlive
         self._audit = audit
         self._failures = 0
         # Of the peer; known once it speaks, since then the header of a proxy was read.
@@ -183,7 +183,7 @@ class Attempts:
             # The first login on this connection.
             self._origin.authenticated = True
             self._limits.unauthenticated.remove(self._unauthenticated)
-            self._watch.add(self._broker)
+            self._keepAlive.add(self._broker)
             if IRestrictableBroker.providedBy(self._broker):
                 self._broker.loggedIn()
         self._limits.succeeded(self._network, name)

@@ -87,7 +87,7 @@ class Policy:
         maxUnauthenticated: connections not yet logged in, in all; above it new ones are refused.
         throttle: slow down whoever fails often, by source address and by name; see
             `pbauth.login.throttle`.
-        pingInterval: seconds within which a client that has logged in and is silent is asked
+        pingInterval: seconds within which a client that has logged in and is idle is asked
             whether it is still there; if it says nothing for as long again, it is dropped. 0 or
             `None`: it is never asked.
     """

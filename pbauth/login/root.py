@@ -51,7 +51,7 @@ from pbauth.perspectives.sessions import EndReason, Session, SessionReference
 from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.calls import WireObject, asName
 from pbauth.wire.channel import channelOf, peerOf
-from pbauth.wire.keepalive import Watch
+from pbauth.wire.keepalive import KeepAlive
 
 
 @implementer(pb.IPBRoot)
@@ -82,10 +82,10 @@ class AuthRoot:
         self._reactor = reactor
         self._limits = limits
         self._negotiation = Negotiation(authorizer, self.policy)
-        self._watch = Watch(
+        self._keepAlive = KeepAlive(
             self.policy.pingInterval,
             reactor,
-            lambda broker: self.audit.dropped(originOf(broker), DropReason.SILENT),
+            lambda broker: self.audit.dropped(originOf(broker), DropReason.IDLE),
         )
 
     @property
@@ -98,7 +98,7 @@ class AuthRoot:
     def rootObject(self, broker: pb.Broker) -> AuthServ:
         """Return the `AuthServ` of a new connection. The factory calls it."""
         reactor = chooseReactor(self._reactor)
-        attempts = Attempts(broker, self.policy, reactor, self.limits, self._watch, self.audit)
+        attempts = Attempts(broker, self.policy, reactor, self.limits, self._keepAlive, self.audit)
         return AuthServ(
             broker, self.authorizer, self.policy, self._negotiation, attempts, self.audit, reactor
         )

@@ -97,8 +97,8 @@ class Broker(PrivateBroker):
     not logged in.
 
     Attributes:
-        silent: how often somebody has looked, in vain, whether something was received.
-        lookout: who looks, see `pbauth.wire.keepalive`; it is told when the connection is closed.
+        idle: how many looks in a row found that nothing was received since the one before.
+        keepAlive: looks, see `pbauth.wire.keepalive`; it is told when the connection is closed.
         audit: where it is recorded that the connection is dropped; `None`, as at a client: nowhere
             but in the ordinary log.
         origin: where the connection comes from, see `pbauth.net.origin.originOf`.
@@ -126,9 +126,9 @@ class Broker(PrivateBroker):
         "_writer",
         "_writesPlain",
         "audit",
-        "lookout",
+        "idle",
+        "keepAlive",
         "origin",
-        "silent",
     )
 
     _readsOwnWay = _writesOwnWay = True
@@ -143,10 +143,10 @@ class Broker(PrivateBroker):
         super().__init__(isClient, security)
         # Twisted gives each connection a copy of the words, which we share.
         self.outgoingSymbols = self.outgoingVocabulary
-        self.silent = 0
+        self.idle = 0
         self.audit: Audit | None = None
         # Nobody, before the login.
-        self.lookout: Any = None
+        self.keepAlive: Any = None
         self.origin: Any = None
         self._greeted = OneShot()
         self._secured = OneShot()
@@ -265,7 +265,7 @@ class Broker(PrivateBroker):
         """Take what the peer sent; a peer that breaks the protocol is cut off."""
         if self._reader.closed:
             return
-        self.silent = 0
+        self.idle = 0
         writer = self._writer
         if writer is not None:
             writer.hold(self._read, chunk)
@@ -500,8 +500,8 @@ class Broker(PrivateBroker):
         self._secured.fail(reason)
         self._greeted.fail(reason)
         self._closed.fire()
-        if self.lookout is not None:
-            self.lookout.forget(self)
+        if self.keepAlive is not None:
+            self.keepAlive.forget(self)
 
     @property
     def greeted(self) -> bool:

@@ -1,19 +1,19 @@
 """
-A peer that is gone without a word is noticed.
+Keepalive: notices a peer that is gone without closing the connection.
 
-Whoever's cable was cut closes no connection.  So a peer that is silent is asked whether it is
-there, by a call of an object that every pbauth broker has; other brokers answer that they have no
-such object, and whatever a peer says is a sign of life.  One that says nothing is dropped, and
-what waits for its connection is told as if it had hung up.
+A peer whose cable was cut closes no connection.  So an idle peer is asked whether it is there, by a
+call of an object that every pbauth broker has; other brokers answer that they have no such object,
+and whatever a peer sends is a sign of life.  A peer that sends nothing is dropped, and what waits
+for its connection is told as if it had hung up.
 
 ::
 
-    looks, twice in an interval:   silent 1: ask    silent 2: wait    silent 3: drop
+    looks, twice in an interval:   idle 1: ask    idle 2: wait    idle 3: drop
 
 So a peer that vanishes is asked within one interval, and dropped within two.  All connections of a
 server share one timer, which looks at a few of them at a time; for each of them there is a number,
-which whatever is received sets to 0.  Who talks is not asked.  TCP is told to look after the peer
-as well, where it can be: it is all there is under a broker that is not ours.
+which whatever is received sets to 0.  A peer that sends anything is not asked.  TCP's own keepalive
+is turned on where there is one: under a broker that is not ours it is all there is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _QUESTION = 0
 
 
 class _Nobody:
-    """Waits for the answer, whatever it is: that something was received has been noted."""
+    """Takes the answer, whatever it is: that something was received has been noted."""
 
     def callback(self, answer: Any) -> None:
         """The peer is there."""
@@ -47,12 +47,12 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class Watch:
+class KeepAlive:
     """
-    Drops connections once nobody is at the other end any more.
+    Drops connections whose peer is gone.
 
     Args:
-        interval: seconds within which a silent peer is asked, and seconds that it then has to say
+        interval: seconds within which an idle peer is asked, and seconds that it then has to send
             something; 0 or `None`: nothing is done.
         reactor: provides `IReactorTime`; the global one by default.
         dropping: is given the broker of a connection that is about to be dropped.
@@ -78,7 +78,7 @@ class Watch:
 
     def add(self, broker: Any) -> None:
         """
-        Watch a connection from now on.
+        Look at a connection from now on.
 
         Args:
             broker: of the connection; under one that is not pbauth's own, TCP alone is relied upon.
@@ -86,7 +86,7 @@ class Watch:
         if not self._interval or broker.disconnected:
             return
         _keepAlive(broker.transport, self._interval)
-        if not isinstance(broker, Broker) or broker.lookout is not None:
+        if not isinstance(broker, Broker) or broker.keepAlive is not None:
             return
         self._reactor = chooseReactor(self._reactor)
         now = self._now()
@@ -98,13 +98,13 @@ class Watch:
         if part is None:
             part = self._parts[number] = _Part(self, number)
         part.brokers.append(broker)
-        broker.silent = 0
-        broker.lookout = part
+        broker.idle = 0
+        broker.keepAlive = part
         if self._timer is None:
             self._setTimer()
 
     def forget(self, part: _Part, broker: Broker) -> None:
-        """The connection is closed."""
+        """Look at a connection no more, which is closed."""
         part.brokers.remove(broker)
         self._unsent.pop(broker, None)
         if not part.brokers:
@@ -141,7 +141,7 @@ class Watch:
         unsent = bytesWaiting(broker.transport)
         # A question that stands behind much else has not arrived yet; but who takes that is alive.
         if unsent < self._unsent.get(broker, 0):
-            broker.silent = 0
+            broker.idle = 0
         if unsent:
             self._unsent[broker] = unsent
         else:
@@ -149,11 +149,11 @@ class Watch:
         if not broker.waitingForAnswers:
             # A dict that was emptied keeps its room otherwise.
             broker.waitingForAnswers.clear()
-        silent = broker.silent
-        broker.silent += 1
-        if silent == 1:
+        idle = broker.idle
+        broker.idle += 1
+        if idle == 1:
             _ask(broker)
-        elif silent >= 3:
+        elif idle >= 3:
             if self._dropping is not None:
                 self._dropping(broker)
             dropConnection(broker)
@@ -164,18 +164,18 @@ class _Part:
     Connections that are looked at at the same time.
 
     Args:
-        watch: whose part it is.
+        keepAlive: whose part it is.
         number: of the part.
     """
 
-    def __init__(self, watch: Watch, number: int) -> None:
-        self._watch = watch
+    def __init__(self, keepAlive: KeepAlive, number: int) -> None:
+        self._keepAlive = keepAlive
         self.number = number
         self.brokers: list[Broker] = []
 
     def forget(self, broker: Broker) -> None:
-        """The connection is closed. The broker calls it."""
-        self._watch.forget(self, broker)
+        """Look at a connection no more, which is closed; the broker calls it."""
+        self._keepAlive.forget(self, broker)
 
 
 def _ask(broker: Broker) -> None:

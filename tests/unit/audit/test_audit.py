@@ -330,7 +330,7 @@ class EventTests(AuditTestCase):
         """A client that is gone without a word, once."""
         self.memory.cut(self.successResultOf(self.login()))
         self.memory.advance(300)
-        self.assertEqual(self.only("connection.dropped")["reason"], DropReason.SILENT.value)
+        self.assertEqual(self.only("connection.dropped")["reason"], DropReason.IDLE.value)
 
     def test_password(self) -> None:
         """A new password, and a better verifier of the same one."""

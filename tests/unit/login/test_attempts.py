@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbauth import Audit, Policy, TooManyAttempts, Unauthorized
 from pbauth.login.attempts import MOST_UNANSWERED, Attempts
 from pbauth.login.connectionlimits import ConnectionLimits
-from pbauth.wire.keepalive import Watch
+from pbauth.wire.keepalive import KeepAlive
 
 
 class AttemptsTests(SynchronousTestCase):
@@ -26,9 +26,9 @@ class AttemptsTests(SynchronousTestCase):
         self.events: list[Any] = []
         self.broker: Any = pb.Broker(False)
         self.broker.makeConnection(StringTransport())
-        watch = Watch(None, self.clock, lambda broker: None)
+        keepAlive = KeepAlive(None, self.clock, lambda broker: None)
         audit = Audit(self.events.append)
-        return Attempts(self.broker, self.policy, self.clock, self.limits, watch, audit)
+        return Attempts(self.broker, self.policy, self.clock, self.limits, keepAlive, audit)
 
     def names(self) -> list[str]:
         """The events so far."""

@@ -22,7 +22,7 @@ from pbauth import (
     connect,
 )
 from pbauth.testing import MemoryServer, RecordingService
-from pbauth.wire.keepalive import Watch
+from pbauth.wire.keepalive import KeepAlive
 from tests.support.proxies import ProxyFactory
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
 from tests.support.tls import TLSTestCase
@@ -140,7 +140,7 @@ class ServerTests(PingTestCase):
         self.successResultOf(self.login())
         called = self.countCalls()
         self.memory.clock.advance(50 * INTERVAL)
-        self.assertEqual(self.serverBroker().silent, 1)
+        self.assertEqual(self.serverBroker().idle, 1)
         self.memory.advance(INTERVAL)
         self.assertEqual((len(called), self.game.kinds()), (1, ["attached"]))
 
@@ -303,7 +303,7 @@ class StockTests(PingTestCase):
         factory = pb.PBServerFactory(pb.Root())
         self.memory = MemoryServer(factory=factory)
         root = self.root()
-        Watch(INTERVAL, self.memory.clock).add(root.broker)
+        KeepAlive(INTERVAL, self.memory.clock).add(root.broker)
         self.memory.advance(10 * INTERVAL)
         self.assertFalse(root.broker.disconnected)
         self.assertEqual(self.flushLoggedErrors(), [])
