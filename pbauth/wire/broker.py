@@ -8,7 +8,7 @@ do not exist) ends the connection here with one line; and whatever waits for the
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import lru_cache, partial
 from inspect import signature
 from socket import AF_INET, AF_INET6
@@ -17,6 +17,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python import threadable
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 
@@ -352,6 +353,25 @@ class Broker(PrivateBroker):
         """Forget the copy of a `Cacheable` of the peer's."""
         _checkKnown(objectID, self.locallyCachedObjects)
         super().proto_uncache(objectID)
+
+    def sendDecRef(self, objectID: Any) -> None:
+        """Tell the peer that a reference to its object is gone; in whatever thread it went."""
+        self._inReactor(super().sendDecRef, objectID)
+
+    def decCacheRef(self, objectID: Any) -> None:
+        """Tell the peer that the copy of its `Cacheable` is gone; in whatever thread it went."""
+        self._inReactor(super().decCacheRef, objectID)
+
+    def _inReactor(self, send: Callable[[Any], None], objectID: Any) -> None:
+        reactor = getattr(self.transport, "reactor", None)
+        if reactor is None or threadable.ioThread in (None, threadable.getThreadID()):
+            send(objectID)
+        else:
+            reactor.callFromThread(self._whileConnected, send, objectID)
+
+    def _whileConnected(self, send: Callable[[Any], None], objectID: Any) -> None:
+        if not self.disconnected:
+            send(objectID)
 
     def localObjectForID(self, luid: Any) -> Any:
         """Find what the peer calls (see `twisted.spread.pb.Broker`)."""

@@ -5,6 +5,9 @@ Twisted's own `write` waits until the reactor has asked the system whether the s
 which costs a round through the reactor for each answer.  Here the socket is written to right away
 where nothing waits in front of it.  Over TLS there is no need: that transport itself puts small
 writes together.
+
+A message is never torn: the garbage collector may send at any time that a reference is gone, also
+between the part of a message that the system has taken and the rest of it.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ class CoalescingWriter:
         transport: of the connection, see `coalesces`.
     """
 
-    __slots__ = ("_pending", "_transport")
+    __slots__ = ("_pending", "_transport", "_writing")
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         # The messages that are held back; `None` while none are to be.
         self._pending: list[bytes] | None = None
+        # The socket is being written to.
+        self._writing = False
 
     def write(self, data: bytes) -> None:
         """
@@ -47,10 +52,9 @@ class CoalescingWriter:
             self._transport.write(data)
             return
         pending.append(data)
-        if len(pending) >= _PIECE:
+        if len(pending) >= _PIECE and not self._writing:
             # So that the peer has something to do meanwhile.
-            self._pending = []
-            self._writeNow(b"".join(pending))
+            self._flush()
 
     def hold(self, act: Callable[[Any], None], argument: Any) -> None:
         """
@@ -68,9 +72,20 @@ class CoalescingWriter:
         try:
             act(argument)
         finally:
+            self._flush()
             pending, self._pending = self._pending, None
             if pending:
+                self._transport.write(b"".join(pending))
+
+    def _flush(self) -> None:
+        """Write what is held back; what is written meanwhile queues behind it."""
+        self._writing = True
+        try:
+            while self._pending:
+                pending, self._pending = self._pending, []
                 self._writeNow(b"".join(pending))
+        finally:
+            self._writing = False
 
     def _writeNow(self, data: bytes) -> None:
         """Write to the socket, if nothing waits to be written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.internet import error as netError
 from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
+from twisted.python import threadable
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from twisted.trial.unittest import SynchronousTestCase
@@ -27,6 +29,7 @@ from pbauth import (
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from pbauth.wire.decoding import Reader
 from tests.support.streams import SIZES, cut, mutated
+from tests.support.values import stockBanana
 from tests.support.wire import WireTestCase
 
 
@@ -261,6 +264,51 @@ class Own(Broker):
     def proto_own(self, first: Any, second: Any) -> None:
         """Take two items."""
         self.got.append((first, second))
+
+
+class Reactor:
+    """What a connection takes of a reactor to be told something from another thread."""
+
+    def __init__(self) -> None:
+        self._calls: list[Any] = []
+
+    def callFromThread(self, *call: Any) -> None:
+        """Call a function later."""
+        self._calls.append(call)
+
+    def goOn(self) -> None:
+        """Call what is to be called."""
+        for function, *arguments in self._calls:
+            function(*arguments)
+
+
+class ThreadTests(SynchronousTestCase):
+    """References that are gone in another thread than the reactor's."""
+
+    def test_anyThread(self) -> None:
+        """The peer is told so by the reactor's thread, unless the connection is closed by then."""
+        for disconnects in (False, True):
+            broker = Broker()
+            broker.factory = pb.PBClientFactory()
+            transport: Any = StringTransport()
+            transport.reactor = Reactor()
+            broker.makeConnection(transport)
+            broker.dataReceived(banana.encode([b"pb"]))
+            transport.clear()
+            self.patch(threadable, "ioThread", threadable.getThreadID())
+            thread = Thread(target=lambda: broker.sendDecRef(7))  # noqa: B023
+            thread.start()
+            thread.join()
+            self.assertEqual(transport.value(), b"")
+            if disconnects:
+                broker.connectionLost(Failure(netError.ConnectionDone()))
+            transport.reactor.goOn()
+            expected = [] if disconnects else [[b"decref", 7]]
+            got: list[Any] = []
+            stock = stockBanana()
+            stock.expressionReceived = got.append
+            stock.dataReceived(transport.value())
+            self.assertEqual(got, expected)
 
 
 class CoroutineTests(WireTestCase):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet.testing import StringTransport
+from twisted.spread import banana, pb
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth import Broker
 from pbauth.wire.writer import CoalescingWriter, coalesces
+from tests.support.values import stockBanana
 
 
 class Socket:
@@ -26,6 +30,8 @@ class Socket:
         self.dataBuffer = b""
         self._tempDataBuffer: list[bytes] = []
         self.sent: list[bytes] = []
+        #: Is called between a part that was sent and the rest.
+        self.between: Any = None
 
     def write(self, data: bytes) -> None:
         """Put bytes behind what waits."""
@@ -36,6 +42,8 @@ class Socket:
         if self.takes < 0:
             return ConnectionError()
         self.sent.append(data[: self.takes])
+        if self.between is not None:
+            self.between()
         return min(len(data), self.takes)
 
 
@@ -101,6 +109,41 @@ class CoalescingWriterTests(SynchronousTestCase):
         socket = Socket(takes=4)
         self.write(CoalescingWriter(socket), b"one", b"two")
         self.assertEqual((socket.sent, socket._tempDataBuffer), ([b"onet"], [b"wo"]))
+
+    def test_neverTorn(self) -> None:
+        """What is written between a part and its rest queues behind the rest, however much."""
+        for count in (1, 100):
+            socket = Socket(takes=4)
+            writer = CoalescingWriter(socket)
+            socket.between = lambda: [writer.write(b"|") for _ in range(count)]  # noqa: B023
+            self.write(writer, b"one", b"two")
+            written = b"".join(socket.sent + socket._tempDataBuffer)
+            self.assertEqual(written, b"onetwo" + b"|" * count)
+            # Later ones are held back no more.
+            writer.write(b"three")
+            self.assertEqual(socket._tempDataBuffer[-1], b"three")
+
+    def test_collected(self) -> None:
+        """So does the note of a reference that is collected there, as garbage."""
+        broker: Any = Broker()
+        broker.factory = pb.PBClientFactory()
+        broker.makeConnection(StringTransport())
+        broker.dataReceived(banana.encode([b"pb"]))
+        socket = Socket(takes=1000)
+        broker._writer = CoalescingWriter(socket)
+        # Something that only the collector finds.
+        garbage: list[Any] = [pb.RemoteReference(None, broker, 7, 1)]
+        garbage.append(garbage)
+        self.addCleanup(gc.enable)
+        gc.disable()
+        del garbage
+        socket.between = gc.collect
+        broker._writer.hold(lambda text: broker.sendCall(b"message", text), bytes(3000))
+        got: list[Any] = []
+        reader = stockBanana()
+        reader.expressionReceived = got.append
+        reader.dataReceived(b"".join(socket.sent + socket._tempDataBuffer))
+        self.assertEqual(got, [[b"message", bytes(3000)], [b"decref", 7]])
 
     def test_error(self) -> None:
         """An error of the socket is left to the reactor, which finds it again."""
