@@ -25,7 +25,14 @@ from pbauth.client.credentials import (
     PlainPassword,
     PrivateKey,
 )
-from pbauth.client.login import authIdentity, changePassword, connect, getObjectAt, logIn
+from pbauth.client.login import (
+    Login,
+    authIdentity,
+    changePassword,
+    connect,
+    getObjectAt,
+    logIn,
+)
 from pbauth.client.perspectiveclient import PerspectiveClient
 from pbauth.client.reconnect import BackOff
 from pbauth.cred.authorizer import CredAuthorizer
@@ -117,6 +124,7 @@ __all__ = [
     "InvalidName",
     "InvalidPassword",
     "KeyNotFound",
+    "Login",
     "LoginTimeout",
     "MechanismNotSupported",
     "NobodyAttached",

@@ -18,11 +18,10 @@ from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.admin.service import MOST_ITEMS, NAME, asPlain, fromPlain
-from pbauth.client.connection import Target, openRoot, using
-from pbauth.client.login import prove
+from pbauth.client.connection import openRoot, using
+from pbauth.client.login import Login, prove
 from pbauth.client.renewal import askHashing
 from pbauth.errors import Detached, ProtocolViolation
-from pbauth.interfaces import ICredentials
 from pbauth.mechanisms import ed25519, external
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.ed25519 import PublicKey
@@ -293,10 +292,7 @@ class RemoteAdministration:
 
 async def openAdministration(
     reactor: Any,
-    target: Target,
-    login: str,
-    credentials: ICredentials,
-    timeout: float = 30,
+    login: Login,
     legacy: bool = False,
     check: Callable[[str, str], None] | None = None,
 ) -> RemoteAdministration:
@@ -305,10 +301,7 @@ async def openAdministration(
 
     Args:
         reactor: makes the connection.
-        target: where it is.
-        login: the name of the identity.
-        credentials: what proves it.
-        timeout: seconds for the login, and for each answer after that.
+        login: who logs in where; its timeout is for each answer, too.
         legacy: as for `RemoteAdministration`.
         check: as for `RemoteAdministration`.
 
@@ -319,16 +312,16 @@ async def openAdministration(
         KeyNotFound: the identity holds no key to the administration, or the server has none.
         Exception: whatever else `connect` fails with.
     """
-    checkName(login, "name of an identity")
 
     async def logIn() -> Any:
-        root = await openRoot(reactor, target)
+        root = await openRoot(reactor, login.target)
         # Any key to it will do: the server chooses.
-        _, perspective = await using(root, prove(root, login, credentials, (NAME, None, None)))
+        proving = prove(root, login.identity, login.credentials, (NAME, None, None))
+        _, perspective = await using(root, proving)
         return perspective
 
-    perspective = await within(timeout, reactor, logIn())
-    return RemoteAdministration(perspective, login, reactor, timeout, legacy, check)
+    perspective = await within(login.timeout, reactor, logIn())
+    return RemoteAdministration(perspective, login.identity, reactor, login.timeout, legacy, check)
 
 
 async def _gathered(items: AsyncIterator[Any], most: int | None) -> list[Any]:

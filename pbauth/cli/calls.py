@@ -11,7 +11,6 @@ from twisted.spread import pb
 
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import run as runCommand
-from pbauth.client.login import connect
 
 
 @click.command()
@@ -39,18 +38,8 @@ def call(
     async def run(reactor: Any) -> Any:
         trust = await connecting.settleTrust(reactor, endpoint)
         credentials = connecting.credentials()
-        remote = await connect(
-            endpoint,
-            None,
-            name,
-            credentials,
-            service,
-            perspective,
-            timeout=connecting.timeout,
-            insecure=connecting.insecure,
-            trust=trust,
-            reactor=reactor,
-        )
+        login = connecting.login(endpoint, name, credentials, trust, service, perspective)
+        remote = await login.run(reactor)
         try:
             answer = remote.callRemote(method, *arguments)
             return await answer.addTimeout(connecting.timeout, reactor)

@@ -19,6 +19,7 @@ from pbauth.cli.passwords import passwordOption, readPassword, readSecretFile
 from pbauth.cli.running import interruptible
 from pbauth.client.connection import Target
 from pbauth.client.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
+from pbauth.client.login import Login
 from pbauth.interfaces import ICredentials, IRenewingCredentials
 from pbauth.net.strports import tlsAddress
 from pbauth.net.trust import fetchFingerprint, isVouchedFor
@@ -54,6 +55,33 @@ class Connecting:
     plain: bool = False
     passwordName: str = "Password"
     passwordOption: str = "--password-stdin"
+
+    def login(
+        self,
+        endpoint: str,
+        name: str,
+        credentials: ICredentials,
+        trust: str | None,
+        service: str | None = None,
+        perspective: str | None = None,
+    ) -> Login:
+        """
+        Return who logs in where.
+
+        Args:
+            endpoint: where the server is.
+            name: of the identity.
+            credentials: what proves it.
+            trust: as `settleTrust` says.
+            service: to attach to, or `None`.
+            perspective: of that service; `None`: the identity's own.
+        """
+        return Login(
+            *(endpoint, name, credentials, service, perspective),
+            trust=trust,
+            insecure=self.insecure,
+            timeout=self.timeout,
+        )
 
     async def settleTrust(self, reactor: Any, endpoint: str) -> str | None:
         """

@@ -11,7 +11,7 @@ from pbauth._async import within
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import Place, run
 from pbauth.client.connection import closeConnection
-from pbauth.client.login import authIdentity, changePassword, getObjectAt
+from pbauth.client.login import changePassword
 from pbauth.errors import ProtocolViolation
 
 
@@ -37,17 +37,9 @@ def passwd(context: click.Context, endpoint: str, name: str, connecting: Connect
         credentials = connecting.credentials(renew=False)
         new = connecting.newPassword()
         place.policy.check(new, name)
-        root = await getObjectAt(
-            endpoint,
-            None,
-            connecting.timeout,
-            connecting.insecure,
-            trust=trust,
-            reactor=reactor,
-        )
+        identity = await connecting.login(endpoint, name, credentials, trust).run(reactor)
 
         async def change() -> None:
-            identity = await authIdentity(root, name, credentials)
             try:
                 await changePassword(identity, new)
             except ProtocolViolation:
@@ -59,7 +51,7 @@ def passwd(context: click.Context, endpoint: str, name: str, connecting: Connect
         try:
             await within(connecting.timeout, reactor, change())
         finally:
-            await closeConnection(root.broker)
+            await closeConnection(identity.broker)
 
     with explained(endpoint):
         try:

@@ -17,7 +17,6 @@ from pbauth.admin.remote import openAdministration
 from pbauth.cli.connecting import Connecting, explained, networkOptions, trustOptions
 from pbauth.cli.knownservers import KnownServers
 from pbauth.cli.running import interruptible, run
-from pbauth.client.connection import Target
 from pbauth.server.firstrun import ADMINISTRATOR
 
 _Result = TypeVar("_Result")
@@ -66,17 +65,8 @@ class RemotePlace:
             with interruptible():
                 arguments = () if ask is None else (ask(),)
             with explained(self.endpoint):
-                target = Target(
-                    self.endpoint,
-                    None,
-                    connecting.insecure,
-                    trust,
-                    credentials.clientCertificate,
-                )
-                admin = await openAdministration(
-                    *(reactor, target, self.login, credentials),
-                    *(connecting.timeout, hashing.md5, check),
-                )
+                login = connecting.login(self.endpoint, self.login, credentials, trust)
+                admin = await openAdministration(reactor, login, hashing.md5, check)
             try:
                 return await operation(admin, *arguments)
             finally:

@@ -8,9 +8,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
-from pbauth._async import SingleFlight, chooseReactor, within
-from pbauth.client.connection import Target, openRoot, using
-from pbauth.client.login import asCredentials, prove
+from pbauth._async import SingleFlight, chooseReactor
+from pbauth.client.login import Login, asCredentials
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
 
@@ -42,13 +41,18 @@ class IdentityConnector:
         trust: Any = None,
         reactor: Any = None,
     ) -> None:
-        self._credentials = asCredentials(password, reactor)
-        self._target = Target(host, port, insecure, trust, self._credentials.clientCertificate)
-        self._identityName = identityName
-        self._timeout = timeout
+        self._login = Login(
+            host,
+            identityName,
+            asCredentials(password, reactor),
+            trust=trust,
+            insecure=insecure,
+            timeout=timeout,
+            port=port,
+        )
         self._reactor = chooseReactor(reactor)
         self._identity: Any = None
-        self._login: SingleFlight[Any] = SingleFlight(self._logInWithin)
+        self._running: SingleFlight[Any] = SingleFlight(self._logIn)
 
     def requestLogin(self) -> Deferred[Any]:
         """
@@ -58,7 +62,7 @@ class IdentityConnector:
             Fires with a reference to the `IdentityWrapper`; fails as `connect` does. May be
             cancelled; the login is given up once nobody waits for it.
         """
-        return self._login.run() if self._identity is None else succeed(self._identity)
+        return self._running.run() if self._identity is None else succeed(self._identity)
 
     def requestService(
         self,
@@ -83,7 +87,7 @@ class IdentityConnector:
             return await identity.callRemote(
                 "attach",
                 checkName(serviceName, "name of a service"),
-                perspectiveName or self._identityName,
+                perspectiveName or self._login.identity,
                 client,
             )
 
@@ -96,7 +100,7 @@ class IdentityConnector:
         Returns:
             Fires when it is closed.
         """
-        self._login.cancel()
+        self._running.cancel()
         identity, self._identity = self._identity, None
         if identity is None:
             return succeed(None)
@@ -104,19 +108,12 @@ class IdentityConnector:
         identity.broker.transport.loseConnection()
         return closed
 
-    def _logInWithin(self) -> Deferred[Any]:
-        return within(self._timeout, self._reactor, self._logIn()).addCallback(self._loggedIn)
+    def _logIn(self) -> Deferred[Any]:
+        return self._login.run(self._reactor).addCallback(self._loggedIn)
 
     def _loggedIn(self, identity: Any) -> Any:
         self._identity = identity
-        return identity
-
-    async def _logIn(self) -> Any:
-        checkName(self._identityName, "name of an identity")
-        root = await openRoot(self._reactor, self._target)
-        proving = prove(root, self._identityName, self._credentials, ())
-        identity, _ = await using(root, proving)
-        root.broker.notifyOnDisconnect(self._connectionLost)
+        identity.broker.notifyOnDisconnect(self._connectionLost)
         return identity
 
     def _connectionLost(self) -> None:

@@ -1,5 +1,5 @@
 """
-The client's half of a login, as the seed walks through it.
+The client's half of a login.
 
 ::
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
@@ -28,6 +29,109 @@ from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
 from pbauth.wire.channel import channelOf
+
+
+def _checkClient(instance: object, attribute: object, client: pb.Referenceable | None) -> None:
+    if client is not None and not isinstance(client, pb.Referenceable):
+        raise TypeError(f"client must be a pb.Referenceable, not {type(client).__name__}.")
+
+
+def _identityName(name: str) -> str:
+    return checkName(name, "name of an identity")
+
+
+def _serviceName(name: str | None) -> str | None:
+    return None if name is None else checkName(name, "name of a service")
+
+
+def _perspectiveName(name: str | None) -> str | None:
+    return None if name is None else checkName(name, "name of a perspective")
+
+
+def _credentials(given: str | ICredentials) -> ICredentials:
+    return asCredentials(given)
+
+
+@frozen
+class Login:
+    """
+    Who logs in where, by what, and to which perspective.
+
+    The one value that `connect`, `PerspectiveClient`, `IdentityConnector`, the ``pbauth`` command
+    and the test kit have in common.
+
+    Attributes:
+        endpoint: of the server: ``"tls:example.com:8787"``, ``"unix:/run/pbauth"``, or what
+            provides `IStreamClientEndpoint`; a host, where there is a `port`.
+        identity: the name of the identity.
+        credentials: what proves it: a `str` becomes a `Password`.
+        service: to attach to; `None`: only log in.
+        perspective: of that service; `None`: the one with the identity's own name.
+        client: an object of yours that the server may call back, or `None`.
+        trust: as for `connect`.
+        insecure: as for `connect`.
+        timeout: seconds for the whole login.
+        port: of plain TCP, or `None`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        InvalidName: a name breaks the rule.
+        InvalidPassword: that can't be a password.
+    """
+
+    endpoint: str | IStreamClientEndpoint
+    identity: str = field(converter=_identityName)
+    credentials: ICredentials = field(converter=_credentials)
+    service: str | None = field(default=None, converter=_serviceName)
+    perspective: str | None = field(default=None, converter=_perspectiveName)
+    client: pb.Referenceable | None = field(default=None, validator=_checkClient)
+    trust: Any = None
+    insecure: bool = field(default=False, kw_only=True)
+    timeout: float = field(default=30, kw_only=True)
+    port: int | None = field(default=None, kw_only=True)
+
+    @property
+    def target(self) -> Target:
+        """Where the server is, and why it may be trusted with the login."""
+        certificate = self.credentials.clientCertificate
+        return Target(self.endpoint, self.port, self.insecure, self.trust, certificate)
+
+    def run(self, reactor: Any = None) -> Deferred[Any]:
+        """
+        Connect, log in, and attach.
+
+        Args:
+            reactor: provides `IReactorTime` and what the endpoint needs; the global one by default.
+
+        Returns:
+            Fires with the remote perspective, or, without a service, with a reference to the
+            `IdentityWrapper`; fails as `connect` does.
+        """
+        theReactor = chooseReactor(reactor)
+
+        async def run() -> Any:
+            root = await openRoot(theReactor, self.target)
+            return await using(root, self.on(root))
+
+        return within(self.timeout, theReactor, run())
+
+    async def on(self, root: Any) -> Any:
+        """
+        Log in, and attach, over a connection that there is already.
+
+        Args:
+            root: a reference to an `AuthServ`.
+
+        Returns:
+            As `run`.
+        """
+        if self.service is None:
+            identity, _ = await prove(root, self.identity, self.credentials, ())
+            return identity
+        wanted = (self.service, self.perspective or self.identity, self.client)
+        _, perspective = await prove(root, self.identity, self.credentials, wanted)
+        return perspective
+
 
 # What a server that is not pbauth says to our `username`: it has no such method, or one that
 # takes other arguments.
@@ -88,13 +192,22 @@ def connect(
     """
     theReactor = chooseReactor(reactor)
 
-    async def run() -> Any:
-        request = Request(username, password, serviceName, perspectiveName, client, theReactor)
-        target = Target(host, port, insecure, trust, request.credentials.clientCertificate)
-        root = await openRoot(theReactor, target)
-        return await using(root, request.attach(root))
+    def begin() -> Deferred[Any]:
+        login = Login(
+            host,
+            username,
+            asCredentials(password, theReactor),
+            checkName(serviceName, "name of a service"),
+            perspectiveName,
+            client,
+            trust,
+            insecure=insecure,
+            timeout=timeout,
+            port=port,
+        )
+        return login.run(theReactor)
 
-    return within(timeout, theReactor, run())
+    return maybeDeferred(begin)
 
 
 def getObjectAt(
@@ -154,8 +267,9 @@ def logIn(
     """
 
     async def run() -> Any:
-        request = Request(username, password, service, perspectiveName, client)
-        return await request.attach(authServRef)
+        checkName(service, "name of a service")
+        login = Login("", username, asCredentials(password), service, perspectiveName, client)
+        return await login.on(authServRef)
 
     return Deferred.fromCoroutine(run())
 
@@ -174,9 +288,7 @@ def authIdentity(authServRef: Any, username: str, password: str | ICredentials) 
     """
 
     async def run() -> Any:
-        checkName(username, "name of an identity")
-        identity, _ = await prove(authServRef, username, asCredentials(password), ())
-        return identity
+        return await Login("", username, asCredentials(password)).on(authServRef)
 
     return Deferred.fromCoroutine(run())
 
@@ -212,65 +324,6 @@ def changePassword(identityRef: Any, newPassword: str, *, reactor: Any = None) -
         await identityRef.callRemote("changePassword", made[scram.NAME].encode())
 
     return Deferred.fromCoroutine(run())
-
-
-class Request:
-    """
-    Who wants to be attached to what; checked before anything is opened.
-
-    Attributes:
-        credentials: what proves it.
-
-    Args:
-        username: as for `connect`, and so are the others.
-        password: a `str`, or credentials.
-        serviceName: the service.
-        perspectiveName: the perspective of it.
-        client: the client object.
-        reactor: provides threads; the global one by default.
-
-    Raises:
-        TypeError: an argument is of the wrong type.
-        InvalidName: a name breaks the rule.
-        InvalidPassword: that can't be a password.
-    """
-
-    def __init__(
-        self,
-        username: str,
-        password: str | ICredentials,
-        serviceName: str,
-        perspectiveName: str | None,
-        client: pb.Referenceable | None,
-        reactor: Any = None,
-    ) -> None:
-        self._username = checkName(username, "name of an identity")
-        self.credentials = asCredentials(password, reactor)
-        self._serviceName = checkName(serviceName, "name of a service")
-        self._perspectiveName = checkName(
-            username if perspectiveName is None else perspectiveName, "name of a perspective"
-        )
-        if client is not None and not isinstance(client, pb.Referenceable):
-            raise TypeError(f"client must be a pb.Referenceable, not {type(client).__name__}.")
-        self._client = client
-
-    async def attach(self, root: Any) -> Any:
-        """
-        Log in and attach.
-
-        Args:
-            root: a reference to an `AuthServ`.
-
-        Returns:
-            The perspective.
-        """
-        _, perspective = await prove(
-            root,
-            self._username,
-            self.credentials,
-            (self._serviceName, self._perspectiveName, self._client),
-        )
-        return perspective
 
 
 async def prove(

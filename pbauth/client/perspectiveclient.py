@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.application import service
@@ -16,11 +15,11 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 
 from pbauth._async import OneShot, chooseReactor
-from pbauth.client.connection import Target
-from pbauth.client.login import Request, connect
+from pbauth.client.login import Login, asCredentials
 from pbauth.client.reconnect import Action, BackOff, Input, Machine, Patience, State, isFinal
 from pbauth.errors import Detached, NotAttached
 from pbauth.interfaces import ICredentials
+from pbauth.names import checkName
 from pbauth.perspectives.sessions import STILL_LIVE
 from pbauth.wire.broker import dropConnection
 from pbauth.wire.keepalive import KeepAlive
@@ -45,7 +44,7 @@ class PerspectiveClient(service.Service):
 
     Args:
         endpoint: ``"tls:example.com:8787"``, another endpoint string, or what provides
-            `IStreamClientEndpoint`.
+            `IStreamClientEndpoint`; or a `Login`, which says all up to `trust`.
         credentials: a password, or what implements `ICredentials`. Kept: the slow derivation of a
             `Password` is done once.
         serviceName: the service to attach to.
@@ -73,9 +72,9 @@ class PerspectiveClient(service.Service):
 
     def __init__(
         self,
-        endpoint: str | IStreamClientEndpoint,
-        credentials: str | ICredentials,
-        serviceName: str,
+        endpoint: str | IStreamClientEndpoint | Login,
+        credentials: str | ICredentials = "",
+        serviceName: str = "",
         perspectiveName: str | None = None,
         client: pb.Referenceable | None = None,
         *,
@@ -88,26 +87,33 @@ class PerspectiveClient(service.Service):
         retryPolicy: Callable[[int], float | None] | None = None,
         mostWaiting: int = 100,
     ) -> None:
-        name = perspectiveName if username is None else username
-        if name is None:
-            raise TypeError("Say who logs in: PerspectiveClient(..., username=...).")
-        _checkNumber("timeout", timeout)
+        self._reactor = chooseReactor(reactor)
+        if isinstance(endpoint, Login):
+            login = endpoint
+            if login.service is None:
+                raise TypeError("Name the service to attach to: Login(..., service=...).")
+        else:
+            name = perspectiveName if username is None else username
+            if name is None:
+                raise TypeError("Say who logs in: PerspectiveClient(..., username=...).")
+            login = Login(
+                endpoint,
+                name,
+                asCredentials(credentials, self._reactor),
+                checkName(serviceName, "name of a service"),
+                perspectiveName,
+                client,
+                trust,
+                insecure=insecure,
+                timeout=timeout,
+            )
+        _checkNumber("timeout", login.timeout)
         _checkNumber("pingInterval", pingInterval or 0)
         _checkNumber("mostWaiting", mostWaiting)
-        self._reactor = chooseReactor(reactor)
-        # Said here and now what is wrong, not in the log later.
-        request = Request(name, credentials, serviceName, perspectiveName, client, self._reactor)
-        Target(endpoint, None, insecure, trust, request.credentials.clientCertificate).endpoint(
-            self._reactor
-        )
-        self._connect = partial(
-            connect,
-            *(endpoint, None, name, request.credentials, serviceName, perspectiveName, client),
-            *(timeout, insecure),
-            trust=trust,
-            reactor=self._reactor,
-        )
-        self._who = name, serviceName
+        # What is wrong with it is said here and now, not in the log later.
+        login.target.endpoint(self._reactor)
+        self._request = login
+        self._who = login.identity, str(login.service)
         self._keepAlive = KeepAlive(pingInterval, self._reactor)
         self._pingInterval = pingInterval
         self._mostWaiting = mostWaiting
@@ -298,7 +304,7 @@ class PerspectiveClient(service.Service):
 
     def _logIn(self) -> None:
         self._attachedAt = None
-        login = self._login = self._connect()
+        login = self._login = self._request.run(self._reactor)
         login.addCallbacks(self._loggedIn, self._failed)
         login.addErrback(lambda bug: _log.failure("A client failed", bug))
 

@@ -20,6 +20,7 @@ from pbauth import (
     InvalidName,
     InvalidPassword,
     KeyNotFound,
+    Login,
     Password,
     PrivateKey,
     ProtocolViolation,
@@ -167,10 +168,8 @@ class RemoteTests(SameTests):
 
     def attempt(self, name: str, password: Any = "secret", **options: Any) -> Deferred[Any]:
         """Begin that."""
-        target = module.Target(self.memory, None)
-        return self.start(
-            openAdministration(self.memory.clock, target, name, Password(password), **options)
-        )
+        login = Login(self.memory, name, Password(password), timeout=options.pop("timeout", 30))
+        return self.start(openAdministration(self.memory.clock, login, **options))
 
     def test_login(self) -> None:
         """Any key to the service will do; without one, or with a wrong password, none is given."""
@@ -179,7 +178,7 @@ class RemoteTests(SameTests):
         self.logIn("alice")
         self.failureResultOf(self.attempt("bob"), KeyNotFound)
         self.failureResultOf(self.attempt("admin", "wrong"), Unauthorized)
-        self.failureResultOf(self.attempt("a\nb"), InvalidName)
+        self.assertRaises(InvalidName, self.attempt, "a\nb")
 
     def test_hashing(self) -> None:
         """Passwords are hashed here, as the server says; it sees none of them."""

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.spread import pb
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import (
     AuthServerFactory,
@@ -22,9 +22,11 @@ from pbauth import (
     InvalidName,
     InvalidPassword,
     KeyNotFound,
+    Login,
     LoginTimeout,
     MechanismNotSupported,
     Password,
+    PerspectiveClient,
     Policy,
     ProtocolViolation,
     ServerNotTrusted,
@@ -478,3 +480,57 @@ class OverTCPTests(TestCase):
             await perspective.callRemote("whoami")
         perspective.broker.transport.loseConnection()
         await perspective.broker.whenClosed()
+
+
+class LoginTests(SynchronousTestCase):
+    """The one value that says who logs in where."""
+
+    def test_mistakes(self) -> None:
+        """Whatever can't be right is refused when it is made, and nothing is opened."""
+        wrong: list[tuple[tuple[Any, ...], type[Exception]]] = [
+            (("tls:h:1", 5, "secret"), TypeError),
+            (("tls:h:1", "", "secret"), InvalidName),
+            (("tls:h:1", "alice", 5), TypeError),
+            (("tls:h:1", "alice", ""), InvalidPassword),
+            (("tls:h:1", "alice", "secret", 5), TypeError),
+            (("tls:h:1", "alice", "secret", "a\nb"), InvalidName),
+            (("tls:h:1", "alice", "secret", "game", 5), TypeError),
+            (("tls:h:1", "alice", "secret", "game", None, object()), TypeError),
+        ]
+        for arguments, error in wrong:
+            self.assertRaises(error, Login, *arguments)
+
+    def test_secret(self) -> None:
+        """Its repr shows no password."""
+        self.assertNotIn("secret", repr(Login("tls:h:1", "alice", "secret", "game")))
+
+    def test_run(self) -> None:
+        """It connects and attaches; without a service it only logs in."""
+        memory = MemoryServer()
+        RecordingService("game", memory.services, memory.authorizer)
+        memory.addUser("alice", "secret", ("game", "alice"))
+        for service, method, expected in [
+            ("game", "whoami", "alice"),
+            (None, "keys", [("game", "alice")]),
+        ]:
+            running = Login(memory, "alice", "secret", service).run(memory.clock)
+            memory.flush()
+            answer = self.successResultOf(running).callRemote(method)
+            memory.flush()
+            self.assertEqual(self.successResultOf(answer), expected)
+
+    def test_staying(self) -> None:
+        """A client that stays logged in takes it, too."""
+        memory = MemoryServer()
+        RecordingService("game", memory.services, memory.authorizer)
+        memory.addUser("alice", "secret", ("game", "alice"))
+        login = Login(memory, "alice", "secret", "game")
+        client = PerspectiveClient(login, reactor=memory.clock)
+        client.startService()
+        memory.flush()
+        self.successResultOf(client.whenAttached())
+        client.stopService()
+        memory.flush()
+        self.assertRaises(
+            TypeError, PerspectiveClient, Login(memory, "alice", "secret"), reactor=memory.clock
+        )
