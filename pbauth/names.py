@@ -35,7 +35,10 @@ def checkName(name: object, what: str = "name") -> str:
         raise TypeError(f"A {what} is a str, not {type(name).__name__}.")
     if not name:
         raise InvalidName(f"A {what} must not be empty.")
-    if len(name) <= LONGEST and name.isascii() and name.isprintable():
+    if isTooLong(name):
+        # Before anything looks at its characters.
+        raise InvalidName(f"A {what} takes at most {LONGEST} bytes; this one takes more.")
+    if name.isascii() and name.isprintable():
         # Nearly all are, and each login checks some.
         return name
     for character in name:
@@ -43,7 +46,21 @@ def checkName(name: object, what: str = "name") -> str:
             raise InvalidName(
                 f"A {what} must not hold control characters; this one holds U+{ord(character):04X}."
             )
-    size = len(name.encode("utf-8"))
-    if size > LONGEST:
-        raise InvalidName(f"A {what} takes at most {LONGEST} bytes; this one takes {size}.")
     return name
+
+
+def isTooLong(name: str) -> bool:
+    """
+    Say whether a text is longer than any name.
+
+    Args:
+        name: the text; it may hold anything.
+
+    Returns:
+        Whether it takes more than `LONGEST` bytes.
+    """
+    size = len(name)
+    # Most texts need not be encoded to know.
+    return size > LONGEST or (
+        size * 4 > LONGEST and len(name.encode("utf-8", "surrogatepass")) > LONGEST
+    )

@@ -121,6 +121,7 @@ class Attempts:
         self._keepAlive = keepAlive
         self._audit = audit
         self._failures = 0
+        self._hasMisbehaved = False
         # Of the peer; known once it speaks, since then the header of a proxy was read.
         self._network = ""
         self._unauthenticated = limits.unauthenticated.add(self._timeOut)
@@ -145,6 +146,7 @@ class Attempts:
             self._network = self._findNetwork()
         self.check(name, mechanism)
         if self.unanswered >= MOST_UNANSWERED:
+            self._misbehaved()
             self._drop(DropReason.CHALLENGERS)
             raise Unauthorized()
         self.unanswered += 1
@@ -245,12 +247,18 @@ class Attempts:
         dropConnection(self._broker)
 
     def _timeOut(self) -> None:
-        self._limits.misbehaved(self._findNetwork())
+        self._misbehaved()
         self._drop(DropReason.GRACE_TIME)
 
     def _connectionLost(self) -> None:
-        if self._unauthenticated.gone:
-            return
+        unauthenticated = not self._unauthenticated.gone
         self._limits.unauthenticated.remove(self._unauthenticated)
-        if IRestrictableBroker.providedBy(self._broker) and self._broker.brokeProtocol:
-            self._limits.misbehaved(self._findNetwork())
+        restrictable = IRestrictableBroker.providedBy(self._broker)
+        if self.unanswered or (unauthenticated and restrictable and self._broker.brokeProtocol):
+            self._misbehaved()
+
+    def _misbehaved(self) -> None:
+        """Hold the network responsible for this connection, once."""
+        if not self._hasMisbehaved:
+            self._hasMisbehaved = True
+            self._limits.misbehaved(self._network or self._findNetwork())

@@ -46,6 +46,7 @@ from pbauth.login.throttle import networkOf
 from pbauth.mechanisms import anonymous, md5, scram
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.names import isTooLong
 from pbauth.net.origin import Origin, originOf
 from pbauth.perspectives.sessions import EndReason, Session, SessionReference
 from pbauth.wire.broker import Broker, dropConnection
@@ -249,6 +250,9 @@ class AuthServ(WireObject):
     ) -> tuple[bytes, AuthChallenger]:
         name = asName(claimed)
         attempt = self._attempts.book(name, asName(mechanism))
+        if isTooLong(name):
+            # Nobody's, before anything looks at it.
+            raise attempt.refuse("the name is too long")
         try:
             claim = await self._negotiation.begin(name, mechanism, self._channel)
             challenge = await settled(claim.exchange.challenge(initial))

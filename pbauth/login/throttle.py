@@ -8,6 +8,7 @@ Time comes from a clock that is handed in.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -118,7 +119,7 @@ class Throttle:
         self._networks = Penalties(now, most)
         self._names = Penalties(now, most)
         self._most = most
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
 
     def wait(self, network: str, name: str) -> float:
         """
@@ -132,8 +133,8 @@ class Throttle:
             Seconds; 0: not at all.
         """
         wait = self._networks.wait(network)
-        if (network, name) not in self._known:
-            wait = max(wait, self._names.wait(name))
+        if _digest(network, name) not in self._known:
+            wait = max(wait, self._names.wait(_digest(name)))
         return wait
 
     def waitOfNetwork(self, network: str) -> float:
@@ -151,7 +152,7 @@ class Throttle:
     def failed(self, network: str, name: str) -> None:
         """Add the penalties for a failed login."""
         self._networks.add(network, FAILURE)
-        self._names.add(name, FAILURE)
+        self._names.add(_digest(name), FAILURE)
 
     def misbehaved(self, network: str) -> None:
         """Add the penalty for a connection that did not log in in time, or broke the protocol."""
@@ -159,11 +160,17 @@ class Throttle:
 
     def succeeded(self, network: str, name: str) -> None:
         """Remember that this name has logged in from this network."""
-        pair = (network, name)
+        pair = _digest(network, name)
         self._known.pop(pair, None)
         self._known[pair] = None
         if len(self._known) > self._most:
             self._known.popitem(last=False)
+
+
+def _digest(*texts: str) -> bytes:
+    """Return what is kept of texts that anybody may choose, however long they are."""
+    encoded = "\0".join(texts).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def networkOf(address: Any) -> str:

@@ -5,9 +5,10 @@ The keys that open an account: what a server keeps for `ED25519` and for `EXTERN
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pbauth.names import checkName
 
@@ -57,16 +58,29 @@ class AuthorizedKeys:
 
     mechanism: str
     keys: tuple[AuthorizedKey, ...] = ()
+    # To look one up costs the same, however many there are.
+    _known: frozenset[object] = field(init=False, eq=False, repr=False)
+
+    @_known.default
+    def _index(self) -> frozenset[object]:
+        return frozenset(self.keys)
 
     def covers(self, proof: object) -> bool:
-        """Whether a login that was proved by this key still stands."""
-        return proof in self.keys
+        """Say whether a login that was proved by this key still stands."""
+        try:
+            return proof in self._known
+        except TypeError:
+            # It can't be hashed, so it is no key.
+            return False
 
     def encode(self) -> str:
         """As text: a line for each key."""
         return "\n".join([f"{self.mechanism}$", *(key.line() for key in self.keys)])
 
+    # A store reads an account each time that somebody claims its name, so that one with very many
+    # keys would keep the server busy. They are no secret, and are not changed.
     @classmethod
+    @lru_cache(maxsize=64)
     def decode(
         cls, text: str, mechanism: str, readLine: Callable[[str], AuthorizedKey]
     ) -> AuthorizedKeys:

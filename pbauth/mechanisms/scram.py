@@ -47,13 +47,19 @@ FEWEST_ITERATIONS = 4_096
 #: more wants to keep the client busy.
 MOST_ITERATIONS = 10_000_000
 
+#: The shortest and the longest salt that a client accepts, in bytes: a shorter one lets tables be
+#: made of many passwords at once.
+FEWEST_SALT_BYTES = 8
+MOST_SALT_BYTES = 128
+
 #: The one type of channel binding spoken here (RFC 9266).
 BINDING_TYPE = "tls-exporter"
 
 _LONGEST_MESSAGE = 4_096
 _NONCE = r"[\x21-\x2b\x2d-\x7e]+"
 _VALUE = r"[^,\x00]+"
-_EXTENSIONS = rf"(?:,[A-Za-z]={_VALUE})*"
+# Any but `m`, which demands what nobody knows (RFC 5802, section 5.1).
+_EXTENSIONS = rf"(?:,[A-Za-ln-z]={_VALUE})*"
 _CLIENT_FIRST = re.compile(
     rf"(?P<gs2>(?P<flag>n|y|p=(?P<binding>[A-Za-z0-9.\-]+)),(?:a=(?P<authzid>{_VALUE}))?,)"
     rf"(?P<bare>n=(?P<name>{_VALUE}),r=(?P<nonce>{_NONCE}){_EXTENSIONS})"
@@ -264,7 +270,7 @@ class ScramVerifier:
             or not iterations.isascii()
             or len(made.storedKey) != 32
             or len(made.serverKey) != 32
-            or not 8 <= len(made.salt) <= 128
+            or not FEWEST_SALT_BYTES <= len(made.salt) <= MOST_SALT_BYTES
             or not FEWEST_ITERATIONS <= made.iterations <= MOST_ITERATIONS
         ):
             raise ValueError("This is not a SCRAM-SHA-256 verifier that clients accept.")
@@ -324,14 +330,20 @@ class ScramClient:
             The salt and the iteration count to derive the keys with.
 
         Raises:
-            ServerNotTrusted: it is malformed, its nonce does not extend the client's, or its
-                iteration count is under 4,096 or over 10,000,000.
+            ServerNotTrusted: it is malformed, its nonce does not extend the client's, its salt
+                is shorter than 8 bytes or longer than 128, or its iteration count is under 4,096
+                or over 10,000,000.
         """
         try:
             found = _parse(_SERVER_FIRST, challenge, "server-first")
             salt = _unbase64(found["salt"])
         except (ExchangeRefused, ValueError):
             raise ServerNotTrusted("The server sent a malformed challenge.") from None
+        if not FEWEST_SALT_BYTES <= len(salt) <= MOST_SALT_BYTES:
+            raise ServerNotTrusted(
+                f"The server's salt has {len(salt)} bytes; "
+                f"{FEWEST_SALT_BYTES} to {MOST_SALT_BYTES} are safe."
+            )
         nonce = found["nonce"]
         if not nonce.startswith(self._nonce) or len(nonce) == len(self._nonce):
             raise ServerNotTrusted("The server's challenge does not answer this login.")

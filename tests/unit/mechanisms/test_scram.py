@@ -293,6 +293,46 @@ class ServerTests(SynchronousTestCase):
             self.assertIs(step.__func__, ScramServer.challenge)
 
 
+class MandatoryExtensionTests(SynchronousTestCase):
+    """`m=`, by which either end demands what the other does not know (RFC 5802, section 5.1)."""
+
+    def test_client(self) -> None:
+        """The server refuses it wherever a client puts it."""
+        for first in (
+            b"n,,m=x,n=alice,r=client",
+            b"n,,n=alice,m=x,r=client",
+            b"n,,n=alice,r=client,m=x",
+            b"n,,n=alice,r=client,a=b,m=x",
+        ):
+            with self.assertRaises(ExchangeRefused):
+                ScramServer("alice", VERIFIER, "server").challenge(first)
+        login = Login()
+        response = login.response().replace(b",p=", b",m=x,p=")
+        with self.assertRaises(ExchangeRefused) as raised:
+            login.server.outcome(response)
+        self.assertEqual(raised.exception.reason, "malformed client-final message")
+
+    def test_server(self) -> None:
+        """The client trusts no server that sends it."""
+        for challenge in (
+            b"m=x,r=clientserver,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=4096",
+            b"r=clientserver,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=4096,m=x",
+        ):
+            with self.assertRaises(ServerNotTrusted):
+                ScramClient("alice", "client").readChallenge(challenge)
+        login = Login()
+        outcome = login.outcome() + b",m=x"
+        with self.assertRaises(ServerNotTrusted):
+            login.client.checkOutcome(outcome)
+
+    def test_others(self) -> None:
+        """Extensions that nobody has to know are passed over."""
+        ScramServer("alice", VERIFIER, "server").challenge(b"n,,n=alice,r=client,x=y")
+        ScramClient("alice", "client").readChallenge(
+            b"r=clientserver,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=4096,x=y"
+        )
+
+
 class ClientTests(SynchronousTestCase):
     """What the client refuses, in every mode."""
 
@@ -307,6 +347,8 @@ class ClientTests(SynchronousTestCase):
             b"r=client,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=4096",
             b"r=other,s=MDEyMzQ1Njc4OWFiY2RlZg==,i=4096",
             b"r=clientserver,s=M,i=4096",
+            b"r=clientserver,s=" + base64.b64encode(b"1234567") + b",i=4096",
+            b"r=clientserver,s=" + base64.b64encode(bytes(129)) + b",i=4096",
             b"e=other-error",
             b"",
             None,
