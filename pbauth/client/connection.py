@@ -18,15 +18,18 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import ClientFactory
+from twisted.logger import Logger
 from twisted.spread import pb
 from twisted.spread.jelly import globalSecurity
 
 from pbauth.errors import ServerNotTrusted
 from pbauth.net.addresses import isLoopback
-from pbauth.net.strports import readAddress, readDescription
-from pbauth.net.trust import clientOptions, explainSSL
+from pbauth.net.strports import readAddress, readDescription, spelledOut
+from pbauth.net.trust import NO_TLS_1_3, TLS_VERSIONS, clientOptions, explainSSL
 from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.channel import channelOf, peerOf
+
+_log = Logger()
 
 _Result = TypeVar("_Result")
 
@@ -85,15 +88,45 @@ class Target:
         kind, named, positional = readDescription(self.host)
         # Twisted's own endpoints 'ssl:' look at a certificate only where both of these are named.
         unchecked = kind == "ssl" and not {"hostname", "caCertsDir"} <= named.keys()
+        plain = kind == "tls" and named.keys() <= {"host", "port", "minimumTLS"}
         told = not (self.trust is None and self.certificate is None)
-        if unchecked or (kind in ("tls", "ssl") and told):
+        if unchecked or plain or (kind in ("tls", "ssl") and told):
             host, port = readAddress(self.host)
-            options = clientOptions(host, self.trust, self.certificate)
+            minimum = TLS_VERSIONS[self._minimumTLS]
+            options = clientOptions(host, self.trust, self.certificate, minimum)
             return wrapClientTLS(options, _tcpEndpoint(reactor, host, port))
         if kind == "tcp":
             self._checkPlain(named.get("host", [*positional, ""][0]))
         self._checkTrustIsUsed()
-        return clientFromString(reactor, self.host)
+        return clientFromString(reactor, spelledOut(self.host))
+
+    @property
+    def _minimumTLS(self) -> str:
+        """The oldest version of TLS that the endpoint string asks for."""
+        named = readDescription(self.host)[1] if isinstance(self.host, str) else {}
+        version = named.get("minimumTLS", "1.3")
+        if version not in TLS_VERSIONS:
+            raise ValueError(f"{self.host!r}: minimumTLS is 1.3 (the default) or 1.2.")
+        return version
+
+    def checkBinding(self, broker: Any) -> None:
+        """
+        Check a connection over TLS, after its handshake: a login can be bound to it, unless the
+        user has asked for less.
+
+        Raises:
+            ServerNotTrusted: it can't.
+        """
+        channel = channelOf(broker)
+        if not channel.secure or channel.channelBinding is not None:
+            return
+        if not (self.insecure or self._minimumTLS == "1.2"):
+            raise ServerNotTrusted(NO_TLS_1_3)
+        _log.warn(
+            "Logging in to {host} over TLS 1.2, as you ask for: anybody in between can pass this "
+            "login on, and act in your place.",
+            host=self.host,
+        )
 
     def checkPeer(self, broker: Any) -> None:
         """
@@ -148,6 +181,7 @@ async def openRoot(reactor: Any, target: Target) -> Any:
         target.checkPeer(broker)
         broker.speakFirst()
         await broker.whenSecured()
+        target.checkBinding(broker)
     except (SSL.Error, VerificationError, CertificateError) as error:
         await closeConnection(broker)
         raise ServerNotTrusted(_explain(error)) from None

@@ -11,6 +11,7 @@ import secrets
 from typing import Any
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from pbauth._async import settled
 from pbauth.errors import MechanismNotSupported, Unauthorized
@@ -20,6 +21,8 @@ from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Claimant, Terms
 from pbauth.names import checkName
+
+_log = Logger()
 
 
 @frozen
@@ -85,6 +88,13 @@ class Negotiation:
         found = self._offers.get(facts)
         if found is None:
             able = [each for each in MECHANISMS if each.offeredOn(channel, terms)]
+            if channel.secure and channel.channelBinding is None:
+                if self._policy.minimumTLS != "1.2":
+                    _log.warn(
+                        "Nobody can log in over TLS 1.2, which can't bind a login to its "
+                        "connection. Policy(minimumTLS='1.2') takes it all the same."
+                    )
+                    able = []
             listed = [
                 each for name in self._policy.mechanisms for each in able if name in each.listedAs
             ]

@@ -50,6 +50,11 @@ def defaultMechanisms(externalPasswords: bool = False) -> tuple[str, ...]:
     return tuple(each.name for each in sorted(offered, key=lambda each: each.usesKeys))
 
 
+def _knownVersion(instance: Policy, attribute: Attribute[Any], value: str) -> None:
+    if value not in ("1.2", "1.3"):
+        raise ValueError(f"minimumTLS is '1.3' (the default) or '1.2', not {value!r}.")
+
+
 def _asTuple(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError("mechanisms is a list of names, not one str.")
@@ -75,6 +80,8 @@ class Policy:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
             offered those that are safe on it.  SCRAM is always offered with channel binding, too,
             where there is a channel to bind to.
+        minimumTLS: the oldest version of TLS, ``"1.3"`` or ``"1.2"``. On a connection over an older
+            one no mechanism is offered, since no login can be bound to it.
         legacyLogin: let clients of Twisted 1.x and of stock Twisted in, by `PB-MD5`.
         defaultService: the name of the service that clients of stock Twisted get, which can't
             name one.
@@ -97,6 +104,7 @@ class Policy:
         converter=_asTuple,
         validator=_knownMechanisms,
     )
+    minimumTLS: str = field(default="1.3", validator=_knownVersion)
     legacyLogin: bool = False
     defaultService: str | None = field(default=None, validator=_nameOrNone)
     guest: str | None = field(default=None, validator=_nameOrNone)

@@ -26,7 +26,7 @@ from pbauth.net.addresses import isLocal, isLoopback
 from pbauth.net.certificates import privateCertificate, readCertificates
 from pbauth.net.servercertificate import ServerCertificate
 from pbauth.net.strports import readDescription, spelledOut
-from pbauth.net.trust import serverOptions
+from pbauth.net.trust import TLS_VERSIONS, serverOptions
 
 _log = Logger()
 
@@ -46,7 +46,6 @@ _SSL_FIELDS = frozenset(
         "minimumTLS",
     }
 )
-_TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class NotProtected(ValueError):
@@ -93,6 +92,7 @@ class Port:
         insecure: plain connections from other machines are wanted.
         secure: it speaks TLS.
         certificate: the one that it shows; `None` where that is not known here.
+        minimumTLS: the oldest version of TLS that it takes, ``"1.2"`` or ``"1.3"``.
     """
 
     description: str
@@ -101,6 +101,7 @@ class Port:
     insecure: bool
     secure: bool = field(kw_only=True)
     certificate: ServerCertificate | None = field(default=None, kw_only=True)
+    minimumTLS: str = field(default="1.3", kw_only=True)
 
     @secure.default
     def _speaksTLS(self) -> bool:
@@ -177,6 +178,7 @@ class Ports:
             certificate.fingerprint,
             self.insecure,
             certificate=certificate,
+            minimumTLS=named.get("minimumTLS", "1.3"),
         )
 
     def _ssl(
@@ -197,7 +199,7 @@ class Ports:
         if key is None and "certKey" in fields:
             raise ValueError(f"{description!r}: certKey= needs privateKey=, the file of its key.")
         minimum = fields.get("minimumTLS", "1.3")
-        if minimum not in _TLS_VERSIONS:
+        if minimum not in TLS_VERSIONS:
             raise ValueError(f"{description!r}: minimumTLS is 1.3 (the default) or 1.2.")
         if minimum == "1.2":
             _log.warn(
@@ -219,7 +221,7 @@ class Ports:
                 askForCertificate=self.askForCertificate,
                 chain=between if chain is None else [*between, *readCertificates(chain)],
                 dhParameters=None if parameters is None else _readBytes(parameters),
-                minimum=_TLS_VERSIONS[minimum],
+                minimum=TLS_VERSIONS[minimum],
             )
 
         paths = dict.fromkeys(path for path in (chain, key, certificatePath) if path is not None)

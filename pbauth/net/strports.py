@@ -98,7 +98,13 @@ def tlsAddress(description: str) -> tuple[str, int] | None:
         ValueError: it names no port.
     """
     kind, named, positional = readDescription(description)
-    plain = len(positional) <= 2 and named.keys() <= {"host", "port", "timeout", "bindAddress"}
+    plain = len(positional) <= 2 and named.keys() <= {
+        "host",
+        "port",
+        "minimumTLS",
+        "timeout",
+        "bindAddress",
+    }
     if kind not in ("tls", "ssl") or not plain:
         return None
     return readAddress(description)

@@ -29,6 +29,16 @@ from pbauth.errors import ServerNotTrusted
 from pbauth.net.certificates import isAddress, readCertificates
 from pbauth.net.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
 
+#: What a client says of a server that does not speak TLS 1.3.
+NO_TLS_1_3 = (
+    "The server does not speak TLS 1.3, and older TLS can't bind a login to its connection: "
+    "anybody in between could pass the login on. Upgrade the server; or, if you must, ask for the "
+    "old version by name: tls:HOST:PORT:minimumTLS=1.2"
+)
+
+#: What an endpoint string may name as `minimumTLS`.
+TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
 
 @implementer(IOpenSSLClientConnectionCreator)
 class PinnedKey:
@@ -39,13 +49,18 @@ class PinnedKey:
         pin: its fingerprint.
         host: the name to ask the server for; addresses are not sent.
         certificate: what to show to the server, or `None`.
+        minimum: the oldest version of TLS.
 
     Raises:
         ValueError: the pin is none.
     """
 
     def __init__(
-        self, pin: str, host: str = "", certificate: ssl.PrivateCertificate | None = None
+        self,
+        pin: str,
+        host: str = "",
+        certificate: ssl.PrivateCertificate | None = None,
+        minimum: Any = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         self._pin = checkPin(pin)
         self._host = host
@@ -55,7 +70,7 @@ class PinnedKey:
                 "privateKey": certificate.privateKey.original,
                 "certificate": certificate.original,
             }
-        self._context = _contextFor(self._verify, **shown)
+        self._context = _contextFor(self._verify, minimum, **shown)
 
     def _verify(self, connection: Any, certificate: Any, code: int, depth: int, ok: int) -> bool:
         if depth:
@@ -81,11 +96,12 @@ class _AnyKey:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
         """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
-        return _connectionTo(self._host, _contextFor(lambda *shown: True))
+        context = _contextFor(lambda *shown: True, ssl.TLSVersion.TLSv1_2)
+        return _connectionTo(self._host, context)
 
 
-def _contextFor(verify: Any, **options: Any) -> Any:
-    context = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2, **options).getContext()
+def _contextFor(verify: Any, minimum: Any, **options: Any) -> Any:
+    context = ssl.CertificateOptions(raiseMinimumTo=minimum, **options).getContext()
     context.set_verify(SSL.VERIFY_PEER, verify)
     return context
 
@@ -102,9 +118,10 @@ def clientOptions(
     host: str,
     trust: str | os.PathLike[str] | ssl.Certificate | None,
     certificate: ssl.PrivateCertificate | None = None,
+    minimum: Any = ssl.TLSVersion.TLSv1_3,
 ) -> Any:
     """
-    How to connect by TLS to a server that may be trusted.
+    Make the options of a connection over TLS to a server that may be trusted.
 
     Args:
         host: the name or address that the server's certificate must be for; a pinned key needs
@@ -112,6 +129,7 @@ def clientOptions(
         trust: a fingerprint (``SHA256:...``), the path of a PEM file of certificates, a
             `twisted.internet.ssl.Certificate`; `None`: the system's certificate authorities.
         certificate: what to show to the server, or `None`.
+        minimum: the oldest version of TLS, as for `serverOptions`.
 
     Returns:
         An `IOpenSSLClientConnectionCreator`.
@@ -120,14 +138,15 @@ def clientOptions(
         ValueError: `trust` is none of these.
     """
     if certificate is None and isinstance(trust, str):
-        return _keptOptions(host, trust, 0 if trust.startswith(PIN_PREFIX) else _changed(trust))
-    return _makeOptions(host, trust, certificate)
+        changed = 0 if trust.startswith(PIN_PREFIX) else _changed(trust)
+        return _keptOptions(host, trust, minimum, changed)
+    return _makeOptions(host, trust, certificate, minimum)
 
 
 @lru_cache(maxsize=256)
-def _keptOptions(host: str, trust: str, changed: int) -> Any:
-    # To make them anew for each connection would take longer than a login.
-    return _makeOptions(host, trust, None)
+def _keptOptions(host: str, trust: str, minimum: Any, changed: int) -> Any:
+    # To make them for each connection would take longer than a login.
+    return _makeOptions(host, trust, None, minimum)
 
 
 def _changed(path: Any) -> int:
@@ -138,13 +157,20 @@ def _changed(path: Any) -> int:
         return 0
 
 
-def _makeOptions(host: str, trust: Any, certificate: ssl.PrivateCertificate | None) -> Any:
+def _makeOptions(
+    host: str, trust: Any, certificate: ssl.PrivateCertificate | None, minimum: Any
+) -> Any:
     if isinstance(trust, str) and trust.startswith(PIN_PREFIX):
-        return PinnedKey(trust, host, certificate)
+        return PinnedKey(trust, host, certificate, minimum)
     root: Any = trust
     if isinstance(trust, (str, os.PathLike)):
         root = ssl.trustRootFromCertificates(readCertificates(trust))
-    return ssl.optionsForClientTLS(host, trustRoot=root, clientCertificate=certificate)
+    return ssl.optionsForClientTLS(
+        host,
+        trustRoot=root,
+        clientCertificate=certificate,
+        extraCertificateOptions={"raiseMinimumTo": minimum},
+    )
 
 
 def serverOptions(
@@ -227,6 +253,8 @@ def explainSSL(error: SSL.Error) -> str:
         That in words.
     """
     details = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else []) if part)
+    if "protocol version" in details or "unsupported protocol" in details:
+        return NO_TLS_1_3
     if "verify failed" in details:
         return (
             "The server's certificate is not one that you trust. If it should be, name it: "
@@ -280,7 +308,9 @@ def isVouchedFor(reactor: Any, host: str, port: int, timeout: float = 30) -> Def
 
     async def ask() -> bool:
         try:
-            await _lookAt(reactor, host, port, clientOptions(host, None))
+            # Only looked at; for a login a newer TLS is asked for.
+            options = clientOptions(host, None, minimum=ssl.TLSVersion.TLSv1_2)
+            await _lookAt(reactor, host, port, options)
         except (SSL.Error, VerificationError, CertificateError):
             return False
         return True

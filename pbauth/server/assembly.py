@@ -78,7 +78,12 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     services.setServiceParent(server)
     limits = ConnectionLimits(settings.policy, reactor)
     portServices = [
-        PortService(port, makeFactory(authorizer, settings.policy, reactor, limits))
+        PortService(
+            port,
+            makeFactory(
+                authorizer, evolve(settings.policy, minimumTLS=port.minimumTLS), reactor, limits
+            ),
+        )
         for port in listening
     ]
     for portService in portServices:

@@ -64,7 +64,7 @@ class TLSTestCase(TestCase):
 
     def attempt(self, port: int, password: str = "secret", **options: Any) -> Any:
         """Log alice in."""
-        where = f"tls:{options.pop('host', 'localhost')}:{port}"
+        where = f"tls:{options.pop('host', 'localhost')}:{port}{options.pop('more', '')}"
         return connect(where, None, "alice", password, "game", **options)
 
     async def works(self, perspective: Any) -> str:

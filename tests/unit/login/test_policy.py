@@ -19,6 +19,7 @@ class PolicyTests(SynchronousTestCase):
             attrs.asdict(Policy()),
             {
                 "mechanisms": ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "ED25519"),
+                "minimumTLS": "1.3",
                 "legacyLogin": False,
                 "defaultService": None,
                 "guest": None,

@@ -8,7 +8,9 @@ from typing import Any
 from cryptography import x509
 from twisted.internet import protocol, ssl
 from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import SSL4ClientEndpoint
 from twisted.internet.error import ConnectionClosed, ConnectionRefusedError
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -306,13 +308,48 @@ class BindingTests(TLSTestCase):
         await self.hangUp(root)
 
     async def test_notOffered(self) -> None:
-        """TLS 1.2 leaves plain SCRAM; a policy that names that alone does not on TLS 1.3."""
-        for options, expected in (
-            ({"policy": Policy(mechanisms=[SCRAM])}, PLUS),
-            ({"minimum": ssl.TLSVersion.TLSv1_2}, SCRAM),
-        ):
-            port = self.serve(**options)
-            self.assertEqual(await self.works(await self.attempt(port, trust=self.pin)), expected)
+        """A policy that names plain SCRAM offers the bound form, too."""
+        port = self.serve(policy=Policy(mechanisms=[SCRAM]))
+        self.assertEqual(await self.works(await self.attempt(port, trust=self.pin)), PLUS)
+
+    async def test_oldClient(self) -> None:
+        """TLS 1.2, which can't be bound to, is refused by the client, however it connects."""
+        from twisted.internet import reactor
+
+        port = self.serve(Policy(minimumTLS="1.2"), minimum=ssl.TLSVersion.TLSv1_2)
+        options = ssl.CertificateOptions(raiseMinimumTo=ssl.TLSVersion.TLSv1_2)
+        endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", port, options)
+        attempts: list[Any] = [
+            lambda: self.attempt(port, trust=self.pin),
+            lambda: connect(endpoint, None, "alice", "secret", "game"),
+            lambda: getObjectAt(endpoint, None),
+        ]
+        for attempt in attempts:
+            with self.assertRaises(ServerNotTrusted) as raised:
+                await attempt()
+            self.assertIn("minimumTLS=1.2", str(raised.exception))
+        self.assertEqual(self.game.events, [])
+
+    async def test_askedForByName(self) -> None:
+        """Where both ends ask for it by name, TLS 1.2 works; it is logged what is lost."""
+        port = self.serve(Policy(minimumTLS="1.2"), minimum=ssl.TLSVersion.TLSv1_2)
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        perspective = await self.attempt(port, trust=self.pin, more=":minimumTLS=1.2")
+        self.assertEqual(await self.works(perspective), SCRAM)
+        (warning,) = [each for each in logged if each["log_level"] is LogLevel.warn]
+        self.assertIn("pass this login on", warning["log_format"])
+        with self.assertRaises(ValueError):
+            await self.attempt(port, trust=self.pin, more=":minimumTLS=1.1")
+
+    async def test_oldServer(self) -> None:
+        """A server behind an endpoint that takes TLS 1.2 offers nothing there, unless asked to."""
+        port = self.serve(minimum=ssl.TLSVersion.TLSv1_2)
+        with self.assertRaises(MechanismNotSupported) as raised:
+            await self.attempt(port, trust=self.pin, more=":minimumTLS=1.2")
+        self.assertEqual(raised.exception.offered, [])
+        self.assertEqual(self.game.events, [])
 
     async def test_wrongPassword(self) -> None:
         """A wrong password is refused as ever."""
@@ -373,8 +410,13 @@ class RelayTests(TLSTestCase):
             await self.refused(MechanismNotSupported, offered)
 
     async def test_rigWorks(self) -> None:
-        """Where it speaks TLS 1.2, the same relay does get through: the tests above can fail."""
+        """Where the user asks for TLS 1.2, the relay does get through: these tests can fail."""
         relay, port = await self.relay([SCRAM], ssl.TLSVersion.TLSv1_2)
-        reference = await self.attempt(port, Password("secret", renew=False), trust=self.pin)
+        with self.assertRaises(ServerNotTrusted):
+            await self.attempt(port, trust=self.pin)
+        self.assertFalse(relay.won)
+        reference = await self.attempt(
+            port, Password("secret", renew=False), trust=self.pin, more=":minimumTLS=1.2"
+        )
         self.assertTrue(relay.won)
         await self.hangUp(reference)
