@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-
-try:
-    from selenium import webdriver
-    from selenium.webdriver.support.wait import WebDriverWait
-except ModuleNotFoundError:
-    webdriver = None
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _DRIVERS = (
@@ -33,7 +28,7 @@ def _find(names: tuple[str, ...]) -> str | None:
 
 def whyNot() -> str | None:
     """Why there is no browser here, to skip the tests that need one; `None`: there is."""
-    if webdriver is None:
+    if find_spec("selenium") is None:
         return "Selenium is not installed: pip install selenium"
     if _find(_BROWSERS) is None:
         return f"no browser found ({', '.join(_BROWSERS)}): apt-get install chromium"
@@ -51,6 +46,9 @@ class Chromium:
     """
 
     def __init__(self) -> None:
+        # Takes its time, and few tests need it.
+        from selenium import webdriver
+
         options = webdriver.ChromeOptions()
         options.binary_location = _find(_BROWSERS)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -91,6 +89,8 @@ class Chromium:
         """Wait until an expression is true in the page, and give its value."""
 
         def wait() -> Any:
+            from selenium.webdriver.support.wait import WebDriverWait
+
             return WebDriverWait(self.driver, PATIENCE, 0.02).until(
                 lambda driver: driver.execute_script(f"return {script}", *arguments),
                 f"never true: {script} {arguments}",

@@ -160,7 +160,7 @@ class Program(ProcessProtocol):
 
         self._reactor: Any = reactor
         self._stdin = stdin
-        self._waiting: list[tuple[re.Pattern[str], Deferred[Any]]] = []
+        self._waiting: list[tuple[re.Pattern[str], int, Deferred[Any]]] = []
         self._ended: list[Deferred[Any]] = []
         self._received = b""
         self.exitCode: int | None = None
@@ -210,16 +210,18 @@ class Program(ProcessProtocol):
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self._received += data
+        output = self.output
         for item in list(self._waiting):
-            found = item[0].search(self.output)
+            pattern, start, waiter = item
+            found = pattern.search(output, start)
             if found:
                 self._waiting.remove(item)
-                item[1].callback(found)
+                waiter.callback(found)
 
     def processEnded(self, reason: Any) -> None:
         self.exitCode = reason.value.exitCode
         self.signal = reason.value.signal
-        for pattern, waiter in self._waiting:
+        for pattern, _, waiter in self._waiting:
             waiter.errback(
                 AssertionError(f"ended without saying {pattern.pattern!r}:\n{self.output}")
             )
@@ -227,14 +229,20 @@ class Program(ProcessProtocol):
         for ended in self._ended:
             ended.callback(self)
 
-    def waitFor(self, pattern: str) -> Deferred[re.Match[str]]:
-        """Wait until the output matches; fails if the program ends, or after `PATIENCE`."""
+    def waitFor(self, pattern: str, start: int = 0) -> Deferred[re.Match[str]]:
+        """
+        Wait until the output matches; fails if the program ends, or after `PATIENCE`.
+
+        Args:
+            pattern: to search for.
+            start: how much of the output to leave out.
+        """
         waiter: Deferred[Any] = Deferred()
         if self.exitCode is None and self.signal is None:
-            self._waiting.append((re.compile(pattern), waiter))
+            self._waiting.append((re.compile(pattern), start, waiter))
             self.childDataReceived(1, b"")
         else:
-            found = re.search(pattern, self.output)
+            found = re.compile(pattern).search(self.output, start)
             if found is None:
                 raise AssertionError(f"never said {pattern!r}:\n{self.output}")
             waiter.callback(found)

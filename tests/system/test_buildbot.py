@@ -74,9 +74,10 @@ class WorkerTestCase(ServingTestCase):
         made = await run(
             *(*COMMAND, "create-worker", "--protocol=pb", "--keepalive=1", "--no-logrotate"),
             *("--allow-shutdown=signal", folder, f"127.0.0.1:{port}", "worker1", password),
+            forked=True,
         )
         self.assertEqual(made.exitCode, 0, made.output)
-        worker = Program(*TWISTD, directory=folder)
+        worker = Program(*TWISTD, directory=folder, forked=True)
         self.addCleanup(worker.stop)
         return worker
 

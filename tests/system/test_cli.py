@@ -158,7 +158,9 @@ class CommandTests(TestCase):
         A process killed at any moment leaves a database that opens, with the old state or the new.
         """
         await self.pbauth("user", "add", "alice", "--password-stdin", stdin="password old")
-        program = await run("-m", "tests.support.killed", self.state, "100", directory=ROOT)
+        program = await run(
+            "-m", "tests.support.killed", self.state, "100", directory=ROOT, forked=True
+        )
         self.assertEqual(program.exitCode, 0, program.output)
         rounds = [line.split() for line in program.output.splitlines()]
         self.assertEqual(len(rounds), 103)

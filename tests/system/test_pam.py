@@ -184,7 +184,7 @@ class CheckerTests(TestCase):
 
     async def test_hangs(self) -> None:
         """A module that hangs does not keep a program from ending."""
-        program = Program("-c", HANG)
+        program = Program("-c", HANG, forked=True)
         self.addCleanup(program.stop)
         await program.whenEnded()
         self.assertEqual((program.output, program.exitCode), ("", 0))
@@ -308,7 +308,10 @@ class RealPAMTests(TestCase):
         """Start a Python program for which libpam is pam_wrapper's."""
         # To preload it would not do: ctypes looks functions up in the library that it names.
         running = Program(
-            *("-c", WRAPPED + program, *arguments), directory=self.folder, **self.environment
+            *("-c", WRAPPED + program, *arguments),
+            directory=self.folder,
+            forked=True,
+            **self.environment,
         )
         self.addCleanup(running.stop)
         return running
