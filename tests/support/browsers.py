@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 from collections.abc import Callable
@@ -73,8 +74,33 @@ class Chromium:
         """Start one, in a thread."""
         return deferToThread(cls)
 
+    @classmethod
+    def share(cls) -> Deferred[Chromium]:
+        """Give the browser of this process, in a thread; whoever asks first starts it."""
+
+        def share() -> Chromium:
+            if not _running:
+                _running.append(cls())
+                atexit.register(_running[0].driver.quit)
+            return _running[0]
+
+        return deferToThread(share)
+
+    def clear(self) -> Deferred[None]:
+        """Leave the page, and forget all that was done, for the next test; for `addCleanup`."""
+
+        def clear() -> None:
+            self.driver.get("about:blank")
+            self.driver.delete_all_cookies()
+            self.driver.execute_cdp_cmd("Network.clearBrowserCache", {})
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+            self.driver.get_log("browser")
+
+        return deferToThread(clear)
+
     def stop(self) -> Deferred[None]:
-        """End it, in a thread; for `addCleanup`."""
+        """End it, in a thread."""
         return deferToThread(self.driver.quit)
 
     def open(self, url: str) -> Deferred[None]:
@@ -136,3 +162,6 @@ class Chromium:
             return [each["message"] for each in entries if each["level"] in ("SEVERE", "WARNING")]
 
         return deferToThread(read)
+
+
+_running: list[Chromium] = []

@@ -486,17 +486,48 @@ exit $code
 """
 
 
-class Player(Program):
-    """play.py on a terminal of its own."""
+#: Does the same in Python, which is quicker where Python runs already.
+QUICK_SHELL = """
+import os, runpy, signal, sys, termios
+signal.signal(signal.SIGINT, lambda *_: None)
+before = termios.tcgetattr(0)
+child = os.fork()
+if not child:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    del sys.argv[0]
+    sys.path[0] = os.path.dirname(sys.argv[0])
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.exit()
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print("as it was" if before == termios.tcgetattr(0) else "CHANGED")
+sys.exit(code if code >= 0 else 128 - code)
+"""
 
-    def __init__(self, *arguments: str, directory: str, **environment: str) -> None:
+
+class Player(Program):
+    """
+    play.py on a terminal of its own.
+
+    Args:
+        arguments: of it.
+        directory: where it runs.
+        shell: whether a real shell runs it.
+    """
+
+    def __init__(
+        self, *arguments: str, directory: str, shell: bool = False, **environment: str
+    ) -> None:
         self._looking: list[tuple[tuple[str, ...], Deferred[None]]] = []
+        program = (str(EXAMPLE / "play.py"), *arguments)
+        shell = shell or "PIPED" in environment
+        command = ("-c", SHELL, "sh", sys.executable) if shell else ("-c", QUICK_SHELL)
         super().__init__(
-            *("-c", SHELL, "sh", sys.executable, str(EXAMPLE / "play.py"), *arguments),
+            *(*command, *program),
             stdin=None,
             directory=directory,
-            executable="/bin/sh",
+            executable="/bin/sh" if shell else sys.executable,
             terminal=True,
+            forked=not shell,
             **{"TERM": "xterm", "NO_COLOR": "1", **environment},
         )
         self.resize(80, 24)
@@ -567,21 +598,21 @@ class ProcessTests(TestCase):
         said = await self.server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS.*key (\S+)")
         self.port, self.key = said.groups()
 
-    def play(self, name: str, *arguments: str, **environment: str) -> Player:
+    def play(self, name: str, *arguments: str, **options: Any) -> Player:
         """Start a client."""
         where = f"tls:127.0.0.1:{self.port}"
         player = Player(
             *(where, name, *arguments, "--known-servers", f"{self.folder}/known"),
             directory=self.folder,
-            **environment,
+            **options,
         )
         self.addCleanup(player.stop)
         return player
 
-    async def sitDown(self, name: str, side: str, **environment: str) -> Player:
+    async def sitDown(self, name: str, side: str, **options: Any) -> Player:
         """Log in by a password."""
-        piped = ["--password-stdin"] if "PIPED" in environment else []
-        player = self.play(name, side, "--trust", self.key, *piped, **environment)
+        piped = ["--password-stdin"] if "PIPED" in options else []
+        player = self.play(name, side, "--trust", self.key, *piped, **options)
         if not piped:
             await player.waitFor("Password: ")
             player.write(f"secret of {name}\n")
@@ -620,7 +651,7 @@ class ProcessTests(TestCase):
         self.assertIn("game-7 is open: 9 lines, komi 6.5.", host.output)
         self.assertEqual(host.exitCode, 0, host.output)
         everybody = alice, bob, carol = await gatherResults(
-            Deferred.fromCoroutine(self.sitDown(name, f"game-7/{side}"))
+            Deferred.fromCoroutine(self.sitDown(name, f"game-7/{side}", shell=name == "carol"))
             for name, side in (("alice", "black"), ("bob", "white"), ("carol", "observer"))
         )
         await alice.see("alice (you)", "bob (here)", "Your turn (black).")

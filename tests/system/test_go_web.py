@@ -681,8 +681,8 @@ class BrowserTests(ServingTestCase):
     async def setUp(self) -> None:
         self.service = self.start()
         self.url = f"http://127.0.0.1:{self.service.web.address.port}"
-        self.browser = await Chromium.start()
-        self.addCleanup(self.browser.stop)
+        self.browser = await Chromium.share()
+        self.addCleanup(self.browser.clear)
 
     def start(self, web: str = LOOPBACK) -> Any:
         """Start a Go server."""
