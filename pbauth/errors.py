@@ -8,8 +8,8 @@ There are three kinds, and any other exception that comes out of pbauth is a bug
   and no others.  Of what comes from the wire only those attributes are read, each is checked for
   its type, and one that fails the check is replaced by its default.  The text is always made
   here, never taken from the peer.
-- `LoginTimeout`, `NotAttached` and the `ValueError` subclasses are raised to the caller, on the
-  caller's side.
+- `LoginTimeout`, `NotAttached`, `NotSerializable` and the `ValueError` subclasses are raised to the
+  caller, on the caller's side.
 - `ExchangeRefused` never leaves the package: it carries, from a mechanism to the wire, the real
   reason why a login failed, for the operator's log only.
 """
@@ -34,6 +34,10 @@ def _seconds(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return min(float(value), 86_400.0)
     return 0.0
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and 0 <= value < 2**31 else 0
 
 
 def _names(value: object) -> list[str]:
@@ -199,6 +203,28 @@ class ProtocolViolation(WireError):
         super().__init__(message or "That is not in the protocol of this server.")
 
 
+class TooManyReferences(WireError):
+    """
+    The peer holds as many references to objects of this end as it may (`Policy.maxReferences`); the
+    call would have given it one more, and was not done or not answered.
+
+    Attributes:
+        call: the name of the method that was called.
+        limit: how many it may hold.
+    """
+
+    fields: ClassVar = {"call": _text, "limit": _count}
+
+    def __init__(self, call: str, limit: int) -> None:
+        super().__init__(
+            f"The call of {call!r} would give away more references than the {limit} that one "
+            "connection may hold. Drop those that are not needed, return fewer objects at once, or "
+            "raise Policy.maxReferences."
+        )
+        self.call = call
+        self.limit = limit
+
+
 class StoreError(WireError):
     """
     The store of accounts can't be read or written now. What the matter is, is told to the
@@ -332,6 +358,21 @@ class NotAttached(pb.DeadReferenceError):
     A `PerspectiveClient` has no perspective to call, and will not wait for one: it was stopped, or
     calls are not to wait, or too many wait already.  The call was not sent.
     """
+
+
+class NotSerializable(TypeError):
+    """
+    An argument or a result holds something that cannot cross the wire.  Nothing was sent.
+
+    Attributes:
+        path: where it is, from the arguments (``args``, ``kw``) or the ``result`` on.
+        kind: what it is.
+    """
+
+    def __init__(self, path: str, kind: str, advice: str) -> None:
+        super().__init__(f"{path}: {kind}; {advice}")
+        self.path = path
+        self.kind = kind
 
 
 class InvalidName(ValueError):

@@ -73,8 +73,8 @@ class Policy:
     """
     The limits and switches of a server; the defaults are the safe ones.
 
-    Under a broker of stock Twisted, `maxUnauthenticatedBytes` and `maxUnauthenticated` can't be
-    enforced; `AuthServerFactory` has pbauth's own.
+    Under a broker of stock Twisted, `maxUnauthenticatedBytes`, `maxUnauthenticated` and
+    `maxReferences` can't be enforced; `AuthServerFactory` has pbauth's own.
 
     Attributes:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
@@ -97,6 +97,8 @@ class Policy:
         pingInterval: seconds within which a client that has logged in and is idle is asked
             whether it is still there; if it says nothing for as long again, it is dropped. 0 or
             `None`: it is never asked.
+        maxReferences: references to the server's objects that a client may hold at once, and copies
+            of `Cacheable` objects; a call that would give it more fails.
     """
 
     mechanisms: tuple[str, ...] = field(
@@ -114,6 +116,7 @@ class Policy:
     maxUnauthenticated: int = field(default=1000, validator=_positive)
     throttle: bool = True
     pingInterval: float | None = field(default=30, validator=_secondsOrNone)
+    maxReferences: int = field(default=1024, validator=_positive)
 
     @property
     def wantsCertificates(self) -> bool:

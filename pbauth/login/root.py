@@ -140,6 +140,8 @@ class AuthServerFactory(pb.PBServerFactory):
         audit: Audit | None = None,
     ) -> None:
         self._authRoot = AuthRoot(authorizer, policy, reactor, limits, audit)
+        # The broker asks for it.
+        self.maxReferences = self._authRoot.policy.maxReferences
         super().__init__(self._authRoot)
 
     def buildProtocol(self, addr: Any) -> Any:

@@ -8,8 +8,8 @@ do not exist) ends the connection here with one line; and whatever waits for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from functools import lru_cache, partial
+from collections.abc import Callable, Coroutine, Sized
+from functools import lru_cache
 from inspect import signature
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python import threadable
 from twisted.python.failure import Failure
+from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
 
 # By name: each look at that module takes long.
@@ -32,7 +33,7 @@ from zope.interface import implementer
 from pbauth._async import OneShot
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
-from pbauth.errors import ProtocolViolation
+from pbauth.errors import ProtocolViolation, TooManyReferences
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.net.origin import originOf
 from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, MalformedMessage, Reader
@@ -46,7 +47,7 @@ from pbauth.wire.encoding import (
 )
 from pbauth.wire.prelogin import LIMITS, PreLoginLimits
 from pbauth.wire.revocation import ExportingBroker, Exports
-from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker
+from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker, jellyStrictly
 from pbauth.wire.writer import CoalescingWriter, coalesces
 
 _log = LeanLogger()
@@ -114,8 +115,10 @@ class Broker(PrivateBroker):
     # what a connection takes.
     __slots__ = (
         "_awaitsGreeting",
+        "_calling",
         "_closed",
         "_exports",
+        "_given",
         "_greeted",
         "_limits",
         "_plain",
@@ -133,6 +136,14 @@ class Broker(PrivateBroker):
     )
 
     _readsOwnWay = _writesOwnWay = True
+
+    #: Serialise as Twisted does: what can't be serialised arrives as an `Unpersistable`, calls that
+    #: can't be sent raise their error at once, and references of what was not sent are kept.
+    stockSerialization = False
+
+    #: How many references to objects of this end the peer may hold, and how many copies of
+    #: `Cacheable` objects; where the factory does not say it.
+    maxReferences: int = pb.MAX_BROKER_REFS
 
     def __init_subclass__(cls, **kw: Any) -> None:
         """A subclass that takes part in what is passed over here gets it as from Twisted."""
@@ -164,6 +175,11 @@ class Broker(PrivateBroker):
         )
         # The references that were made for the message that is being received.
         self._references: list[pb.RemoteReference] = []
+        # What the peer gets references to by what is being serialised: numbers and objects, and
+        # whether they are copied.
+        self._given: list[tuple[int, Any, bool]] | None = None
+        # The name of the method that the peer calls.
+        self._calling: bytes | None = None
         self._words: dict[bytes, bytes] = {}
         allowed = _allowsPlain(security)
         self._plain = allowed and self._readsOwnWay
@@ -415,7 +431,9 @@ class Broker(PrivateBroker):
             and type(items[6]) is dict
         ):
             _checkName(items[3])
+            self._calling = items[3]
             self.receiveCall(self._objectToCall, *items[1:])
+            self._calling = None
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
             self._references.clear()
@@ -430,12 +448,16 @@ class Broker(PrivateBroker):
     def proto_message(self, *call: Any) -> None:
         """Act upon a call, whose values are still expressions."""
         _checkName(call[2])
+        self._calling = call[2]
         self.receiveCall(self._objectToCall, *call)
+        self._calling = None
 
     def proto_cachemessage(self, *call: Any) -> None:
         """Act upon an update of the copy of a `Cacheable` of the peer's."""
         _checkName(call[2])
+        self._calling = call[2]
         self.receiveCall(self.cachedLocallyAs, *call)
+        self._calling = None
 
     def _objectToCall(self, luid: Any) -> Any:
         found = self.localObjectForID(luid)
@@ -451,18 +473,51 @@ class Broker(PrivateBroker):
 
     def registerReference(self, object: Any) -> Any:
         """Note that the peer gets a reference to an object, and by which sessions."""
-        before = self.currentLocalID
-        luid = super().registerReference(object)
+        puid = object.processUniqueID()
+        luid: Any = self.luids.get(puid)
+        isNew = luid is None
+        if self.stockSerialization:
+            luid = super().registerReference(object)
+        elif isNew:
+            self._checkCount(self.luids)
+            luid = self.newLocalID()
+            self.localObjects[luid] = pb.Local(object)
+            self.luids[puid] = luid
+        else:
+            self.localObjects[luid].incref()
+        if self._given is not None:
+            self._given.append((luid, object, False))
         if self._exports is not None:
-            self._exports.addObject(luid, luid > before)
+            self._exports.addObject(luid, isNew)
         return luid
 
     def cacheRemotely(self, instance: Any) -> Any:
         """Note that the peer gets a copy of a `Cacheable`, and by which sessions."""
-        luid = super().cacheRemotely(instance)
+        if self.stockSerialization:
+            luid: Any = super().cacheRemotely(instance)
+        else:
+            self._checkCount(self.remotelyCachedLUIDs)
+            luid = self.newLocalID()
+            self.remotelyCachedLUIDs[instance.processUniqueID()] = luid
+            self.remotelyCachedObjects[luid] = pb.Local(instance, self.serializingPerspective)
+        if self._given is not None:
+            self._given.append((luid, instance, True))
         if self._exports is not None:
             self._exports.addCache(luid)
         return luid
+
+    def cachedRemotelyAs(self, instance: Any, incref: int = 0) -> Any:
+        """Find the number of a `Cacheable` that the peer has a copy of, if it has."""
+        luid: Any = super().cachedRemotelyAs(instance, incref)
+        if luid is not None and incref and self._given is not None:
+            self._given.append((luid, instance, True))
+        return luid
+
+    def _checkCount(self, held: Sized) -> None:
+        limit = getattr(self.factory, "maxReferences", self.maxReferences)
+        if len(held) >= limit:
+            # Whoever knows it adds the name of the call.
+            raise TooManyReferences("", limit)
 
     def revoke(self, session: Any) -> None:
         """End what only this session has exported (see `IRevokingBroker`)."""
@@ -562,38 +617,123 @@ class Broker(PrivateBroker):
         transport: Any = self.transport
         return transport.getPeer()
 
-    def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
+    def serialize(
+        self,
+        object: Any,
+        perspective: Any = None,
+        method: Any = None,
+        args: Any = None,
+        kw: Any = None,
+    ) -> Any:
         """
-        Jelly an object; a coroutine is waited for, as a Deferred is. What this gives is for
-        sending, and nothing else.
-        """
-        # A dialect without words, or none yet, is left to Twisted.
-        if self._writesPlain and self._words:
-            given: list[tuple[int, pb.Referenceable]] = []
-            try:
-                return Encoded(
-                    encodePlain(object, self._reader.limit, partial(self._encodeReference, given))
-                )
-            except (NotPlain, UnicodeEncodeError, RecursionError):
-                for luid, reference in reversed(given):
-                    self._takeBack(luid, reference)
-        if isinstance(object, Coroutine):
-            object = ensureDeferred(object)
-        return super().serialize(object, *args, **kw)
+        Serialise an object; a coroutine is waited for, as a Deferred is.
 
-    def _encodeReference(self, given: list[tuple[int, pb.Referenceable]], value: Any) -> bytes:
+        Args:
+            object: the object.
+            perspective: for which it is serialised.
+            method: whose arguments or whose result it is.
+            args: arguments of the method.
+            kw: arguments of the method, by name.
+
+        Returns:
+            What is for sending, and nothing else.
+
+        Raises:
+            NotSerializable: it holds something that can't be serialised.
+            TooManyReferences: it holds more references than the peer may get.
+            Exception: whatever the application's classes raise. All references are taken back.
+        """
+        given: list[tuple[int, Any, bool]] = []
+        before, self._given = self._given, given
+        try:
+            # A dialect without words, or none yet, is left to Twisted.
+            if self._writesPlain and self._words:
+                try:
+                    return Encoded(
+                        encodePlain(object, self._reader.limit, self._encodeReference), given
+                    )
+                except (NotPlain, UnicodeEncodeError, RecursionError):
+                    # Jelly will give them, and give them the same numbers.
+                    self._takeBack(given)
+            if isinstance(object, (Deferred, Coroutine)):
+                return self._serializeLater(
+                    object, perspective=perspective, method=method, args=args, kw=kw
+                )
+            if self.stockSerialization:
+                return super().serialize(object, perspective, method, args, kw)
+            made = self._jelly(object, perspective, method, args, kw)
+            if not (self._writesOwnWay and self._words):
+                return made
+            pieces: list[bytes] = []
+            encodeExpression(made, pieces.append, self._reader.limit, self._words)
+            return Encoded(b"".join(pieces), given)
+        except TooManyReferences as error:
+            self._takeBack(given)
+            raise TooManyReferences(_nameOf(method or self._calling), error.limit) from None
+        except BaseException:
+            if not self.stockSerialization:
+                self._takeBack(given)
+            raise
+        finally:
+            self._given = before
+
+    def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
+        later: Deferred[Any] = ensureDeferred(object)
+        later.addCallback(self._serializeResult, self._calling, **context)
+        return later
+
+    def _serializeResult(self, result: Any, /, calling: bytes | None, **context: Any) -> Any:
+        before, self._calling = self._calling, calling
+        try:
+            return self.serialize(result, **context)
+        finally:
+            self._calling = before
+
+    def _jelly(self, object: Any, perspective: Any, method: Any, args: Any, kw: Any) -> Any:
+        # The name of the method is there for arguments only.
+        root = "result" if type(method) is not bytes else "kw" if type(object) is dict else "args"
+        self.serializingPerspective = perspective
+        self.jellyMethod, self.jellyArgs, self.jellyKw = method, args, kw
+        try:
+            return jellyStrictly(object, root, self.security, self)
+        finally:
+            self.serializingPerspective = None
+            self.jellyMethod = self.jellyArgs = self.jellyKw = None
+
+    def _encodeReference(self, value: Any) -> bytes:
         """Write a reference to an object of ours; other objects are written by jelly."""
         if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:
             raise NotPlain
-        luid = self.registerReference(value)
-        given.append((luid, value))
-        return encodeRemote(luid, self._reader.limit)
+        return encodeRemote(self.registerReference(value), self._reader.limit)
 
-    def _takeBack(self, luid: int, reference: pb.Referenceable) -> None:
-        """A reference was not given after all; jelly will, and give it the same number."""
-        if not self.localObjects[luid].decref():
-            del self.localObjects[luid], self.luids[reference.processUniqueID()]
-            self.currentLocalID -= 1
+    def takeBack(self, serialized: Any) -> None:
+        """
+        Take back the references in what was serialised and is not sent after all.
+
+        Args:
+            serialized: what `serialize` has returned.
+        """
+        if type(serialized) is Encoded and serialized.given is not None:
+            self._takeBack(serialized.given)
+
+    def _takeBack(self, given: list[tuple[int, Any, bool]]) -> None:
+        while given and not self.disconnected:
+            luid, object, isCache = given.pop()
+            objects = self.remotelyCachedObjects if isCache else self.localObjects
+            local: Any = objects.get(luid)
+            if local is None or local.decref():
+                continue
+            del objects[luid]
+            luids = self.remotelyCachedLUIDs if isCache else self.luids
+            luids.pop(object.processUniqueID(), None)
+            if luid == self.currentLocalID:
+                self.currentLocalID -= 1
+            if isCache:
+                observer = pb.RemoteCacheObserver(self, object, local.perspective)
+                try:
+                    object.stoppedObserving(local.perspective, observer)
+                except Exception:
+                    _log.failure("stoppedObserving failed for {kind}", kind=qual(type(object)))
 
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
         """Unjelly an expression; values that were read already are taken as they are."""
@@ -628,6 +768,13 @@ def _fits(act: Any, name: str, count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _nameOf(method: Any) -> str:
+    """Return the name of a method that is known by its name or by itself."""
+    if isinstance(method, bytes):
+        return method.decode("utf-8", "replace")
+    return str(getattr(method, "__name__", method or ""))
 
 
 def _checkName(message: Any) -> None:

@@ -99,7 +99,9 @@ class _Unspoken(dict[int, bytes]):
     """The words before a dialect was agreed on, or in one without words."""
 
     def __missing__(self, number: int) -> bytes:
-        raise MalformedMessage("Invalid item: a word, in a dialect without words")
+        if number in banana.Banana.incomingVocabulary:
+            raise MalformedMessage("Invalid item: a word, in a dialect without words")
+        raise KeyError(number)
 
 
 #: See `_Unspoken`.

@@ -13,9 +13,15 @@ Twisted may change them without notice.  For each of them, why it is used, and t
     `DifferenceTests.test_errorThatCantBeSent`.
 ``Broker._sendFailure``
     Logs an error and sends it. `DifferenceTests.test_answerThatCantBeSent`.
+``Broker._sendMessage``
+    Is called with each call of the peer's objects: one that can't be sent fails as a Deferred.
+    `SerializingTests.test_arguments`.
 ``Broker._localCleanup``
     Is called when the peer drops its last reference to an object, or when it is taken back: what
     clients of stock Twisted do to log out. `LegacyTests`, `RevocationTests`.
+``jelly._Jellier``
+    Is what jelly's values are made by: one that can't be serialised is an error. There is no public
+    way to see where it is. `SerializingTests.test_paths`.
 ``FileDescriptor._tempDataBuffer``, ``FileDescriptor._tempDataLen``
     What waits in front of a socket, beside ``dataBuffer``. `CoalescingWriterTests`, `UnsentTests`.
 ``StreamServerEndpointService._raiseSynchronously``, ``StreamServerEndpointService._waitingForPort``
@@ -26,16 +32,19 @@ Twisted may change them without notice.  For each of them, why it is used, and t
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, ClassVar
 
 from twisted.application.internet import StreamServerEndpointService
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
-from twisted.spread import banana, pb
+from twisted.spread import banana, jelly, pb
 
 from pbauth.audit.events import LeanLogger
 from pbauth.wire.decoding import Reader
 from pbauth.wire.encoding import Encoded, encodeAnswer
+from pbauth.wire.jellying import refusal
 
 _log = LeanLogger()
 
@@ -62,11 +71,53 @@ class PrivateBroker(pb.Broker):
     # What the broker has.
     _reader: Reader
     _send: Callable[[bytes], None]
+    takeBack: Callable[[Any], None]
+    stockSerialization: bool
 
     def __init_subclass__(cls, **kw: Any) -> None:
         """Give `_recvMessage` a public name, without another call for each message."""
         super().__init_subclass__(**kw)
         cls.receiveCall = cls._recvMessage
+
+    def _sendMessage(
+        self,
+        prefix: bytes,
+        perspective: Any,
+        objectID: Any,
+        message: bytes,
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+    ) -> Any:
+        """Send a call; one that can't be sent fails as a Deferred, and leaves nothing behind."""
+        if self.stockSerialization:
+            return super()._sendMessage(prefix, perspective, objectID, message, args, kw)
+        callback, errback = kw.pop("pbcallback", None), kw.pop("pberrback", None)
+        answerRequired = kw.pop("pbanswer", 1)
+        if not answerRequired and (callback or errback):
+            raise AssertionError("You can't specify a no-answer requirement.")
+        if self.disconnected:
+            raise pb.DeadReferenceError("Calling Stale Broker")
+        # Twisted's own annotation says that this is always None.
+        waiting: Any = self.waitingForAnswers
+        netArgs = netKw = requestID = None
+        answer: Deferred[Any] | None = None
+        try:
+            netArgs = self.serialize(args, perspective=perspective, method=message)
+            netKw = self.serialize(kw, perspective=perspective, method=message)
+            requestID = self.newRequestID()
+            if answerRequired:
+                answer = waiting[requestID] = Deferred()
+            self.sendCall(
+                prefix + b"message", requestID, objectID, message, answerRequired, netArgs, netKw
+            )
+        except Exception:
+            waiting.pop(requestID, None)
+            self.takeBack(netArgs)
+            self.takeBack(netKw)
+            return fail()
+        if answer is not None and (callback or errback):
+            answer.addCallbacks(callback, errback)
+        return answer
 
     def _sendAnswer(self, netResult: Any, requestID: Any) -> None:
         """
@@ -91,6 +142,47 @@ class PrivateBroker(pb.Broker):
             name = qual(type(fail.value if isinstance(fail, Failure) else fail))
             error = pb.Error(f"{name}, an error that can't be sent")
             super()._sendError(Failure(error), requestID)
+
+
+class _StrictJellier(jelly._Jellier):
+    """Raises an error where Twisted's puts an `Unpersistable`."""
+
+    def __init__(self, root: str, security: Any, invoker: Any) -> None:
+        super().__init__(security, None, invoker)
+        self._root = root
+        # The objects that are being made, outermost first.
+        self._trail: list[Any] = []
+
+    def jelly(self, obj: Any) -> Any:
+        self._trail.append(obj)
+        if type(obj) is FunctionType:
+            # Twisted's banana can't write what its jelly makes of them.
+            self.unpersistable("function")
+        made = super().jelly(obj)
+        self._trail.pop()
+        return made
+
+    def unpersistable(self, reason: Any, sxp: Any = None) -> Any:
+        raise refusal(self._root, self._trail)
+
+
+def jellyStrictly(object: Any, root: str, security: Any, invoker: pb.Broker) -> Any:
+    """
+    Make an expression of an object, as Twisted's `jelly` does.
+
+    Args:
+        object: the object.
+        root: what it is called in an error.
+        security: which types may be sent.
+        invoker: the broker.
+
+    Returns:
+        The expression.
+
+    Raises:
+        NotSerializable: it can't be serialised, or holds something that can't.
+    """
+    return _StrictJellier(root, security, invoker).jelly(object)
 
 
 def whenReleased(broker: pb.Broker, object: pb.Serializable, act: Callable[[], Any]) -> None:

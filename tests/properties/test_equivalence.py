@@ -574,6 +574,8 @@ class EquivalenceTestCase(SynchronousTestCase):
         self.addCleanup(gc.unfreeze)
         gc.disable()
         self.addCleanup(gc.enable)
+        # Otherwise see `tests.unit.wire.test_serializing`.
+        self.patch(Broker, "stockSerialization", True)
 
     def tearDown(self) -> None:
         # Some errors are nobody's, where a broker broke the connection.

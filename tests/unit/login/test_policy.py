@@ -29,6 +29,7 @@ class PolicyTests(SynchronousTestCase):
                 "maxUnauthenticated": 1000,
                 "throttle": True,
                 "pingInterval": 30,
+                "maxReferences": 1024,
             },
         )
 
@@ -46,6 +47,7 @@ class PolicyTests(SynchronousTestCase):
             {"maxUnauthenticatedBytes": True},
             {"pingInterval": -1},
             {"pingInterval": True},
+            {"maxReferences": 0},
             {"guest": ""},
             {"mechanisms": ["SCRAM-SHA-1"]},
         ]:
