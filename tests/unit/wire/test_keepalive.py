@@ -374,6 +374,11 @@ class KeepAliveTests(TLSTestCase):
         self.addCleanup(port.stopListening)
         endpoint = UNIXClientEndpoint(reactor, path)
         perspective = await connect(endpoint, None, "alice", "secret", "game")
+        (session,) = self.authorizer.sessions
+        theSocket = session.broker.transport.socket
+        self.assertEqual(theSocket.family, socket.AF_UNIX)
+        self.assertFalse(theSocket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        self.assertEqual(await perspective.callRemote("whoami"), "alice")
         await self.hangUp(perspective)
 
 
