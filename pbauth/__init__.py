@@ -69,6 +69,7 @@ from pbauth.interfaces import (
 )
 from pbauth.login.policy import Policy
 from pbauth.login.root import AuthChallenger, AuthRoot, AuthServ, AuthServerFactory, IdentityWrapper
+from pbauth.login.throttle import Throttle
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.scram import ScramVerifier
@@ -147,6 +148,7 @@ __all__ = [
     "Session",
     "Sessions",
     "StoreError",
+    "Throttle",
     "TooManyAttempts",
     "Unauthorized",
     "authIdentity",

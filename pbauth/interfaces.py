@@ -222,6 +222,19 @@ class IIdentity(Interface):
         """Add it to its authorizer, or update it there. Returns a Deferred that fires then."""
 
 
+class ICheckedIdentity(IIdentity):
+    """
+    An identity whose password somebody else checks, who wants to know where the client is: PAM,
+    whose rules may depend on it.
+    """
+
+    def verifyPlainPasswordFrom(password: str, host: str | None) -> Any:
+        """
+        Check a password as `verifyPlainPassword` does, of a client at this IP address; `None`: it
+        has none, being on this machine.
+        """
+
+
 class IService(service.IService):
     """
     Provides perspectives, by name.  (The seed, "Service".)

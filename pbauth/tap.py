@@ -10,6 +10,7 @@ from twisted.python import usage
 from pbauth._async import chooseReactor
 from pbauth.admin.service import NAME as ADMIN
 from pbauth.login.policy import Policy, defaultMechanisms
+from pbauth.login.throttle import Throttle
 from pbauth.net.listening import DEFAULT_PORT
 from pbauth.server.assembly import assemble
 from pbauth.server.services import stop
@@ -71,6 +72,14 @@ class Options(usage.Options, AuthOptionMixin):
             "By default the only one there is, not counting admin.",
         ],
         ["guest", None, None, "The user that anonymous clients are. By default there is none."],
+        [
+            "throttle",
+            None,
+            None,
+            "How much whoever fails to log in is slowed down: off, or any of free=FAILURES a "
+            "minute, longest=SECONDS and exempt=NETWORK, with commas between them. "
+            "By default free=5,longest=600.",
+        ],
         [
             "audit",
             None,
@@ -183,6 +192,7 @@ class Options(usage.Options, AuthOptionMixin):
                 legacyLogin=bool(self["legacy-login"]),
                 defaultService=self["default-service"] or only,
                 guest=self["guest"],
+                throttle=_readThrottle(self["throttle"]),
             ),
             audit=self["audit"],
             metrics=self["metrics"],
@@ -193,6 +203,15 @@ class Options(usage.Options, AuthOptionMixin):
         if dotted:
             return ServiceSettings.ofClass(name, dotted)
         return ServiceSettings.ofPlugin(name, self)
+
+
+def _readThrottle(text: str | None) -> bool | Throttle:
+    if text is None or text == "off":
+        return text is None
+    try:
+        return Throttle.fromText(text)
+    except ValueError as mistake:
+        raise SettingsError(f"--throttle {text}: {mistake}") from None
 
 
 def makeService(options: Options) -> MultiService:

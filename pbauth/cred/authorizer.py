@@ -22,11 +22,27 @@ from zope.interface import implementer
 
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.errors import StoreError, Unauthorized
-from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.interfaces import IAuthorizer, ICheckedIdentity, IIdentity
 
 _log = Logger()
 
 
+class RemoteUsernamePassword(UsernamePassword):
+    """
+    A name and a password, and where they come from.
+
+    Args:
+        username: in UTF-8.
+        password: in UTF-8.
+        host: the IP address of the client; `None`: it has none, being on this machine.
+    """
+
+    def __init__(self, username: bytes, password: bytes, host: str | None) -> None:
+        super().__init__(username, password)
+        self.host = host
+
+
+@implementer(ICheckedIdentity)
 class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[misc]
     """
     An identity whose password a checker checks; everything else is the account's.
@@ -54,16 +70,38 @@ class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[
             Fires with `None` if one does and the account is not locked; else fails with
             `Unauthorized`, or with `StoreError` if none does and one of them could not tell.
         """
-        return Deferred.fromCoroutine(self._verify(password))
+        return self.verifyPlainPasswordFrom(password, None)
 
-    async def _verify(self, password: str) -> None:
+    def verifyPlainPasswordFrom(self, password: str, host: str | None) -> Deferred[None]:
+        """
+        Ask the checkers, and tell them where the client is (`RemoteUsernamePassword.host`).
+
+        Args:
+            password: what was typed.
+            host: the IP address of the client, or `None`.
+
+        Returns:
+            As `verifyPlainPassword`.
+        """
+        return Deferred.fromCoroutine(self._verify(password, host))
+
+    async def _verify(self, password: str, host: str | None) -> None:
         name = self.account.name.encode("utf-8")
-        credentials = UsernamePassword(name, password.encode("utf-8"))
+        credentials = RemoteUsernamePassword(name, password.encode("utf-8"), host)
         broken = False
         for checker in self._checkers:
             try:
                 avatar = await maybeDeferred(checker.requestAvatarId, credentials)
             except (UnauthorizedLogin, LoginDenied, LoginFailed):
+                continue
+            except StoreError as error:
+                # Anybody can bring that about, so it is worth a line, and no traceback.
+                _log.warn(
+                    "The checker {checker!r} could not tell: {reason}",
+                    checker=type(checker).__name__,
+                    reason=str(error),
+                )
+                broken = True
                 continue
             except Exception:
                 # It is the application's: whatever it raises, nobody gets in by it.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from ctypes import c_char_p
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -33,6 +34,9 @@ from pbauth.names import checkName
 #: Checks at once, and checks that may wait for their turn.
 THREADS = 8
 MOST_WAITING = 200
+
+# The item of PAM that holds where a user comes from (_pam_types.h).
+_RHOST = 4
 
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
 
@@ -107,15 +111,17 @@ class PAMChecker:
         Let a password be checked.
 
         Args:
-            credentials: an `IUsernamePassword`, both in bytes.
+            credentials: an `IUsernamePassword`, both in bytes. Its `host`, if it has one, is told
+                to PAM as the host that the user comes from (``PAM_RHOST``).
 
         Returns:
             Fires with the name; fails with `UnauthorizedLogin` if PAM refuses it, or with
             `StoreError` if PAM can't tell, or too many checks wait already.
         """
-        return Deferred.fromCoroutine(self._check(credentials.username, credentials.password))
+        host = getattr(credentials, "host", None)
+        return Deferred.fromCoroutine(self._check(credentials.username, credentials.password, host))
 
-    async def _check(self, name: bytes, password: bytes) -> bytes | tuple[()]:
+    async def _check(self, name: bytes, password: bytes, host: str | None) -> bytes | tuple[()]:
         if not _possible(name, password):
             raise UnauthorizedLogin()
         if len(self._turns.waiting) >= self._mostWaiting:
@@ -123,16 +129,18 @@ class PAMChecker:
                 f"PAM, service {self._service!r}: more than {self._mostWaiting} checks wait. Is a "
                 "server away that it asks?"
             )
-        code, reason = await self._turns.run(self._inThread, self._ask, name, password)
+        code, reason = await self._turns.run(self._inThread, self._ask, name, password, host)
         if code in _REFUSALS:
             raise UnauthorizedLogin()
         if code != 0:
             raise StoreError(f"PAM, service {self._service!r}, can't tell: {reason}.")
         return name
 
-    def _ask(self, name: bytes, password: bytes) -> tuple[int, str]:
+    def _ask(self, name: bytes, password: bytes, host: str | None) -> tuple[int, str]:
         # A new one each time: one is not for two threads. Latin 1 reads whatever a module says.
         asked = self._library.PamAuthenticator()
+        if host is not None:
+            _tellHost(asked, host)
         let = asked.authenticate(
             *(name, password, self._service.encode("ascii")),
             encoding="latin-1",
@@ -161,6 +169,18 @@ class PAMChecker:
 
     def __repr__(self) -> str:
         return f"<PAMChecker {self._service!r}>"
+
+
+def _tellHost(asked: Any, host: str) -> None:
+    """Let PAM know where a user comes from before it is asked; the library has no way to."""
+    authenticate = asked.pam_authenticate
+
+    def authenticateFrom(handle: Any, flags: int) -> Any:
+        code = asked.pam_set_item(handle, _RHOST, c_char_p(host.encode("ascii")))
+        # Rules may depend on it, so nobody gets in without.
+        return code or authenticate(handle, flags)
+
+    asked.pam_authenticate = authenticateFrom
 
 
 def _possible(name: object, password: object) -> bool:

@@ -9,18 +9,19 @@ of the login itself (`pbauth.login.root`) know none of this.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
-from pbauth.errors import TooManyAttempts, Unauthorized
+from pbauth.errors import Detached, ExchangeRefused, TooManyAttempts, Unauthorized
 from pbauth.interfaces import IRestrictableBroker
+from pbauth.login.checks import Check
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
 from pbauth.login.throttle import networkOf
 from pbauth.net.origin import Origin, originOf
 from pbauth.wire.broker import dropConnection
-from pbauth.wire.channel import peerOf
 from pbauth.wire.keepalive import KeepAlive
 
 #: The most challenges that may wait for their response at once on one connection.
@@ -36,13 +37,15 @@ class Attempt:
         mechanism: the name of the mechanism.
     """
 
-    __slots__ = ("_attempts", "_begun", "_waits", "mechanism", "name")
+    __slots__ = ("_attempts", "_begun", "_check", "_waits", "mechanism", "name")
 
     def __init__(self, attempts: Attempts, name: str, mechanism: str, begun: float) -> None:
         self.name = name
         self.mechanism = mechanism
         self._attempts = attempts
         self._begun = begun
+        # While it is under way.
+        self._check: Check | None = None
         # For the response, which is good for one try.
         self._waits = True
 
@@ -57,7 +60,36 @@ class Attempt:
         if not self._waits:
             raise self._attempts.refuse("", "", "a second response")
         self.abandon()
-        self._attempts.check(self.name, self.mechanism)
+        self._attempts.checkWait(self.name, self.mechanism)
+
+    async def whileBooked(self, checking: Coroutine[Any, Any, bytes]) -> bytes:
+        """
+        Wait for a check that takes time. Until `release` this attempt counts as one that failed:
+        for the connection, the network and the name.
+
+        Args:
+            checking: the check, not begun yet.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            TooManyAttempts: the name or the network has to wait by now.
+            Unauthorized: as many checks as may fail are under way on this connection.
+            Detached: the connection was closed before this check's turn.
+        """
+        try:
+            self._check = await self._attempts.beginCheck(self.name, self.mechanism)
+        except BaseException:
+            checking.close()
+            raise
+        try:
+            return await checking
+        except ExchangeRefused:
+            raise
+        except BaseException:
+            self.fail()
+            raise
 
     def accept(self, name: str) -> None:
         """
@@ -66,7 +98,7 @@ class Attempt:
         Args:
             name: of the identity.
         """
-        self._attempts.accept(name, self.mechanism, self._begun)
+        self._attempts.accept(self.name, name, self.mechanism, self._begun)
 
     def refuse(self, reason: str) -> Unauthorized:
         """
@@ -80,6 +112,20 @@ class Attempt:
         """
         self.abandon()
         return self._attempts.refuse(self.name, self.mechanism, reason)
+
+    def fail(self) -> None:
+        """
+        Take note that the proof could not be checked. The network and the connection pay for it as
+        for a refusal, since whoever sends many makes the store fail for others.
+        """
+        self.abandon()
+        self._attempts.fail()
+
+    def release(self) -> None:
+        """Take note that whatever this attempt costs was counted: it is booked no more."""
+        check, self._check = self._check, None
+        if check is not None:
+            self._attempts.endCheck(check)
 
     def abandon(self) -> None:
         """Take note that no response will be taken any more."""
@@ -122,6 +168,8 @@ class Attempts:
         self._audit = audit
         self._failures = 0
         self._hasMisbehaved = False
+        # Checks under way, and those that wait for their turn.
+        self._checks = 0
         # Of the peer; known once it speaks, since then the header of a proxy was read.
         self._network = ""
         self._unauthenticated = limits.unauthenticated.add(self._timeOut)
@@ -144,7 +192,7 @@ class Attempts:
         """
         if not self._network:
             self._network = self._findNetwork()
-        self.check(name, mechanism)
+        self.checkWait(name, mechanism)
         if self.unanswered >= MOST_UNANSWERED:
             self._misbehaved()
             self._drop(DropReason.CHALLENGERS)
@@ -152,7 +200,7 @@ class Attempts:
         self.unanswered += 1
         return Attempt(self, name, mechanism, self._reactor.seconds())
 
-    def check(self, name: str, mechanism: str) -> None:
+    def checkWait(self, name: str, mechanism: str) -> None:
         """
         Raise an error if there may be no attempt now.
 
@@ -172,11 +220,54 @@ class Attempts:
             self._countFailure()
             raise TooManyAttempts(wait)
 
-    def accept(self, name: str, mechanism: str, begun: float) -> None:
+    async def beginCheck(self, name: str, mechanism: str) -> Check:
+        """
+        Wait until it is a check's turn, and book it.
+
+        Args:
+            name: the claimed one.
+            mechanism: the name of the mechanism.
+
+        Returns:
+            The check, for `endCheck`.
+
+        Raises:
+            TooManyAttempts: the name or the network has to wait by now.
+            Unauthorized: as many checks as may fail are under way on this connection.
+            Detached: the connection was closed meanwhile.
+        """
+        if self._failures + self._checks >= self._policy.maxAttempts:
+            raise Unauthorized()
+        self._checks += 1
+        try:
+            checks = self._limits.checks
+            while (ended := checks.busy(self._network, name)) is not None:
+                await ended.wait()
+                if self._broker.disconnected:
+                    raise Detached()
+                self.checkWait(name, mechanism)
+            return checks.begin(self._network, name)
+        except BaseException:
+            self._checks -= 1
+            raise
+
+    def endCheck(self, check: Check) -> None:
+        """Take note that it is known how a check ended."""
+        self._checks -= 1
+        check.end()
+
+    def fail(self) -> None:
+        """Take note that a login could not be checked."""
+        if not self._exhausted:
+            self._limits.checkFailed(self._network)
+            self._countFailure()
+
+    def accept(self, claimed: str, name: str, mechanism: str, begun: float) -> None:
         """
         Take note that a login is proved.
 
         Args:
+            claimed: the claimed name.
             name: of the identity.
             mechanism: the name of the mechanism.
             begun: when the attempt was booked, in seconds by the reactor's clock.
@@ -188,7 +279,7 @@ class Attempts:
             self._keepAlive.add(self._broker)
             if IRestrictableBroker.providedBy(self._broker):
                 self._broker.loggedIn()
-        self._limits.succeeded(self._network, name)
+        self._limits.succeeded(self._network, claimed)
         self._audit.loggedIn(self._origin, name, mechanism, self._reactor.seconds() - begun)
 
     def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
@@ -226,7 +317,8 @@ class Attempts:
         return originOf(self._broker)
 
     def _findNetwork(self) -> str:
-        return networkOf(peerOf(self._broker))
+        origin = self._origin
+        return networkOf(origin.address, origin.uid)
 
     @property
     def _exhausted(self) -> bool:

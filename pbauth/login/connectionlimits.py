@@ -14,8 +14,9 @@ from typing import Any
 
 from attrs import define, field
 
+from pbauth.login.checks import ChecksUnderWay
 from pbauth.login.policy import Policy
-from pbauth.login.throttle import Throttle
+from pbauth.login.throttle import Throttle, ThrottleState
 
 _RANDOM = secrets.SystemRandom()
 
@@ -131,10 +132,12 @@ class UnauthenticatedConnections:
 
 class ConnectionLimits:
     """
-    What all ports of a server share: the throttle, and the connections without a login.
+    What all ports of a server share: the throttle, the checks under way, and the connections
+    without a login.
 
     Attributes:
         unauthenticated: the connections on which nobody has logged in yet.
+        checks: the proofs that are being checked.
         throttle: makes whoever fails wait; `None` where the policy has none.
 
     Args:
@@ -146,7 +149,11 @@ class ConnectionLimits:
         self.unauthenticated = UnauthenticatedConnections(
             policy.maxUnauthenticated, policy.graceTime, reactor
         )
-        self.throttle = Throttle(reactor.seconds) if policy.throttle else None
+        self.throttle: ThrottleState | None = None
+        if policy.throttle:
+            throttle = Throttle() if policy.throttle is True else policy.throttle
+            self.throttle = ThrottleState(reactor.seconds, throttle)
+        self.checks = ChecksUnderWay(self.throttle)
 
     def admits(self, network: str) -> bool:
         """
@@ -168,6 +175,11 @@ class ConnectionLimits:
         """Tell the throttle that a login failed."""
         if self.throttle is not None:
             self.throttle.failed(network, name)
+
+    def checkFailed(self, network: str) -> None:
+        """Tell the throttle that a login could not be checked."""
+        if self.throttle is not None:
+            self.throttle.checkFailed(network)
 
     def misbehaved(self, network: str) -> None:
         """Tell the throttle that a connection did not log in in time, or broke the protocol."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from pbauth.login.throttle import Throttle
 from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Terms
@@ -25,6 +26,11 @@ def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> N
 def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str | None) -> None:
     if value is not None:
         checkName(value, attribute.name)
+
+
+def _throttleOrSwitch(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, (bool, Throttle)):
+        raise TypeError(f"throttle is a Throttle, True or False, not {type(value).__name__}.")
 
 
 #: What a policy may name.
@@ -92,8 +98,8 @@ class Policy:
         maxUnauthenticatedBytes: the most bytes that are read or buffered for a connection before
             its login.
         maxUnauthenticated: connections not yet logged in, in all; above it new ones are refused.
-        throttle: slow down whoever fails often, by source address and by name; see
-            `pbauth.login.throttle`.
+        throttle: slow down whoever fails often, by source address and by name: a `Throttle`;
+            `True`: one with its defaults; `False`: nobody is slowed down.
         pingInterval: seconds within which a client that has logged in and is idle is asked
             whether it is still there; if it says nothing for as long again, it is dropped. 0 or
             `None`: it is never asked.
@@ -114,7 +120,7 @@ class Policy:
     maxAttempts: int = field(default=6, validator=_positive)
     maxUnauthenticatedBytes: int = field(default=65536, validator=_positive)
     maxUnauthenticated: int = field(default=1000, validator=_positive)
-    throttle: bool = True
+    throttle: bool | Throttle = field(default=True, validator=_throttleOrSwitch)
     pingInterval: float | None = field(default=30, validator=_secondsOrNone)
     maxReferences: int = field(default=1024, validator=_positive)
 

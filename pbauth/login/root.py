@@ -265,7 +265,7 @@ class AuthServ(WireObject):
         except ExchangeRefused as refusal:
             raise attempt.refuse(refusal.reason) from None
         except BaseException:
-            attempt.abandon()
+            attempt.fail()
             raise
         return challenge, AuthChallenger(self, attempt, claim)
 
@@ -355,17 +355,21 @@ class AuthChallenger(WireObject):
         attempt.answer()
         identity = claim.identity
         try:
-            outcome = await settled(claim.exchange.outcome(response))
+            outcome = claim.exchange.outcome(response)
+            if hasattr(outcome, "__await__"):
+                outcome = await attempt.whileBooked(outcome)
             if identity is None:
                 raise ExchangeRefused(claim.missing)
             if identity.locked:
                 raise ExchangeRefused("the account is locked")
+            if self._serv.broker.disconnected:
+                raise Detached()
+            attempt.accept(identity.name)
         except ExchangeRefused as refusal:
             reason = claim.missing or refusal.reason
             raise attempt.refuse(reason) from None
-        if self._serv.broker.disconnected:
-            raise Detached()
-        attempt.accept(identity.name)
+        finally:
+            attempt.release()
         return outcome, self._serv.open(identity, attempt.mechanism, claim)
 
 

@@ -3,6 +3,7 @@ The throttle: whoever fails to log in has to wait, in the manner of OpenSSH's Pe
 
 Each failure is a penalty of some seconds, for the network that it came from and for the name that
 was claimed.  Penalties add up and decay; above what is free, the network, or the name, has to wait.
+Where a name has logged in before, from the same network, only its own failures from there count.
 Time comes from a clock that is handed in.
 """
 
@@ -11,27 +12,100 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from attrs import define
+from attrs import Attribute, define, field, frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 
-#: Seconds of penalty for a failed login. It decays by one second each second, so that
-#: five failures a minute are free.
-FAILURE = 12.0
-#: Seconds of penalty for a connection that did not log in in time, or broke the protocol.
-MISBEHAVIOUR = 24.0
-#: The penalty up to which nobody has to wait.
+#: The seconds of penalty up to which nobody has to wait. Penalties decay by one second each second.
 FREE = 60.0
-#: The longest that anybody has to wait, in seconds.
-LONGEST_WAIT = 600.0
 #: How many networks, names, and pairs of them are remembered.
 MOST_REMEMBERED = 65_536
 
 # Above what is free, each failure costs twice as much as the one before; that is forgotten after
 # this many seconds without one.
 _MEMORY = 600.0
+
+
+def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        raise TypeError("exempt is a list of networks, not one str.")
+    found = []
+    for each in given:
+        try:
+            network = ipaddress.ip_network(each)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{each!r} is not an address or a network: 192.0.2.7, 192.0.2.0/24, 2001:db8::/48."
+            ) from None
+        if network.version == 6 and network.prefixlen > 64:
+            raise ValueError(
+                f"{each} is part of a /64, which the throttle takes as one: give that."
+            )
+        found.append(str(network))
+    return tuple(found)
+
+
+def _wholeNumber(instance: Throttle, attribute: Attribute[int], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{attribute.name} must be a whole number over 0, not {value!r}.")
+
+
+def _positive(instance: Throttle, attribute: Attribute[float], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"{attribute.name} must be a number of seconds over 0, not {value!r}.")
+
+
+@frozen(kw_only=True)
+class Throttle:
+    """
+    How much a server slows down whoever fails to log in; for `Policy`.
+
+    Attributes:
+        freeFailures: the failures a minute that are free, for each network and for each name. A
+            connection that does not log in in time, or breaks the protocol, counts as two.
+        longestWait: the longest that anybody has to wait, in seconds.
+        exempt: addresses and networks that never have to wait, such as one behind which an office
+            is, or the machine that monitors this server. Names that are guessed at from there do.
+    """
+
+    freeFailures: int = field(default=5, validator=_wholeNumber)
+    longestWait: float = field(default=600.0, validator=_positive)
+    exempt: tuple[str, ...] = field(default=(), converter=_asNetworks)
+
+    @classmethod
+    def fromText(cls, text: str) -> Throttle:
+        """
+        Read what an operator wrote.
+
+        Args:
+            text: ``free=20,longest=300,exempt=192.0.2.0/24,exempt=2001:db8::/48``, or parts of it.
+
+        Returns:
+            The throttle.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        fields: dict[str, Any] = {}
+        for part in text.split(","):
+            key, _, value = part.strip().partition("=")
+            try:
+                if key == "free":
+                    fields["freeFailures"] = int(value)
+                elif key == "longest":
+                    fields["longestWait"] = float(value)
+                elif key == "exempt":
+                    fields["exempt"] = [*fields.get("exempt", ()), value]
+                else:
+                    raise ValueError(part)
+            except ValueError:
+                raise ValueError(
+                    f"{part.strip()!r} is none of free=FAILURES, longest=SECONDS and "
+                    "exempt=NETWORK."
+                ) from None
+        return cls(**fields)
 
 
 @define
@@ -55,11 +129,18 @@ class Penalties:
     Args:
         now: gives the time in seconds.
         most: how many are remembered; the ones that failed longest ago are forgotten first.
+        longestWait: the longest that anybody has to wait, in seconds.
     """
 
-    def __init__(self, now: Callable[[], float], most: int = MOST_REMEMBERED) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        most: int = MOST_REMEMBERED,
+        longestWait: float = 600.0,
+    ) -> None:
         self._now = now
         self._most = most
+        self._longestWait = longestWait
         self._penalties: OrderedDict[Hashable, _Penalty] = OrderedDict()
 
     def __len__(self) -> int:
@@ -80,7 +161,7 @@ class Penalties:
         else:
             penalty.seconds = max(0.0, penalty.seconds - (now - penalty.at))
             penalty.at = now
-        penalty.seconds = min(penalty.seconds + seconds * penalty.step, FREE + LONGEST_WAIT)
+        penalty.seconds = min(penalty.seconds + seconds * penalty.step, FREE + self._longestWait)
         if penalty.seconds > FREE:
             penalty.step *= 2
         self._penalties[who] = penalty
@@ -97,29 +178,65 @@ class Penalties:
         Returns:
             Seconds; 0: not at all.
         """
+        return max(0.0, self.of(who) - FREE)
+
+    def of(self, who: Hashable) -> float:
+        """
+        Return the penalty of somebody.
+
+        Args:
+            who: a network, or a name.
+
+        Returns:
+            Seconds; not under 0.
+        """
         penalty = self._penalties.get(who)
         if penalty is None:
             return 0.0
-        return max(0.0, penalty.seconds - (self._now() - penalty.at) - FREE)
+        return max(0.0, penalty.seconds - (self._now() - penalty.at))
 
 
-class Throttle:
+#: What whoever says nothing gets.
+_DEFAULT = Throttle()
+
+
+class ThrottleState:
     """
-    Makes whoever fails wait.
+    Who has failed to log in, and has to wait.
 
-    A flood of failures for one name makes that name wait, wherever it comes from next; but not
-    where it has logged in before.
+    A flood of failures for one name makes that name wait, and one from one network makes that
+    network wait; but not a name where it has logged in before: there only its own failures count.
+    So neither guesses from elsewhere nor one broken program behind the same address keep anybody
+    out who is at home there.
 
     Args:
         now: gives the time in seconds.
+        throttle: how much whoever fails is slowed down.
         most: how many networks, names, and pairs of them are remembered.
     """
 
-    def __init__(self, now: Callable[[], float], most: int = MOST_REMEMBERED) -> None:
-        self._networks = Penalties(now, most)
-        self._names = Penalties(now, most)
+    def __init__(
+        self,
+        now: Callable[[], float],
+        throttle: Throttle = _DEFAULT,
+        most: int = MOST_REMEMBERED,
+    ) -> None:
+        self._cost = FREE / throttle.freeFailures
+        self._networks = Penalties(now, most, throttle.longestWait)
+        self._names = Penalties(now, most, throttle.longestWait)
+        # Of names where they have logged in before.
+        self._pairs = Penalties(now, most, throttle.longestWait)
         self._most = most
         self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._exempt = [ipaddress.ip_network(each) for each in throttle.exempt]
+
+    def _concerned(self, network: str, name: str) -> list[tuple[Penalties, Hashable]]:
+        # The same work, whether it is known here or not.
+        who, pair = _digest(name), _digest(network, name)
+        if pair in self._known:
+            return [(self._pairs, pair)]
+        # An exempt network has none.
+        return [(self._networks, network), (self._names, who)]
 
     def wait(self, network: str, name: str) -> float:
         """
@@ -132,14 +249,29 @@ class Throttle:
         Returns:
             Seconds; 0: not at all.
         """
-        wait = self._networks.wait(network)
-        if _digest(network, name) not in self._known:
-            wait = max(wait, self._names.wait(_digest(name)))
-        return wait
+        return max(penalties.wait(who) for penalties, who in self._concerned(network, name))
+
+    def busy(self, network: str, name: str, underWay: Callable[[Hashable], int]) -> Hashable | None:
+        """
+        Say whose checks a login has to wait for, so that nobody has more of them under way than
+        may fail.
+
+        Args:
+            network: that it comes from.
+            name: that it claims.
+            underWay: gives the number of checks under way, of each of `responsible`.
+
+        Returns:
+            One of `responsible`; `None`: it need not wait.
+        """
+        for penalties, who in self._concerned(network, name):
+            if penalties.of(who) + underWay(who) * self._cost > FREE:
+                return who
+        return None
 
     def waitOfNetwork(self, network: str) -> float:
         """
-        Return how long every login from a network has to wait.
+        Return how long logins from a network have to wait, unless their names are known there.
 
         Args:
             network: the network.
@@ -151,12 +283,21 @@ class Throttle:
 
     def failed(self, network: str, name: str) -> None:
         """Add the penalties for a failed login."""
-        self._networks.add(network, FAILURE)
-        self._names.add(_digest(name), FAILURE)
+        self.checkFailed(network)
+        who, pair = _digest(name), _digest(network, name)
+        self._names.add(who, self._cost)
+        if pair in self._known:
+            self._pairs.add(pair, self._cost)
+
+    def checkFailed(self, network: str) -> None:
+        """Add the penalty for a login that could not be checked, for which no name is to blame."""
+        if not self._isExempt(network):
+            self._networks.add(network, self._cost)
 
     def misbehaved(self, network: str) -> None:
         """Add the penalty for a connection that did not log in in time, or broke the protocol."""
-        self._networks.add(network, MISBEHAVIOUR)
+        if not self._isExempt(network):
+            self._networks.add(network, 2 * self._cost)
 
     def succeeded(self, network: str, name: str) -> None:
         """Remember that this name has logged in from this network."""
@@ -166,6 +307,27 @@ class Throttle:
         if len(self._known) > self._most:
             self._known.popitem(last=False)
 
+    def _isExempt(self, network: str) -> bool:
+        if not self._exempt:
+            return False
+        try:
+            found: Any = ipaddress.ip_network(network)
+        except ValueError:
+            # This machine.
+            return False
+        return any(each.version == found.version and found.subnet_of(each) for each in self._exempt)
+
+
+def responsible(network: str, name: str) -> tuple[Hashable, ...]:
+    """
+    Return whom a check counts for while it is under way (see `ThrottleState.busy`).
+
+    Args:
+        network: that the login comes from.
+        name: that it claims.
+    """
+    return network, _digest(name), _digest(network, name)
+
 
 def _digest(*texts: str) -> bytes:
     """Return what is kept of texts that anybody may choose, however long they are."""
@@ -173,16 +335,17 @@ def _digest(*texts: str) -> bytes:
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
-def networkOf(address: Any) -> str:
+def networkOf(address: Any, uid: int | None = None) -> str:
     """
     Return the network that is held responsible for what comes from an address.
 
     Args:
         address: an `IAddress`.
+        uid: of the user at the other end of a UNIX socket; `None`: not known.
 
     Returns:
-        An IPv4 address, the /64 of an IPv6 address, or, for
-        anything else, this machine.
+        An IPv4 address, the /64 of an IPv6 address, or, for anything else, this machine: of that
+        user.
     """
     if isinstance(address, IPv4Address):
         return address.host
@@ -192,4 +355,4 @@ def networkOf(address: Any) -> str:
         if mapped is not None:
             return str(mapped)
         return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
-    return "this machine"
+    return "this machine" if uid is None else f"this machine, uid {uid}"

@@ -13,6 +13,7 @@ class Channel:
     Attributes:
         local: the peer is on this machine: loopback, a UNIX socket, or in this process.
         unix: it is a UNIX socket.
+        host: the IP address of the peer, behind a proxy the client's; `None`: it has none.
         secure: the connection is encrypted (TLS).
         channelBinding: ``tls-exporter`` data of the TLS connection (RFC 9266); `None` without.
         peerPin: the fingerprint of the key of the certificate that the client showed to the
@@ -21,6 +22,7 @@ class Channel:
 
     local: bool = False
     unix: bool = False
+    host: str | None = None
     secure: bool = False
     channelBinding: bytes | None = field(default=None, repr=False)
     peerPin: str | None = None

@@ -8,13 +8,14 @@ keeps verifiers of its own never offers it, and a client uses it only where it w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 from attrs import frozen
 from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, InvalidPassword
-from pbauth.interfaces import IExchange, IIdentity, IMechanism
+from pbauth.interfaces import ICheckedIdentity, IExchange, IMechanism
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Claimant, Terms, confirmed
 
@@ -90,15 +91,15 @@ class PlainServer:
 
     Args:
         name: the claimed identity's.
-        identity: of that name, or `None`.
+        verify: takes a password; of the identity of that name, or `None`.
     """
 
     proof = None
     bound = False
 
-    def __init__(self, name: str, identity: IIdentity | None) -> None:
+    def __init__(self, name: str, verify: Callable[[str], Any] | None) -> None:
         self._name = name
-        self._identity = identity
+        self._verify = verify
         self._password: str | None = None
 
     def challenge(self, initial: bytes) -> bytes:
@@ -121,11 +122,9 @@ class PlainServer:
         password, self._password = self._password, None
         if response != b"" or password is None:
             raise ExchangeRefused("a response where there is nothing to say")
-        if self._identity is None:
+        if self._verify is None:
             raise ExchangeRefused("no such identity")
-        return await confirmed(
-            self._identity.verifyPlainPassword, password, reason="wrong password"
-        )
+        return await confirmed(self._verify, password, reason="wrong password")
 
 
 @implementer(IMechanism)
@@ -156,7 +155,13 @@ class PlainMechanism:
         self, claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
     ) -> PlainServer:
         """Begin the server's half of one login."""
-        return PlainServer(claimant.name, claimant.identity)
+        identity: Any = claimant.identity
+        if identity is None:
+            return PlainServer(claimant.name, None)
+        if ICheckedIdentity.providedBy(identity):
+            verify = partial(identity.verifyPlainPasswordFrom, host=channel.host)
+            return PlainServer(claimant.name, verify)
+        return PlainServer(claimant.name, identity.verifyPlainPassword)
 
 
 def maySend(channel: Channel) -> bool:

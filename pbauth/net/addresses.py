@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import struct
 from functools import lru_cache
 from typing import Any
 
@@ -43,3 +45,29 @@ def isLocal(address: Any) -> bool:
     if isinstance(address, HostnameAddress):
         return isLoopback(address.hostname.decode("ascii", "replace"))
     return True
+
+
+# Of Linux: process, user and group at the other end, in that order (unix(7)).
+_CREDENTIALS = struct.Struct("iII")
+
+
+def uidOf(transport: Any) -> int | None:
+    """
+    Find out which user of this machine is at the other end of a UNIX socket.
+
+    Args:
+        transport: of the connection, which is up.
+
+    Returns:
+        The number of the user; `None` where the system does not tell.
+    """
+    connected = getattr(transport, "socket", None)
+    option = getattr(socket, "SO_PEERCRED", None)
+    if connected is None or option is None:
+        return None
+    try:
+        credentials = connected.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)
+    except OSError:
+        return None
+    uid: int = _CREDENTIALS.unpack(credentials)[1]
+    return uid

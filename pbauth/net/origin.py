@@ -7,6 +7,8 @@ from typing import Any
 
 from twisted.internet.address import UNIXAddress
 
+from pbauth.net.addresses import uidOf
+
 
 def newId() -> str:
     """
@@ -29,15 +31,18 @@ class Origin:
         port: the peer's, or `None`.
         authenticated: whether there was a login on it.
         address: of the peer, an `IAddress`; `None`: not known.
+        uid: of the user at the other end of a UNIX socket; `None`: not known.
 
     Args:
         address: of the peer, an `IAddress`; `None`: not known.
+        uid: of the user at the other end.
     """
 
-    __slots__ = ("address", "authenticated", "connection", "host", "port")
+    __slots__ = ("address", "authenticated", "connection", "host", "port", "uid")
 
-    def __init__(self, address: Any) -> None:
+    def __init__(self, address: Any, uid: int | None = None) -> None:
         self.address = address
+        self.uid = uid
         self.connection: str | None = None if address is None else newId()
         self.host: str | None = None
         self.port: int | None = None
@@ -75,5 +80,7 @@ def originOf(broker: Any) -> Origin:
     if origin is None:
         if broker.transport is None:
             return ELSEWHERE
-        origin = broker.origin = Origin(broker.transport.getPeer())
+        peer = broker.transport.getPeer()
+        uid = uidOf(broker.transport) if isinstance(peer, UNIXAddress) else None
+        origin = broker.origin = Origin(peer, uid)
     return origin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import ISSLTransport
 
 from pbauth.mechanisms.channel import Channel
@@ -45,6 +45,7 @@ def channelOf(broker: Any) -> Channel:
     return Channel(
         local=isLocal(peer),
         unix=isinstance(peer, UNIXAddress),
+        host=peer.host if isinstance(peer, (IPv4Address, IPv6Address)) else None,
         secure=ISSLTransport.providedBy(broker.transport),
         channelBinding=_channelBindingOf(broker.transport),
         peerPin=None if broker.isClient else _pinOf(broker.transport),

@@ -28,6 +28,7 @@ from pbauth import (
     PlainPassword,
     Policy,
     SQLAuthorizer,
+    Throttle,
     Unauthorized,
     connect,
     getObjectAt,
@@ -417,6 +418,11 @@ class PluginTests(SynchronousTestCase):
             ),
             (["--auth", "memory:alice:secret"], {"mechanisms": ["PLAIN", "ED25519"]}),
             (["--legacy-login", "--guest", "nobody"], {"legacyLogin": True, "guest": "nobody"}),
+            (["--throttle", "off"], {"throttle": False}),
+            (
+                ["--throttle", "free=20,exempt=192.0.2.0/24"],
+                {"throttle": Throttle(freeFailures=20, exempt=["192.0.2.0/24"])},
+            ),
         ]:
             options = Options()
             options.parseOptions(arguments)
@@ -455,6 +461,8 @@ class PluginTests(SynchronousTestCase):
             (["--auth", "anonymous"], "--auth anonymous"),
             (["--default-service", "chess"], "there is no such --service"),
             (["--guest", "a\nb"], "control characters"),
+            (["--throttle", "free=0"], "--throttle free=0: freeFailures must be"),
+            (["--throttle", "exempt=office"], "'office' is not an address"),
             (["--port", "tcp:8787"], "--insecure"),
             (["--port", "ssl:8787:/no/such/file"], "No such file"),
         ]:

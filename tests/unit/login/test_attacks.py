@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import tracemalloc
+import zlib
+from typing import Any
 
-from twisted.internet.task import Clock
+from twisted.application.service import MultiService
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 
-from pbauth import TooManyAttempts, Unauthorized
+from pbauth import (
+    AuthServerFactory,
+    CredAuthorizer,
+    Password,
+    Policy,
+    StoreError,
+    TooManyAttempts,
+    Unauthorized,
+    getObjectAt,
+)
 from pbauth.login.attempts import MOST_UNANSWERED
-from pbauth.login.throttle import Throttle
-from pbauth.mechanisms import scram
+from pbauth.login.checks import MOST_CHECKS
+from pbauth.login.throttle import ThrottleState
+from pbauth.mechanisms import plain, scram
+from pbauth.net import origin
+from pbauth.testing import MemoryServer, RecordingService
 from tests.support.wire import SCRAM, WireTestCase
 
 FIRST = b"n,,n=alice,r=nonce"
@@ -38,7 +63,7 @@ class WorkTests(WireTestCase):
 
     def test_longNamesAreNotKept(self) -> None:
         """What the throttle keeps of a name does not depend on the length of the name."""
-        throttle = Throttle(Clock().seconds, 1000)
+        throttle = ThrottleState(Clock().seconds, most=1000)
         tracemalloc.start()
         for number in range(1000):
             throttle.failed("203.0.113.1", f"{number}" + "x" * 8000)
@@ -81,3 +106,227 @@ class WorkTests(WireTestCase):
             perspective = self.successResultOf(self.login())
             self.memory.disconnect(perspective)
         self.successResultOf(self.login())
+
+
+@implementer(ICredentialsChecker)
+class Slow:
+    """
+    Checks passwords as PAM does: the answer comes later.
+
+    Attributes:
+        asked: who waits for an answer, in their order: `(name, password, Deferred)`.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, bytes, Deferred[Any]]] = []
+        self.passwords: list[bytes] = []
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        """Let it wait."""
+        answer: Deferred[Any] = Deferred()
+        self.passwords.append(credentials.password)
+        self.asked.append((credentials.username, credentials.password, answer))
+        return answer
+
+    def answer(self, error: type[Exception] | None = None) -> bool:
+        """Answer whoever waits longest; say whether anybody did."""
+        if not self.asked:
+            return False
+        name, password, answer = self.asked.pop(0)
+        if error is not None:
+            answer.errback(error())
+        elif password == b"secret":
+            answer.callback(name)
+        else:
+            answer.errback(UnauthorizedLogin())
+        return True
+
+
+class SlowCheckTests(SynchronousTestCase):
+    """Guesses that are sent before the first answer is there."""
+
+    def setUp(self) -> None:
+        self.serve()
+
+    def serve(self, **policy: Any) -> None:
+        """Serve accounts whose passwords are checked elsewhere, slowly, on a UNIX socket."""
+        self.checker = Slow()
+        services = MultiService()
+        self.memory = MemoryServer(
+            CredAuthorizer([self.checker], services),
+            Policy(mechanisms=["PLAIN"], **policy),
+        )
+        self.from_("alice's")
+        RecordingService("game", services, self.memory.authorizer)
+        alice = self.memory.authorizer.createIdentity("alice")
+        alice.addKeyByString("game", "alice")
+        alice.save()
+
+    def from_(self, place: str) -> None:
+        """Connect from another place from now on: over a UNIX socket, by another user."""
+        peer: Any = UNIXAddress(b"socket")
+        uid = zlib.crc32(place.encode())
+        self.memory._peer = peer
+        self.patch(origin, "uidOf", lambda transport: uid)
+
+    def root(self) -> Any:
+        """Open a connection, and give its root object."""
+        opening = getObjectAt(self.memory, None, reactor=self.memory.clock)
+        self.memory.flush()
+        return self.successResultOf(opening)
+
+    def guess(self, root: Any, password: str, name: str = "alice") -> list[Any]:
+        """Guess once; give where the answer will be put."""
+        message = plain.makeMessage(name, password)
+        answers: list[Any] = []
+        beginning = root.callRemote("username", name, "PLAIN", message)
+        beginning.addCallback(lambda begun: begun[1].callRemote("respond", b""))
+        beginning.addBoth(answers.append)
+        self.memory.flush()
+        return answers
+
+    def kinds(self, answers: list[Any]) -> list[Any]:
+        """The types of what was answered; `None`: nothing yet."""
+        self.memory.flush()
+        return [type(getattr(each[0], "value", each[0])) if each else None for each in answers]
+
+    def answerAll(self, error: type[Exception] | None = None) -> None:
+        """Answer all that wait, and those that come then."""
+        while self.checker.answer(error):
+            self.memory.flush()
+
+    def test_onOneConnection(self) -> None:
+        """No more guesses are looked at than may fail; the right one after them is of no use."""
+        root = self.root()
+        answers = [self.guess(root, f"wrong {number}") for number in range(329)]
+        answers.append(self.guess(root, "secret"))
+        self.answerAll()
+        self.assertEqual(len(self.checker.passwords), 6)
+        self.assertNotIn(b"secret", self.checker.passwords)
+        self.assertNotIn(tuple, self.kinds(answers))
+
+    def test_onManyConnections(self) -> None:
+        """Nor on many connections from one network."""
+        answers = [self.guess(self.root(), f"wrong {number}") for number in range(50)]
+        answers.append(self.guess(self.root(), "secret"))
+        self.answerAll()
+        self.assertEqual(len(self.checker.passwords), 6)
+        self.assertEqual(self.kinds(answers), [Unauthorized] * 6 + [TooManyAttempts] * 45)
+
+    def test_fromManyNetworks(self) -> None:
+        """Nor from many networks at one name."""
+        answers = []
+        for number in range(50):
+            self.from_(f"place {number}")
+            answers.append(self.guess(self.root(), f"wrong {number}"))
+        self.answerAll()
+        self.assertEqual(len(self.checker.passwords), 6)
+        self.assertEqual(self.kinds(answers), [Unauthorized] * 6 + [TooManyAttempts] * 44)
+
+    def test_roomForOthers(self) -> None:
+        """One network never has more than a few checks under way; others find room."""
+        for number in range(100):
+            self.guess(self.root(), "wrong", f"user{number}")
+        self.assertEqual(len(self.checker.asked), MOST_CHECKS)
+        self.from_("elsewhere")
+        self.guess(self.root(), "secret")
+        self.assertEqual(self.checker.asked[-1][:2], (b"alice", b"secret"))
+
+    def test_crowd(self) -> None:
+        """Many who log in at once from one network, with the right password, all get in."""
+        answers = [self.guess(self.root(), "secret", f"user{number}") for number in range(100)]
+        self.answerAll()
+        self.assertEqual(self.kinds(answers), [tuple] * 100)
+
+    def test_givenBack(self) -> None:
+        """A check that succeeds costs nothing, however often it is made."""
+        for _ in range(30):
+            answers = [self.guess(self.root(), "secret") for _ in range(5)]
+            self.answerAll()
+            self.assertEqual(self.kinds(answers), [tuple] * 5)
+
+    def test_goneMeanwhile(self) -> None:
+        """Who closes the connection before the turn comes is not asked for; others are."""
+        roots = [self.root() for _ in range(10)]
+        answers = [self.guess(root, "secret", f"user{i}") for i, root in enumerate(roots)]
+        for root in roots[4:9]:
+            self.memory.disconnect(root)
+        self.answerAll()
+        self.assertEqual(len(self.checker.passwords), 5)
+        self.assertEqual(self.kinds([answers[0], answers[9]]), [tuple, tuple])
+        self.assertEqual(self.memory._factory._authRoot.limits.checks._counts, {})
+
+    def test_storeError(self) -> None:
+        """
+        Who makes the store fail gets an error without a traceback in the log, and has to wait;
+        others, and the name, do not.
+        """
+        answers = [self.guess(self.root(), "wrong") for _ in range(20)]
+        self.answerAll(StoreError)
+        self.assertEqual(self.kinds(answers), [StoreError] * 6 + [TooManyAttempts] * 14)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.from_("elsewhere")
+        answer = self.guess(self.root(), "secret")
+        self.answerAll()
+        self.assertEqual(self.kinds([answer]), [tuple])
+
+    def test_off(self) -> None:
+        """Without a throttle the bounds of connections and networks remain."""
+        self.serve(throttle=False)
+        root = self.root()
+        for number in range(100):
+            self.guess(root, f"wrong {number}")
+        self.assertEqual(len(self.checker.asked), MOST_CHECKS)
+        self.answerAll()
+        self.assertEqual(len(self.checker.passwords), 6)
+
+
+class LocalPeerTests(WireTestCase):
+    """Others on this machine, and web pages that a browser on it shows."""
+
+    def test_webPage(self) -> None:
+        """HTTP on a plain port does not make a name wait that has logged in from there."""
+        self.memory.disconnect(self.successResultOf(self.login()))
+        for _ in range(20):
+            factory: Any = Factory.forProtocol(Protocol)
+            browser = self.successResultOf(self.memory.connect(factory))
+            self.memory.flush()
+            browser.transport.write(
+                b"GET / HTTP/1.1\r\nHost: 127.0.0.1:8787\r\nAccept: */*" + b"x" * 99
+            )
+            self.memory.flush()
+        self.successResultOf(self.login())
+        self.memory.addUser("bob", "secret", ("game", "bob"))
+        self.failureResultOf(self.login("bob", Password("secret"), "game"), TooManyAttempts)
+
+
+class LocalUserTests(TestCase):
+    """Users of one machine, on a UNIX socket."""
+
+    async def test_uid(self) -> None:
+        """A server knows which user is at the other end."""
+        from twisted.internet import reactor
+
+        memory = MemoryServer()
+        factory = AuthServerFactory(memory.authorizer)
+        path = self.mktemp()[-30:].replace("/", "_")
+        port = reactor.listenUNIX(path, factory)  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        made: list[Any] = []
+        build = factory.buildProtocol
+
+        def buildProtocol(address: Any) -> Any:
+            made.append(build(address))
+            return made[-1]
+
+        factory.buildProtocol = buildProtocol  # type: ignore[method-assign]
+        root = await getObjectAt(f"unix:{path}", None)
+        await root.callRemote("mechanisms")
+        self.assertEqual(origin.originOf(made[0]).uid, os.getuid())
+        root.broker.transport.loseConnection()
+        await deferLater(reactor, 0, lambda: None)  # type: ignore[arg-type]
+
+    if not hasattr(socket, "SO_PEERCRED"):
+        test_uid.skip = "This system does not tell users apart."  # type: ignore[attr-defined]

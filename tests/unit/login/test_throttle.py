@@ -10,7 +10,10 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth.login.throttle import LONGEST_WAIT, Penalties, Throttle, networkOf
+from pbauth import Policy, Throttle
+from pbauth.login.throttle import Penalties, ThrottleState, networkOf
+
+LONGEST_WAIT = Throttle().longestWait
 
 
 class PenaltyTests(SynchronousTestCase):
@@ -95,7 +98,7 @@ class ThrottleTests(SynchronousTestCase):
     """Networks and names."""
 
     def setUp(self) -> None:
-        self.throttle = Throttle(Clock().seconds)
+        self.throttle = ThrottleState(Clock().seconds)
 
     def test_network(self) -> None:
         """Who guesses at many names waits; other networks do not."""
@@ -122,9 +125,55 @@ class ThrottleTests(SynchronousTestCase):
             self.throttle.failed("192.0.2.1", "alice")
         self.assertGreater(self.throttle.wait("192.0.2.1", "alice"), 0)
 
+    def test_knownInItsNetwork(self) -> None:
+        """
+        One broken program behind an address makes others wait there, but no name that has logged in
+        from there; guesses at that name do.
+        """
+        self.throttle.succeeded("192.0.2.1", "alice")
+        for _ in range(100):
+            self.throttle.failed("192.0.2.1", "broken job")
+            self.throttle.misbehaved("192.0.2.1")
+        self.assertEqual(self.throttle.wait("192.0.2.1", "alice"), 0)
+        self.assertGreater(self.throttle.wait("192.0.2.1", "bob"), 0)
+        for _ in range(6):
+            self.throttle.failed("192.0.2.1", "alice")
+        self.assertEqual(self.throttle.wait("192.0.2.1", "alice"), 12)
+        self.assertEqual(self.throttle.wait("192.0.2.2", "alice"), 12)
+
+    def test_settings(self) -> None:
+        """How many failures are free, and how long anybody waits, can be chosen."""
+        clock = Clock()
+        throttle = ThrottleState(clock.seconds, Throttle(freeFailures=20, longestWait=30))
+        for _ in range(20):
+            throttle.failed("192.0.2.1", "alice")
+        self.assertEqual(throttle.wait("192.0.2.1", "alice"), 0)
+        throttle.failed("192.0.2.1", "alice")
+        self.assertEqual(throttle.wait("192.0.2.1", "alice"), 3)
+        for _ in range(20):
+            throttle.failed("192.0.2.1", "alice")
+        self.assertEqual(throttle.wait("192.0.2.1", "alice"), 30)
+
+    def test_exempt(self) -> None:
+        """An exempt network never waits; the names that are guessed at from there do."""
+        throttle = ThrottleState(
+            Clock().seconds, Throttle(exempt=["192.0.2.0/24", "2001:db8::/48"])
+        )
+        for network in ("192.0.2.9", "2001:db8:0:5::/64"):
+            for _ in range(10):
+                throttle.failed(network, "alice")
+                throttle.misbehaved(network)
+            self.assertEqual(throttle.wait(network, "bob"), 0)
+            self.assertEqual(throttle.waitOfNetwork(network), 0)
+        self.assertGreater(throttle.wait("192.0.2.9", "alice"), 0)
+        for network in ("198.51.100.1", "this machine", "2001:db9::/64"):
+            for _ in range(10):
+                throttle.misbehaved(network)
+            self.assertGreater(throttle.wait(network, "bob"), 0, network)
+
     def test_memory(self) -> None:
         """A hundred thousand sources and names take no more room than those that are remembered."""
-        throttle = Throttle(Clock().seconds, 1000)
+        throttle = ThrottleState(Clock().seconds, most=1000)
 
         def flood(first: int) -> None:
             for number in range(first, first + 20_000):
@@ -154,3 +203,48 @@ class NetworkTests(SynchronousTestCase):
             (None, "this machine"),
         ]:
             self.assertEqual(networkOf(address), network)
+
+    def test_users(self) -> None:
+        """Users of this machine are told apart where the system tells who they are."""
+        self.assertEqual(networkOf(UNIXAddress(b"path"), 1000), "this machine, uid 1000")
+        self.assertNotEqual(networkOf(UNIXAddress(b"path"), 0), networkOf(UNIXAddress(b"path")))
+
+
+class SettingsTests(SynchronousTestCase):
+    """The throttle as a value."""
+
+    def test_nonsense(self) -> None:
+        """Whatever makes no sense is said so."""
+        for options in [
+            {"freeFailures": 0},
+            {"freeFailures": 1.5},
+            {"freeFailures": True},
+            {"longestWait": -1},
+            {"longestWait": "long"},
+            {"exempt": ["nowhere"]},
+            {"exempt": ["192.0.2.1/24"]},
+            {"exempt": ["2001:db8::1/128"]},
+            {"exempt": [None]},
+        ]:
+            with self.assertRaises(ValueError):
+                Throttle(**options)  # type: ignore[arg-type]
+        with self.assertRaises(TypeError):
+            Throttle(exempt="192.0.2.0/24")
+        for throttle in (None, 5, "off"):
+            with self.assertRaises(TypeError):
+                Policy(throttle=throttle)  # type: ignore[arg-type]
+
+    def test_text(self) -> None:
+        """As an operator writes it."""
+        for text, throttle in [
+            ("free=20", Throttle(freeFailures=20)),
+            ("longest=300", Throttle(longestWait=300)),
+            (
+                "free=1, exempt=192.0.2.7,exempt=2001:db8::/48",
+                Throttle(freeFailures=1, exempt=("192.0.2.7/32", "2001:db8::/48")),
+            ),
+        ]:
+            self.assertEqual(Throttle.fromText(text), throttle)
+        for text in ("", "5", "free=many", "longest=", "free=0", "exempt=office", "other=1"):
+            with self.assertRaises(ValueError):
+                Throttle.fromText(text)
