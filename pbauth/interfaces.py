@@ -102,6 +102,23 @@ class IAccountStore(IAuthorizer):
     Names are in the order of their code points.
     """
 
+    def changeIdentity(name: str, change: Callable[[Any], Any], keeping: Any = None) -> Any:
+        """
+        Change an identity in one transaction, and end the sessions that it no longer allows.
+
+        Args:
+            name: of the identity.
+            change: takes the `pbauth.accounts.records.Record` of the identity as it is, and returns
+                it as it should be; or `None`: it is removed. Pure, since it may be called in a
+                thread, and more than once. If it raises an error nothing is changed.
+            keeping: a `pbauth.accounts.administrators.KeptAdministrator` that must still hold;
+                `None`: whatever is left will do.
+
+        Returns:
+            A Deferred that fires when that is done. It fails with `KeyError` if there is no such
+            identity, with `LastAdministrator`, and with whatever `change` raises.
+        """
+
     def listIdentities(after: str = "", most: int | None = None) -> Any:
         """
         Give a Deferred that fires with a list of `(name, locked, number of keys)`: of the first

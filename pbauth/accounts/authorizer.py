@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.application.service import IServiceCollection
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
+from pbauth._async import settled
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity
 from pbauth.accounts.records import Record, holdersAmong, recordOf
@@ -255,6 +257,8 @@ class DefaultAuthorizer(Authorizer):
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self.identities: dict[str, Any] = {}
+        # Changes that look at others first take turns.
+        self._changes = DeferredLock()
 
     def addIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
@@ -315,6 +319,38 @@ class DefaultAuthorizer(Authorizer):
             return succeed(self.identities[name])
         except KeyError:
             return fail(Unauthorized())
+
+    def changeIdentity(
+        self,
+        name: str,
+        change: Callable[[Record], Record | None],
+        keeping: KeptAdministrator | None = None,
+    ) -> Deferred[None]:
+        """
+        Change an identity, and end the sessions that it no longer allows (see `IAccountStore`).
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if it is not known, with
+            `LastAdministrator`, and with whatever `change` raises.
+        """
+
+        async def inTurn() -> None:
+            try:
+                identity = await self.getIdentityRequest(name)
+            except Unauthorized:
+                raise KeyError(name) from None
+            before = await recordOf(identity)
+            others = [] if keeping is None else await self.readRecords()
+            after = change(before)
+            if keeping is not None:
+                keeping.check(before, after, others)
+            if after is None:
+                await settled(self.removeIdentity(name))
+                return
+            after.applyTo(identity, before)
+            await settled(identity.save())
+
+        return self._changes.run(lambda: Deferred.fromCoroutine(inTurn()))
 
     def listIdentities(self, after: str = "", most: int | None = None) -> Any:
         """

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import maybeDeferred
 
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IIdentity
-from pbauth.mechanisms import decodeVerifier
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.names import checkName
 
 
@@ -72,6 +73,73 @@ class Record:
             identity.addKeyByString(*key)
         identity.locked = self.locked
         return identity
+
+    def applyTo(self, identity: IIdentity, before: Record) -> None:
+        """
+        Change an identity to what is recorded here.
+
+        Args:
+            identity: to be changed.
+            before: its record as it is.
+        """
+        if self.verifiers != before.verifiers:
+            was, becomes = before._decoded(), self._decoded()
+            if was.passwords != becomes.passwords:
+                identity.setVerifiers(becomes.passwords)
+            for key in was.keys:
+                if key not in becomes.keys:
+                    identity.removePublicKey(key)
+            for key in becomes.keys:
+                identity.addPublicKey(key)
+        for service, perspective in before.keys - self.keys:
+            identity.removeKey(service, perspective)
+        for service, perspective in self.keys - before.keys:
+            identity.addKeyByString(service, perspective)
+        if self.locked != before.locked:
+            identity.locked = self.locked
+
+    def publicKeys(self) -> list[AuthorizedKey]:
+        """Return the public keys of both kinds."""
+        return self._decoded().keys
+
+    def withPublicKeys(self, keys: Iterable[AuthorizedKey]) -> Record:
+        """
+        Return this record with other public keys.
+
+        Args:
+            keys: of both kinds, all that there are to be.
+        """
+        lists: dict[str, list[AuthorizedKey]] = {}
+        for key in keys:
+            lists.setdefault(key.mechanism, []).append(key)
+        encoded = {
+            (mechanism, AuthorizedKeys(mechanism, tuple(some)).encode())
+            for mechanism, some in lists.items()
+        }
+        passwords = {each for each in self.verifiers if each[0] not in KEY_MECHANISMS}
+        return evolve(self, verifiers=frozenset(encoded | passwords))
+
+    def _decoded(self) -> _Decoded:
+        verifiers = {mechanism: decodeVerifier(encoded) for mechanism, encoded in self.verifiers}
+        lists = [verifiers[each] for each in KEY_MECHANISMS if each in verifiers]
+        return _Decoded(
+            {name: each for name, each in verifiers.items() if name not in KEY_MECHANISMS},
+            [key for some in lists if isinstance(some, AuthorizedKeys) for key in some.keys],
+        )
+
+
+@frozen
+class _Decoded:
+    """
+    The verifiers of a record.
+
+    Attributes:
+        passwords: those of its password, by the name of the mechanism.
+        keys: its public keys.
+    """
+
+    passwords: dict[str, Verifier]
+    keys: list[AuthorizedKey]
 
 
 async def recordOf(identity: IIdentity) -> Record:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import DeferredLock, maybeDeferred
+from attrs import evolve
 
+from pbauth._async import settled
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.passwordpolicy import PasswordPolicy
-from pbauth.accounts.records import Record, recordOf
+from pbauth.accounts.records import Record
 from pbauth.audit import Audit
-from pbauth.errors import LastAdministrator, Unauthorized, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.errors import Unauthorized, UnknownKey, UnknownPublicKey, UnknownUser
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import Verifier
-from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.names import checkName
 
 
@@ -26,11 +28,8 @@ class Administration:
         authorizer: stores the identities, an `IAccountStore`.
         operator: the name of the one who does it all, for the audit.
         policy: what new passwords have to be like.
-        keeps: the name of the service of administration: the last identity that holds a key to it
-            and can log in is not removed, locked, or deprived of that key. `None`: it is, as the
-            owner of the store may do with it whatever they like.
-        externalPasswords: passwords are not kept in this store: who has no verifier here can log
-            in all the same.
+        keeping: the administrator that must be left by whatever is taken away. `None`: nobody, as
+            the owner of the store may do with it whatever they like.
         audit: where the changes are recorded; by default where the authorizer's sessions are.
     """
 
@@ -40,19 +39,15 @@ class Administration:
         operator: str = "",
         policy: PasswordPolicy = PasswordPolicy(),  # noqa: B008 - immutable
         *,
-        keeps: str | None = None,
-        externalPasswords: bool = False,
+        keeping: KeptAdministrator | None = None,
         audit: Audit | None = None,
     ) -> None:
         self._authorizer = authorizer
         self._operator = operator
         self._policy = policy
         self._hasRead = False
-        self._keeps = keeps
+        self._keeping = keeping
         self._audit: Audit = authorizer.sessions.audit if audit is None else audit
-        self._externalPasswords = externalPasswords
-        # Two changes at once, of which each leaves the other's administrator, would leave none.
-        self._lock = DeferredLock()
 
     def by(self, operator: str) -> Administration:
         """
@@ -60,7 +55,7 @@ class Administration:
             operator: somebody else's name.
 
         Returns:
-            The same administration, in that name. Both keep the last administrator together.
+            The same administration, in that name.
         """
         other = copy.copy(self)
         other._operator = operator
@@ -83,7 +78,7 @@ class Administration:
         if password is not None:
             self._policy.check(password, name)
         identity.setPassword(password)
-        await maybeDeferred(identity.save)
+        await settled(identity.save())
         self._audit.userAdded(self._operator, name)
 
     async def addUserWithVerifiers(self, name: str, verifiers: dict[str, Verifier]) -> None:
@@ -96,32 +91,21 @@ class Administration:
         """
         identity = self._authorizer.createIdentity(name)
         identity.setVerifiers(verifiers)
-        await maybeDeferred(identity.save)
+        await settled(identity.save())
         self._audit.userAdded(self._operator, name)
 
     async def removeUser(self, name: str) -> None:
         """
         Remove an identity.
 
+        Args:
+            name: of the identity.
+
         Raises:
             UnknownUser: there is none of that name.
-            LastAdministrator: it is the one that is kept.
+            LastAdministrator: nobody would be left who can administer.
         """
-
-        records: list[Record] = []
-
-        async def remove() -> None:
-            if self._keeps is not None:
-                records.append(await recordOf(await self._find(name)))
-            try:
-                await maybeDeferred(self._authorizer.removeIdentity, name)
-            except KeyError:
-                raise UnknownUser(name) from None
-
-        async def restore() -> None:
-            await maybeDeferred(self._authorizer.addRecords, records, True)
-
-        await self._keepingAdministrator(name, remove, restore)
+        await self._change(name, lambda record: None)
         self._audit.userRemoved(self._operator, name)
 
     async def setPassword(self, name: str, password: str) -> None:
@@ -158,20 +142,15 @@ class Administration:
         """
         Lock or unlock an identity.
 
+        Args:
+            name: of the identity.
+            locked: whether it is to be locked.
+
         Raises:
             UnknownUser: there is none of that name.
-            LastAdministrator: it is the one that is kept.
+            LastAdministrator: nobody would be left who can administer.
         """
-
-        async def change(value: bool) -> None:
-            identity = await self._find(name)
-            identity.locked = value
-            await self._save(identity)
-
-        if locked:
-            await self._keepingAdministrator(name, lambda: change(True), lambda: change(False))
-        else:
-            await change(False)
+        await self._change(name, lambda record: evolve(record, locked=locked))
         (self._audit.locked if locked else self._audit.unlocked)(self._operator, name)
 
     async def listUsers(
@@ -185,8 +164,8 @@ class Administration:
         Returns:
             For each identity its name, whether it is locked, and the number of its keys.
         """
-        found: list[tuple[str, bool, int]] = await maybeDeferred(
-            self._authorizer.listIdentities, after, most
+        found: list[tuple[str, bool, int]] = await settled(
+            self._authorizer.listIdentities(after, most)
         )
         return found
 
@@ -203,9 +182,7 @@ class Administration:
             InvalidName: the name breaks the rule of `pbauth.names`.
         """
         checkName(service, "name of a service")
-        found: list[tuple[str, str, bool]] = await maybeDeferred(
-            self._authorizer.listHolders, service
-        )
+        found: list[tuple[str, str, bool]] = await settled(self._authorizer.listHolders(service))
         return found
 
     async def grantKey(self, name: str, service: str, perspective: str) -> None:
@@ -225,26 +202,24 @@ class Administration:
         """
         Take a key from a keyring.
 
+        Args:
+            name: of the identity.
+            service: of the key.
+            perspective: of the key.
+
         Raises:
             UnknownUser: there is no identity of that name.
             UnknownKey: the key is not there.
-            LastAdministrator: it is the one that is kept.
+            LastAdministrator: nobody would be left who can administer.
         """
+        key = service, perspective
 
-        async def revoke() -> None:
-            identity = await self._find(name)
-            try:
-                identity.removeKey(service, perspective)
-            except KeyError:
-                raise UnknownKey(name, service, perspective) from None
-            await self._save(identity)
+        def revoke(record: Record) -> Record:
+            if key not in record.keys:
+                raise UnknownKey(name, service, perspective)
+            return evolve(record, keys=record.keys - {key})
 
-        async def restore() -> None:
-            identity = await self._find(name)
-            identity.addKeyByString(service, perspective)
-            await self._save(identity)
-
-        await self._keepingAdministrator(name, revoke, restore, (service, perspective))
+        await self._change(name, revoke)
         self._audit.keyRevoked(self._operator, name, service, perspective)
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
@@ -284,7 +259,7 @@ class Administration:
 
     async def removePublicKey(self, name: str, which: str) -> None:
         """
-        Let a public key in no more.
+        Remove an authorized public key.
 
         Args:
             name: of the identity.
@@ -293,102 +268,26 @@ class Administration:
         Raises:
             UnknownUser: there is no identity of that name.
             UnknownPublicKey: there is no such key, or more than one of that label.
-            LastAdministrator: the identity is the one that is kept, and has no other key and no
-                password.
+            LastAdministrator: nobody would be left who can administer.
         """
-        removed = await self._publicKey(name, which)
+        removed: dict[str, AuthorizedKey] = {}
 
-        async def remove() -> None:
-            identity = await self._find(name)
-            try:
-                identity.removePublicKey(removed)
-            except KeyError:
-                raise UnknownPublicKey(name, which) from None
-            await self._save(identity)
+        def remove(record: Record) -> Record:
+            keys = record.publicKeys()
+            found = [key for key in keys if which in (key.fingerprint(), key.label)]
+            if len(found) != 1:
+                raise UnknownPublicKey(name, which)
+            removed[name] = found[0]
+            return record.withPublicKeys(key for key in keys if key != found[0])
 
-        async def restore() -> None:
-            identity = await self._find(name)
-            identity.addPublicKey(removed)
-            await self._save(identity)
+        await self._change(name, remove)
+        self._audit.publicKeyRemoved(self._operator, name, removed[name].fingerprint())
 
-        await self._keepingAdministrator(name, remove, restore, publicKey=removed)
-        self._audit.publicKeyRemoved(self._operator, name, removed.fingerprint())
-
-    async def _publicKey(self, name: str, which: str) -> AuthorizedKey:
-        keys = await self.listPublicKeys(name)
-        found = [key for key in keys if which in (key.fingerprint(), key.label)]
-        if len(found) != 1:
-            raise UnknownPublicKey(name, which)
-        return found[0]
-
-    async def _keepingAdministrator(
-        self,
-        name: str,
-        change: Callable[[], Awaitable[None]],
-        undo: Callable[[], Awaitable[None]],
-        key: tuple[str, str] | None = None,
-        publicKey: AuthorizedKey | None = None,
-    ) -> None:
-        """
-        Change an identity, unless nobody would be left who can administer.
-
-        Args:
-            name: of the identity.
-            change: does it.
-            undo: undoes it.
-            key: the identity loses only this key.
-            publicKey: the identity loses only this public key.
-        """
-        if self._keeps is None:
-            await change()
-            return
-        async with self._lock:
-            identity = await self._find(name)
-            if not await self._isAdministrator(identity):
-                # Nobody loses an administrator.
-                await change()
-                return
-            stays = key is not None or publicKey is not None
-            if not (stays and await self._isAdministrator(identity, key, publicKey)):
-                if not await self._administratorLeft(name):
-                    raise LastAdministrator(name)
-            await change()
-            # Another server may have taken away the others at the same moment.
-            if not await self._administratorLeft():
-                await undo()
-                raise LastAdministrator(name)
-
-    async def _administratorLeft(self, without: str | None = None) -> bool:
-        for name in sorted(
-            {name for name, _, locked in await self.whoCan(str(self._keeps)) if not locked}
-        ):
-            if name == without:
-                continue
-            try:
-                identity = await self._find(name)
-            except UnknownUser:
-                continue
-            if await self._isAdministrator(identity):
-                return True
-        return False
-
-    async def _isAdministrator(
-        self,
-        identity: IIdentity,
-        key: tuple[str, str] | None = None,
-        publicKey: AuthorizedKey | None = None,
-    ) -> bool:
-        """Whether it can log in and administer, without these."""
-        holds = any(held[0] == self._keeps and tuple(held) != key for held in identity.getAllKeys())
-        if identity.locked or not holds:
-            return False
-        if self._externalPasswords:
-            return True
-        return any(
-            not isinstance(verifier, AuthorizedKeys)
-            or any(each != publicKey for each in verifier.keys)
-            for verifier in (await maybeDeferred(identity.getVerifiers)).values()
-        )
+    async def _change(self, name: str, change: Callable[[Record], Record | None]) -> None:
+        try:
+            await settled(self._authorizer.changeIdentity(name, change, self._keeping))
+        except KeyError:
+            raise UnknownUser(name) from None
 
     async def readRecords(self, after: str = "", most: int = 1000) -> list[Record]:
         """
@@ -405,7 +304,7 @@ class Administration:
         if not after or not self._hasRead:
             self._hasRead = True
             self._audit.exported(self._operator)
-        found: list[Record] = await maybeDeferred(self._authorizer.readRecords, after, most)
+        found: list[Record] = await settled(self._authorizer.readRecords(after, most))
         return found
 
     async def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
@@ -428,7 +327,7 @@ class Administration:
         wanted = list(records)
         for record in wanted:
             record.check()
-        added: int = await maybeDeferred(self._authorizer.addRecords, wanted, skipKnown)
+        added: int = await settled(self._authorizer.addRecords(wanted, skipKnown))
         if added:
             self._audit.imported(self._operator, added)
         return added
@@ -436,14 +335,14 @@ class Administration:
     async def _find(self, name: str) -> IIdentity:
         checkName(name, "name of an identity")
         try:
-            found: IIdentity = await maybeDeferred(self._authorizer.getIdentityRequest, name)
+            found: IIdentity = await settled(self._authorizer.getIdentityRequest(name))
         except Unauthorized:
             raise UnknownUser(name) from None
         return found
 
     async def _save(self, identity: IIdentity) -> None:
         try:
-            await maybeDeferred(identity.save)
+            await settled(identity.save())
         except KeyError:
             # Removed by somebody else in the meantime.
             raise UnknownUser(identity.name) from None

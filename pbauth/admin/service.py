@@ -22,6 +22,7 @@ from typing import Any
 
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.admin.administration import Administration
@@ -422,8 +423,7 @@ class AdminService(Service):
         super().__init__(serviceName, serviceParent, authorizer)
         self.administration = Administration(
             store,
-            keeps=serviceName,
-            externalPasswords=bool(authorizer.externalPasswords),
+            keeping=KeptAdministrator(serviceName, bool(authorizer.externalPasswords)),
             audit=authorizer.sessions.audit,
         )
 

@@ -42,6 +42,11 @@ class PostgresAuthorizerTests(AccountStoreSuite, PostgresTestCase):
         url = postgres().makeDatabase()
         return self.open(url, serviceCollection=services, hashing=hashing)
 
+    def twoServers(self) -> tuple[Any, Any]:
+        """Two on one database."""
+        url = postgres().makeDatabase()
+        return self.open(url), self.open(url)
+
 
 class SharedDatabaseTests(SQLStoreSuite, PostgresTestCase):
     """Several processes on one database."""

@@ -36,6 +36,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, holdersAmong, recordOf
@@ -150,6 +151,40 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             self.identityRemoved(name)
 
         return Deferred.fromCoroutine(remove())
+
+    def changeIdentity(
+        self,
+        name: str,
+        change: Callable[[Record], Record | None],
+        keeping: KeptAdministrator | None = None,
+    ) -> Deferred[None]:
+        """
+        Change an identity while the file is locked, and end the sessions that it no longer allows
+        (see `IAccountStore`).
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if it is not known, with
+            `LastAdministrator`, with whatever `change` raises, or with `StoreError`.
+        """
+
+        def write(file: Editing) -> Record | None:
+            before = file.find(name)
+            after = change(before)
+            if keeping is not None:
+                keeping.check(before, after, file.records.values())
+            if after is None:
+                file.remove(name)
+                return None
+            return file.replace(after)
+
+        async def run() -> None:
+            after = await self._change(write)
+            if after is None:
+                self.identityRemoved(name)
+            else:
+                self.endUnauthorized(after.asIdentity(self))
+
+        return Deferred.fromCoroutine(run())
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """

@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, recordOf
 from pbauth.audit import Audit
@@ -226,6 +227,46 @@ class SQLAuthorizer(CopyingAuthorizer):
             self.identityRemoved(name)
 
         return Deferred.fromCoroutine(remove())
+
+    def changeIdentity(
+        self,
+        name: str,
+        change: Callable[[Record], Record | None],
+        keeping: KeptAdministrator | None = None,
+    ) -> Deferred[None]:
+        """
+        Change an identity in one transaction, and end the sessions that it no longer allows (see
+        `IAccountStore`).
+
+        Returns:
+            Fires when that is done; fails with `KeyError` if it is not known, with
+            `LastAdministrator`, with whatever `change` raises, or with `StoreError`.
+        """
+
+        def write(statements: Statements) -> Record | None:
+            holders = [] if keeping is None else statements.lockHolders(keeping.service, name)
+            if not statements.lock(name):
+                raise KeyError(name)
+            found = _read(statements, [name, *(each for each in holders if each != name)])
+            before = found[name][0]
+            after = change(before)
+            if keeping is not None:
+                keeping.check(before, after, [record for record, _ in found.values()])
+            if after is None:
+                statements.run("DELETE FROM identities WHERE name = ?", name)
+            else:
+                _writeChanges(statements, before, after)
+            return after
+
+        async def run() -> None:
+            after = await self._write(write)
+            self._noteChange([name])
+            if after is None:
+                self.identityRemoved(name)
+            else:
+                self.endUnauthorized(after.asIdentity(self))
+
+        return Deferred.fromCoroutine(run())
 
     def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
         """

@@ -129,3 +129,21 @@ class Statements:
         """Keep others from changing an identity until the end of this, and say if it is there."""
         query = f"SELECT 1 FROM identities WHERE name = ?{self._engine.forUpdate}"  # noqa: S608
         return bool(self.rows(query, name))
+
+    def lockHolders(self, service: str, name: str) -> list[str]:
+        """
+        Keep others from changing who holds a key to a service until the end of this.
+
+        Args:
+            service: the name of the service.
+            name: of one more identity to lock, in the same order as all others do.
+
+        Returns:
+            The names of those who hold a key to it, and this one if it is there.
+        """
+        query = (
+            "SELECT name FROM identities WHERE name = ?"
+            " OR name IN (SELECT identity FROM keys WHERE service = ?) ORDER BY name"
+        )
+        query += self._engine.forUpdate
+        return [found for (found,) in self.rows(query, name, service)]

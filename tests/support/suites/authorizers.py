@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import MultiService
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.spread import pb
 from zope.interface.verify import verifyObject
 
@@ -23,7 +24,10 @@ from pbauth import (
     Unauthorized,
     connect,
 )
+from pbauth._async import settled
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.records import Record, recordOf
+from pbauth.errors import LastAdministrator
 from pbauth.interfaces import IAccountStore
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.scram import ScramVerifier
@@ -619,3 +623,115 @@ class AccountStoreSuite(AuthorizerSuite):
         self.assertEqual(
             await maybeDeferred(authorizer.listHolders, "game"), [("alice", "black", False)]
         )
+
+    # Changes on a condition.
+
+    async def administrators(self, store: Any, *names: str) -> None:
+        """Make identities that hold a key to the service `admin`."""
+        for name in names:
+            await self.make(store, name, ("admin", name), ("game", name))
+
+    async def test_changeIdentity(self) -> None:
+        """A record is changed, in whatever of it, and what else there is stays."""
+        store = self.makeAuthorizer()
+        await self.make(store, "alice", ("game", "alice"), ("game", "white"))
+        await self.make(store, "bob", ("game", "bob"))
+        key = PublicKey(b"1" * 32, "laptop")
+
+        def change(record: Record) -> Record:
+            keys = record.keys - {("game", "white")} | {("chess", "alice")}
+            return evolve(record.withPublicKeys([key]), locked=True, keys=keys)
+
+        await store.changeIdentity("alice", change)
+        alice = await self.find(store)
+        self.assertTrue(alice.locked)
+        self.assertEqual(alice.getAllKeys(), [("chess", "alice"), ("game", "alice")])
+        self.assertEqual(alice.getPublicKeys(), [key])
+        verifiers = await maybeDeferred(alice.getVerifiers)
+        self.assertTrue(verifiers[SCRAM].matches("secret"))
+        await store.changeIdentity("alice", lambda record: record.withPublicKeys([]))
+        self.assertEqual((await self.find(store)).getPublicKeys(), [])
+        await store.changeIdentity("alice", lambda record: None)
+        names = [name for name, _, _ in await settled(store.listIdentities())]
+        self.assertEqual(names, ["bob"])
+
+    async def test_changeNothing(self) -> None:
+        """A change that fails changes nothing; nor does one of nobody."""
+        store = self.makeAuthorizer()
+        await self.make(store, "alice", ("game", "alice"))
+
+        def fail(record: Record) -> Record:
+            raise ValueError(record.name)
+
+        with self.assertRaises(ValueError):  # type: ignore[attr-defined]
+            await store.changeIdentity("alice", fail)
+        with self.assertRaises(KeyError):  # type: ignore[attr-defined]
+            await store.changeIdentity("mallory", lambda record: evolve(record, locked=True))
+        self.assertEqual((await self.find(store)).getAllKeys(), [("game", "alice")])
+
+    async def test_lastAdministrator(self) -> None:
+        """Whatever would take away the last administrator fails, and changes nothing."""
+        store = self.makeAuthorizer()
+        await self.administrators(store, "alice", "bob")
+        keeping = KeptAdministrator("admin")
+        locked = await self.find(store, "bob")
+        locked.locked = True
+        await settled(locked.save())
+        before = await settled(store.readRecords())
+
+        def withoutVerifiers(record: Record) -> Record:
+            return evolve(record, verifiers=frozenset())
+
+        def withoutKey(record: Record) -> Record:
+            return evolve(record, keys=frozenset({("game", "alice")}))
+
+        changes: list[Any] = [
+            lambda record: None,
+            lambda record: evolve(record, locked=True),
+            withoutKey,
+            withoutVerifiers,
+        ]
+        for change in changes:
+            with self.assertRaises(LastAdministrator) as raised:  # type: ignore[attr-defined]
+                await store.changeIdentity("alice", change, keeping)
+            self.assertEqual(raised.exception.name, "alice")
+            self.assertEqual(await settled(store.readRecords()), before)
+        # Others may go, and so may she once another one can log in.
+        await store.changeIdentity("bob", lambda record: evolve(record, locked=False), keeping)
+        await store.changeIdentity("alice", lambda record: None, keeping)
+        with self.assertRaises(LastAdministrator):  # type: ignore[attr-defined]
+            await store.changeIdentity("bob", lambda record: None, keeping)
+        # Without a condition the owner of the store does as they like.
+        await store.changeIdentity("bob", lambda record: None)
+        self.assertEqual(await settled(store.readRecords()), [])
+
+    async def test_eachOther(self) -> None:
+        """Two administrators who take each other away at the same moment: one is left."""
+        for change in (
+            lambda record: None,
+            lambda record: evolve(record, locked=True),
+            lambda record: evolve(record, keys=frozenset()),
+        ):
+            one, other = self.twoServers()
+            for _ in range(3):
+                await self.administrators(one, "alice", "bob")
+                keeping = KeptAdministrator("admin")
+                done = await DeferredList(
+                    [
+                        one.changeIdentity("alice", change, keeping),
+                        other.changeIdentity("bob", change, keeping),
+                    ],
+                    consumeErrors=True,
+                )
+                failures = [result for succeeded, result in done if not succeeded]
+                self.assertEqual(len(failures), 1, failures)
+                failures[0].trap(LastAdministrator)
+                left = [each for each in await settled(one.readRecords()) if each.keys]
+                self.assertEqual([each.locked for each in left].count(False), 1)
+                for record in await settled(one.readRecords()):
+                    await settled(one.removeIdentity(record.name))
+
+    def twoServers(self) -> tuple[Any, Any]:
+        """Two servers on the same accounts; of a store in memory there is only one."""
+        store = self.makeAuthorizer()
+        return store, store

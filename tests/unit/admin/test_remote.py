@@ -27,6 +27,7 @@ from pbauth import (
     PublicKey,
     Unauthorized,
 )
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.records import Record
 from pbauth.admin import remote as module
 from pbauth.admin import service as service
@@ -55,7 +56,7 @@ class Administrating(SynchronousTestCase):
 
     def makeAdministration(self) -> Any:
         """Make it."""
-        return Administration(self.accounts, "admin", keeps="admin")
+        return Administration(self.accounts, "admin", keeping=KeptAdministrator("admin"))
 
     def start(self, operation: Any) -> Deferred[Any]:
         """Begin an operation, and carry all bytes."""

@@ -324,6 +324,14 @@ class PasswdFileAuthorizerTests(AccountStoreSuite, TestCase):
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
         return PasswdFileAuthorizer(self.mktemp(), services, hashing)
 
+    def twoServers(self) -> tuple[Any, Any]:
+        """Two on one file."""
+        path = self.mktemp()
+        return (
+            PasswdFileAuthorizer(path, hashing=Hashing.CHEAPEST),
+            PasswdFileAuthorizer(path, hashing=Hashing.CHEAPEST),
+        )
+
 
 class FileTests(FileTestCase):
     """What lasts, and for whom."""

@@ -42,6 +42,11 @@ class SQLAuthorizerTests(AccountStoreSuite, SQLTestCase):
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
         return self.open(self.mktemp(), serviceCollection=services, hashing=hashing)
 
+    def twoServers(self) -> tuple[Any, Any]:
+        """Two on one file."""
+        path = self.mktemp()
+        return self.open(path), self.open(path)
+
 
 class SharedFileTests(SQLStoreSuite, SQLTestCase):
     """Several processes on one file."""
