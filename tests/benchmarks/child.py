@@ -152,8 +152,8 @@ def runTwisted(makeTarget: Callable[[], Any], control: TextIO) -> None:
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     sendAtOnce()
     requests = Requests(makeTarget())
-    stdio.StandardIO(Control(), stdin=sys.stdin.fileno(), stdout=control.fileno())
-    reactor.run(installSignalHandlers=False)  # type: ignore[attr-defined]
+    stdio.StandardIO(Control(), stdin=sys.stdin.fileno(), stdout=control.fileno())  # type: ignore[call-arg]
+    reactor.run(installSignalHandlers=False)  # type: ignore[attr-defined,call-arg]
 
 
 FAMILIES: dict[str, Callable[[Callable[[], Any], TextIO], None]] = {

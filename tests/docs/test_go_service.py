@@ -25,7 +25,7 @@ MAIN, GoService = goservice.MAIN, goservice.GoService
 RECORD = Path(__file__).parent.parent / "data" / "game.sgf"
 
 
-def play(game: GoGame, *points: str) -> None:
+def play(game: GoGame, *points: str) -> None:  # type: ignore[valid-type]
     """Play in turn."""
     for point in points:
         if point == "pass":
@@ -34,7 +34,7 @@ def play(game: GoGame, *points: str) -> None:
             game.play(game.turn, point)
 
 
-def whole(game: GoGame) -> Any:
+def whole(game: GoGame) -> Any:  # type: ignore[valid-type]
     """All that there is to a game."""
     return (
         sorted(game.stones()),
@@ -46,7 +46,7 @@ def whole(game: GoGame) -> Any:
     )
 
 
-def stonesOf(game: GoGame) -> list[Any]:
+def stonesOf(game: GoGame) -> list[Any]:  # type: ignore[valid-type]
     """The stones as sgfmill tells them."""
     return sorted((name[0], common.move_from_vertex(at, game.size)) for name, at in game.stones())
 
@@ -54,7 +54,7 @@ def stonesOf(game: GoGame) -> list[Any]:
 class GoGameTests(SynchronousTestCase):
     """The rules."""
 
-    def refused(self, game: GoGame, said: str, *call: Any) -> None:
+    def refused(self, game: GoGame, said: str, *call: Any) -> None:  # type: ignore[valid-type]
         """A move is refused, and the game is as it was."""
         before = whole(game)
         with self.assertRaises(GoGameError) as raised:

@@ -604,7 +604,7 @@ class EquivalenceTestCase(SynchronousTestCase):
                 seen, lengths = stock.marks[-1]
                 self.assertEqual(other.marks[len(stock.marks) - 1][0], seen)
             else:
-                lengths = [None, None]
+                lengths = [None, None]  # type: ignore[list-item]
                 self.assertEqual(other.told, stock.told)
                 self.assertEqual(other.errors, stock.errors)
                 self.assertEqual(other.raised, [None, None])
@@ -674,7 +674,7 @@ class CallTests(EquivalenceTestCase):
         ]:
             for method in ("one", "copy", "cache", "keep", "later"):
                 for target in (0, 1):
-                    calls = [(target, method, [part], {}), (target, "kept", [], {})]
+                    calls = [(target, method, [part], {}), (target, "kept", [], {})]  # type: ignore[var-annotated]
                     self.assertAlike(programOf(calls))
 
     def test_errors(self) -> None:
@@ -954,15 +954,15 @@ class SecurityTests(EquivalenceTestCase):
 
         for registry in (jelly.unjellyableRegistry, jelly.unjellyableFactoryRegistry):
             made = Own if registry is jelly.unjellyableRegistry else lambda state: ("own", state)
-            registry[b"set"] = made
+            registry[b"set"] = made  # type: ignore[index]
             try:
                 stock = self.assertAlike(programOf([(0, "one", [("value", [{1}])], {})]))
             finally:
                 del registry[b"set"]
             self.assertEqual(stock.outcomes[0][0][0][0], "own")
         registry = jelly.unjellyableRegistry
-        self.addCleanup(registry.__setitem__, b"remote", registry[b"remote"])
-        registry[b"remote"] = Own
+        self.addCleanup(registry.__setitem__, b"remote", registry[b"remote"])  # type: ignore[index]
+        registry[b"remote"] = Own  # type: ignore[index]
         stock = self.assertAlike(programOf([(0, "one", [(Thing, [("value", "a")])], {})]))
         self.assertEqual(stock.outcomes[0][0], ("own", 2))
 
@@ -1049,7 +1049,7 @@ class OverridingTests(EquivalenceTestCase):
     def test_brokers(self) -> None:
         """What they override is used, and sees expressions as Twisted has them."""
         values = [None, True, 1, 1.5, "a", b"a", (1,), ["a", None], {"a": {1}}, frozenset("b")]
-        plain = [(0, method, [("value", v)], {}) for v in values for method in ("one", "later")]
+        plain = [(0, method, [("value", v)], {}) for v in values for method in ("one", "later")]  # type: ignore[var-annotated]
         others = [
             (1, "copy", [("value", 1)], {}),
             (0, "echo", [(Thing, [("value", "a")])], {"a": ("value", [1])}),
@@ -1339,7 +1339,7 @@ class DifferenceTests(EquivalenceTestCase):
             ERRORS["odd"] = odd
             self.addCleanup(ERRORS.pop, "odd", None)
             for method in ("fail", "failLater"):
-                calls = [(0, method, [("value", "odd")], {}), (0, "one", [("value", 1)], {})]
+                calls = [(0, method, [("value", "odd")], {}), (0, "one", [("value", 1)], {})]  # type: ignore[var-annotated]
                 for client, server in PAIRS:
                     world = self.do(programOf(calls), client, server)
                     if server is Broker:
@@ -1427,7 +1427,7 @@ class DifferenceTests(EquivalenceTestCase):
         """
 
         def program(world: World) -> None:
-            Root.remote_odd = lambda self, value: value
+            Root.remote_odd = lambda self, value: value  # type: ignore[misc]
             thing = Thing("a")
             world.call(0, "odd", [thing])
             world.call(0, "odd", [thing])

@@ -241,7 +241,7 @@ class EquivalentProofsMachine(RuleBasedStateMachine):
                 found = self.proofs.of(name, proof)
                 assert found[0] == proof
                 assert len(set(found)) == len(found)
-                assert {self.passwordOf[each] for each in found} == {password}
+                assert {self.passwordOf[each] for each in found} == {password}  # type: ignore[index]
                 assert len(found) == 1 or (name == password.name and proof not in self.void)
 
     @invariant()

@@ -104,9 +104,11 @@ class Target:
     """
 
     def __init__(self) -> None:
-        secrets.token_bytes = lambda count=32: b"\x5a" * count  # type: ignore[assignment]
+        secrets.token_bytes = lambda count=32: b"\x5a" * count  # type: ignore[assignment,operator]
         globalLogBeginner.beginLoggingTo(
-            [self._observe], redirectStandardIO=False, discardBuffer=True
+            [self._observe],  # type: ignore[list-item]
+            redirectStandardIO=False,
+            discardBuffer=True,
         )
         self._errors: list[Any] = []
         self.counts = {"executions": 0, "logins": 0, "cutOff": 0, "answered": 0}

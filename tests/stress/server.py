@@ -133,7 +133,7 @@ class Server:
     def do_log(self) -> dict[str, Any]:
         """Tell how many lines the log has, and those about tracebacks with what follows them."""
         self._log.seek(0)
-        count, bad = 0, []
+        count, bad = 0, []  # type: ignore[var-annotated]
         # Line by line: the memory of this process is looked at.
         for line in self._log:
             count += 1

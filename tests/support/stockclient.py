@@ -103,7 +103,7 @@ class Commands(LineOnlyReceiver):
         done.addCallback(lambda answer: say(f"{number}:", json.dumps(answer)))
         done.addErrback(lambda failure: say(f"{number}:", describe(failure)))
 
-    def connectionLost(self, reason):
+    def connectionLost(self, reason):  # type: ignore[override]
         if reactor.running:
             reactor.stop()
 

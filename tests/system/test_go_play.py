@@ -73,7 +73,7 @@ POSITION_ASCII = """\
 """
 
 
-def table(*points: str, size: int = 9, komi: float = 6.5) -> Table:
+def table(*points: str, size: int = 9, komi: float = 6.5) -> Table:  # type: ignore[valid-type]
     """A table at which these moves were made, alternately; an empty one is a pass."""
     game = GoGame(size, komi)
     for point in points:
@@ -99,7 +99,7 @@ def moved(number: int, colour: str, point: str | None, *captured: str) -> dict[s
 class ViewTests(SynchronousTestCase):
     """What is known of a game, and how it looks."""
 
-    def view(self) -> View:
+    def view(self) -> View:  # type: ignore[valid-type]
         """Alice's, of a game in which a stone is taken."""
         view = View(me="black")
         view.restore(table("E4", "F4", "F5", "A1", "G4", "B1").state())
@@ -109,7 +109,7 @@ class ViewTests(SynchronousTestCase):
         view.happened(moved(9, "black", "F3", "F4"))
         return view
 
-    def text(self, view: View, *size: Any) -> str:
+    def text(self, view: View, *size: Any) -> str:  # type: ignore[valid-type]
         """The window."""
         return "\n".join(map(plain, draw(view, *size)))
 
@@ -194,7 +194,7 @@ class ViewTests(SynchronousTestCase):
     def test_nonsense(self) -> None:
         """What is no state and no event is refused, by those exceptions that the window expects."""
         expected = (AttributeError, LookupError, TypeError, ValueError)
-        for junk in (
+        for junk in (  # type: ignore[var-annotated]
             *(None, 1, {}, {"kind": 1}, {"kind": "moved", "event": "x"}, "moved", []),
             {"kind": "came", "event": 1, "by": "bob", "colour": "\x1b"},
             {"kind": "moved", "event": 1, "point": "D4", "captured": [], "colour": None},
@@ -570,7 +570,7 @@ class Player(Program):
 class ProcessTests(TestCase):
     """A server, two players and who watches: processes of their own, by TLS."""
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         self.folder = os.path.abspath(self.mktemp())
         os.mkdir(self.folder)
         authorizer = openAuthorizer(f"{self.folder}/state", hashing=Hashing.CHEAPEST)

@@ -678,7 +678,7 @@ class BrowserTests(ServingTestCase):
     skip = whyNot()
     timeout = 60
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         self.service = self.start()
         self.url = f"http://127.0.0.1:{self.service.web.address.port}"
         self.browser = await Chromium.share()

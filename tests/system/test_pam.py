@@ -125,7 +125,7 @@ class CheckerTests(TestCase):
             raise OSError(f"segment {password!r}")
 
         checker = self.make(fail)
-        failures = []
+        failures = []  # type: ignore[var-annotated]
         await self.ask(checker, password=b"hunter2").addErrback(failures.append)
         failures[0].trap(StoreError)
         for text in (str(failures[0].value), failures[0].getTraceback(detail="verbose")):

@@ -190,7 +190,7 @@ class TroubleTests(PostgresTestCase):
         """By a network it goes by TLS, to a server that is certified; unless the user says so."""
 
         def mode(url: str) -> str | None:
-            return psycopg.conninfo.conninfo_to_dict(PostgresEngine(url)._conninfo).get("sslmode")
+            return psycopg.conninfo.conninfo_to_dict(PostgresEngine(url)._conninfo).get("sslmode")  # type: ignore[return-value]
 
         self.patch(os, "environ", {})
         for here in ("", "localhost", "127.0.0.1", "%2Frun%2Fpostgresql", "[::1]"):

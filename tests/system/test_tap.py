@@ -283,7 +283,7 @@ class ServerTests(TestCase):
         await self.addAlice(*services)
         for service in services:
             for where in (("127.0.0.1", port), (f"unix:{path}", None)):
-                perspective = await connect(*where, "alice", "secret", service)
+                perspective = await connect(*where, "alice", "secret", service)  # type: ignore[call-arg]
                 self.assertEqual(await perspective.callRemote("say", service), service)
                 perspective.broker.transport.loseConnection()
                 await perspective.broker.whenClosed()

@@ -65,7 +65,7 @@ ERRORS: list[tuple[WireError, dict[str, Any]]] = [
 class Custom(WireError):
     """An application's own error."""
 
-    fields = {"count": int}  # noqa: RUF012
+    fields = {"count": int}  # type: ignore[dict-item]  # noqa: RUF012
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} too many")

@@ -32,12 +32,13 @@ from pbauth.interfaces import IAccountStore
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import RecordingService
+from tests.support.suites import Mixin
 
 SCRAM = "SCRAM-SHA-256"
 MD5 = Hashing(iterations=4096, md5=True)
 
 
-class AuthorizerSuite:
+class AuthorizerSuite(Mixin):
     """
     Mix it into a `twisted.trial.unittest.TestCase`, and define `makeAuthorizer`.
     """
@@ -97,7 +98,7 @@ class AuthorizerSuite:
         """`createIdentity` makes what the authorizer was told to, and so does finding."""
         authorizer = self.makeAuthorizer()
 
-        class Special(authorizer.identityClass):
+        class Special(authorizer.identityClass):  # type: ignore[name-defined]
             pass
 
         authorizer.identityClass = Special

@@ -23,6 +23,7 @@ from pbauth import (
 from pbauth.interfaces import ISharedAccountStore
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.support.serving import AwaitedPerspective, AwaitedService
+from tests.support.suites import Mixin
 from tests.support.suites.authorizers import SCRAM
 
 
@@ -42,7 +43,7 @@ async def addUser(authorizer: SQLAuthorizer, name: str, *keys: str) -> Any:
     return identity
 
 
-class SQLStoreSuite:
+class SQLStoreSuite(Mixin):
     """
     Mix it into a `tests.support.serving.ServingTestCase`, and define `open`.
 

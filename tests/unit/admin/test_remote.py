@@ -297,7 +297,7 @@ class HostileServerTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """Each is a `ProtocolViolation`, none goes to the terminal, and none goes on for ever."""
         user = ("alice", False, 1)
-        for method, *pages in [
+        for method, *pages in [  # type: ignore[var-annotated]
             ("listUsers", "none"),
             ("listUsers", ["alice"]),
             ("listUsers", [("alice", False)]),
@@ -335,7 +335,7 @@ class HostileServerTests(SynchronousTestCase):
                 "listSessions": (),
                 "addRecords": ([Record("alice")],),
             }
-            asked = getattr(admin, method)(*arguments.get(method, ("alice",)))
+            asked = getattr(admin, method)(*arguments.get(method, ("alice",)))  # type: ignore[call-overload]
             self.failureResultOf(Deferred.fromCoroutine(asked), ProtocolViolation)
 
 

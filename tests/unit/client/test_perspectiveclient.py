@@ -742,9 +742,9 @@ class SessionTests(ClientTestCase):
         client = self.started()
         call = client.callRemote("pass")
         after: list[Any] = []
-        call.addErrback(lambda failure: after.append(client.callRemote("note", 1)) or failure)
+        call.addErrback(lambda failure: after.append(client.callRemote("note", 1)) or failure)  # type: ignore[call-overload]
         attached: list[Any] = []
-        call.addErrback(lambda failure: attached.append(client.whenAttached()) or failure)
+        call.addErrback(lambda failure: attached.append(client.whenAttached()) or failure)  # type: ignore[call-overload]
         self.memory.flush()
         self.failureResultOf(call, Detached)
         self.assertEqual(self.successResultOf(after[0]), 1)

@@ -181,7 +181,7 @@ class ClientTests(RenewalTestCase):
         deriving.callback(keys)
         self.successResultOf(ended)
         self.assertEqual(self.verifier(), WEAK)
-        self.assertEqual(password._remembered[0], WEAK.salt)
+        self.assertEqual(password._remembered[0], WEAK.salt)  # type: ignore[index]
 
     def test_hungUpWhileSending(self) -> None:
         """The connection is closed before the server's answer: it is not taken for granted."""

@@ -285,7 +285,7 @@ class LoginTests(TLSTestCase):
             (reactor.listenTCP(0, factory, interface="127.0.0.1"), None),
         ]:
             self.addCleanup(port.stopListening)
-            attempt = connect(
+            attempt = connect(  # type: ignore[call-arg]
                 *(where or ("127.0.0.1", port.getHost().port)),
                 "alice",
                 PlainPassword("secret"),

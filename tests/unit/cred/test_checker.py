@@ -239,7 +239,7 @@ class PasswordTests(CheckerTestCase):
         """Also where an identity's own check of passwords does not look at the lock."""
 
         class Careless(Identity):
-            async def verifyPlainPassword(self, password: str) -> None:
+            async def verifyPlainPassword(self, password: str) -> None:  # type: ignore[override]
                 pass
 
         self.alice.locked = True
@@ -456,7 +456,7 @@ class ServerTestCase(TestCase):
         port = reactor.listenTCP(0, counted, interface="127.0.0.1")  # type: ignore[attr-defined]
 
         async def close() -> None:
-            await port.stopListening()
+            await port.stopListening()  # type: ignore[misc]
             while counted.protocols:
                 await deferLater(reactor, 0)  # type: ignore[arg-type]
 

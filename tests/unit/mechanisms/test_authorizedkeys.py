@@ -33,7 +33,7 @@ class CoversTests(SynchronousTestCase):
         """The keys themselves, whatever their labels; nothing else."""
         keys = AuthorizedKeys("ED25519", (PublicKey(bytes(32), "laptop"),))
         self.assertTrue(keys.covers(PublicKey(bytes(32), "another label")))
-        for other in (_key(1), None, "ED25519", b"", [], keys):
+        for other in (_key(1), None, "ED25519", b"", [], keys):  # type: ignore[var-annotated]
             self.assertFalse(keys.covers(other), other)
 
     def test_manyKeys(self) -> None:

@@ -255,7 +255,7 @@ class ListeningTests(TestCase):
 
     async def use(self, *where: Any, **options: Any) -> tuple[str, str]:
         """Log alice in; give mechanism and address of the session, and hang up."""
-        perspective = await connect(*where, "alice", "secret", "game", **options)
+        perspective = await connect(*where, "alice", "secret", "game", **options)  # type: ignore[call-arg]
         self.assertEqual(await perspective.callRemote("whoami"), "alice")
         (session,) = self.authorizer.sessions
         found = session.mechanism, getattr(session.broker.transport.getPeer(), "host", "")

@@ -285,7 +285,7 @@ class FetchTests(TLSTestCase):
 
         port = reactor.listenTCP(0, protocol.ServerFactory(), interface="127.0.0.1")
         number = port.getHost().port
-        await port.stopListening()
+        await port.stopListening()  # type: ignore[misc]
         with self.assertRaises(ConnectionRefusedError):
             await self.fetch("127.0.0.1", number)
         with self.assertRaises(ConnectionRefusedError):

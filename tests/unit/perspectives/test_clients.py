@@ -392,7 +392,7 @@ class BrokenWhileDeliveringTests(SynchronousTestCase):
     @given(st.integers(1, 9), st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=6))
     def test_restStays(self, messages: int, connections: list[tuple[int, bool]]) -> None:
         """The rest waits for the next one, and nothing is delivered twice."""
-        clients, heard = Clients("alice", 20), []
+        clients, heard = Clients("alice", 20), []  # type: ignore[var-annotated]
         for number in range(messages):
             clients.callRemote("hear", number)
         for survives, tellsAtOnce in connections:

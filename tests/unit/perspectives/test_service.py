@@ -173,7 +173,7 @@ class LoadingTests(SynchronousTestCase):
             return value
 
         for wrap in (lambda value: value, coroutine, succeed):
-            self.game.loadPerspective = lambda name, wrap=wrap: wrap(RecordingPerspective(name))
+            self.game.loadPerspective = lambda name, wrap=wrap: wrap(RecordingPerspective(name))  # type: ignore[misc]
             perspective = self.attach()
             self.memory.disconnect(perspective)
         self.assertEqual(self.game.kinds(), ["attached", "detached"] * 3)

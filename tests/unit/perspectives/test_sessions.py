@@ -128,7 +128,7 @@ class SessionTests(WireTestCase):
             async def attached(self, clientref: Any, identity: Any) -> Any:
                 return super().attached(clientref, identity)
 
-            async def detached(self, clientref: Any, identity: Any) -> None:
+            async def detached(self, clientref: Any, identity: Any) -> None:  # type: ignore[override]
                 super().detached(clientref, identity)
 
         self.game.perspectiveClass = Coroutines
