@@ -18,12 +18,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from pbauth.net.addresses import isLocal, isLoopback
 from pbauth.net.certificates import privateCertificate, readCertificates
+from pbauth.net.proxy import ProxiedEndpoint
 from pbauth.net.servercertificate import ServerCertificate
 from pbauth.net.strports import readDescription, spelledOut
 from pbauth.net.trust import TLS_VERSIONS, serverOptions
@@ -168,7 +168,7 @@ class Ports:
             if kind in _PLAIN_TCP and not (self.insecure or isLoopback(interface)):
                 raise NotProtected(description)
         if proxied:
-            endpoint = proxyEndpoint(endpoint)
+            endpoint = ProxiedEndpoint(endpoint, self.reactor)
         if certificate is None:
             # Twisted's own tls: takes a folder of certificates, and speaks TLS with each.
             return Port(description, endpoint, None, self.insecure, secure=kind == "tls")
