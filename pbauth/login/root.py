@@ -33,15 +33,13 @@ from pbauth.errors import (
     MechanismNotSupported,
     ProtocolViolation,
     Unauthorized,
-    WireError,
-    forStockClient,
 )
 from pbauth.interfaces import IAuthorizer, IIdentity
 from pbauth.login.attempts import Attempt, Attempts
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.negotiation import Claim, Negotiation
 from pbauth.login.policy import Policy
-from pbauth.login.stock import LegacyChallenger, StockChallenger, attachStockClient
+from pbauth.login.stock import LegacyChallenger, StockChallenger, attachStockClient, readableErrors
 from pbauth.login.throttle import networkOf
 from pbauth.mechanisms import anonymous, md5, scram
 from pbauth.mechanisms.channel import Channel
@@ -190,6 +188,7 @@ class AuthServ(WireObject):
 
     def remote_mechanisms(self) -> list[str]:
         """Return the names of the mechanisms that this connection is offered, strongest first."""
+        self.broker.readsOurErrors = True
         return self._negotiation.offered(self._channel)
 
     async def remote_username(self, name: Any, *start: Any) -> Any:
@@ -205,8 +204,11 @@ class AuthServ(WireObject):
             The challenge and an `AuthChallenger`.
         """
         if not start:
-            challenge, challenger = await self._begin(name, md5.NAME, b"")
+            with readableErrors():
+                challenge, challenger = await self._begin(name, md5.NAME, b"")
             return challenge, LegacyChallenger(challenger)
+        # Others do not know of mechanisms.
+        self.broker.readsOurErrors = True
         if len(start) != 2:
             raise ProtocolViolation("username takes a name, a mechanism and a first message.")
         return await self._begin(name, *start)
@@ -218,12 +220,10 @@ class AuthServ(WireObject):
         Returns:
             The challenge and a `StockChallenger`.
         """
-        try:
+        with readableErrors():
             serviceName = self._serviceForStockClients(name, md5.NAME)
             challenge, challenger = await self._begin(name, md5.NAME, b"")
             return challenge, StockChallenger(challenger, serviceName)
-        except WireError as error:
-            raise forStockClient(error) from None
 
     async def remote_loginAnonymous(self, client: Any = None) -> Any:
         """
@@ -236,7 +236,7 @@ class AuthServ(WireObject):
         Returns:
             The guest's perspective of the policy's default service.
         """
-        try:
+        with readableErrors():
             serviceName = self._serviceForStockClients("", anonymous.NAME)
             if self._policy.guest is None:
                 attempt = self._attempts.book("", anonymous.NAME)
@@ -244,8 +244,6 @@ class AuthServ(WireObject):
             _, challenger = await self._begin("", anonymous.NAME, b"")
             _, wrapper = await challenger.prove(b"")
             return await attachStockClient(wrapper, serviceName, client)
-        except WireError as error:
-            raise forStockClient(error) from None
 
     async def _begin(
         self, claimed: Any, mechanism: Any, initial: Any

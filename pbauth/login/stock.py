@@ -24,7 +24,8 @@ from pbauth.wire.twistedprivate import whenReleased
 
 
 @contextmanager
-def _readableErrors() -> Iterator[None]:
+def readableErrors() -> Iterator[None]:
+    """Raise pbauth's errors so that a client without pbauth can read them."""
     try:
         yield
     except WireError as error:
@@ -50,7 +51,7 @@ class StockReference(pb.Referenceable):
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Pass a call on."""
-        with _readableErrors():
+        with readableErrors():
             answer = self.reference.remoteMessageReceived(broker, message, args, kw)
         if isinstance(answer, Deferred):
             answer.addErrback(_asReadable)
@@ -89,17 +90,17 @@ class LegacyIdentity(WireObject):
 
     async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """Attach the client to a perspective."""
-        with _readableErrors():
+        with readableErrors():
             return StockReference(await self._wrapper.attach(serviceName, perspectiveName, client))
 
     async def remote_detach(self, perspective: Any) -> None:
         """End one session."""
-        with _readableErrors():
+        with readableErrors():
             await self._wrapper.remote_detach(getattr(perspective, "reference", None))
 
     async def remote_keys(self) -> Any:
         """Tell the keys on the keyring."""
-        with _readableErrors():
+        with readableErrors():
             return await self._wrapper.remote_keys()
 
 
@@ -121,7 +122,7 @@ class LegacyChallenger(WireObject):
         Returns:
             The identity, or `None` if the password was wrong.
         """
-        with _readableErrors():
+        with readableErrors():
             try:
                 _, wrapper = await self._challenger.prove(response)
             except Unauthorized:
@@ -153,6 +154,6 @@ class StockChallenger(WireObject):
         Returns:
             The identity's perspective of the service.
         """
-        with _readableErrors():
+        with readableErrors():
             _, wrapper = await self._challenger.prove(response)
             return await attachStockClient(wrapper, self._serviceName, mind)

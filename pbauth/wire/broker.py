@@ -45,6 +45,7 @@ from pbauth.wire.encoding import (
     encodePlain,
     encodeRemote,
 )
+from pbauth.wire.failures import readable, withException
 from pbauth.wire.prelogin import LIMITS, PreLoginLimits
 from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker, jellyStrictly
@@ -99,6 +100,8 @@ class Broker(PrivateBroker):
     not logged in.
 
     Attributes:
+        readsOurErrors: the peer has pbauth, and so the classes of our errors; others get failures
+            that stock Twisted can read, with the same name and text.
         idle: how many looks in a row found that nothing was received since the one before.
         keepAlive: looks, see `pbauth.wire.keepalive`; it is told when the connection is closed.
         audit: where it is recorded that the connection is dropped; `None`, as at a client: nowhere
@@ -133,6 +136,7 @@ class Broker(PrivateBroker):
         "idle",
         "keepAlive",
         "origin",
+        "readsOurErrors",
     )
 
     _readsOwnWay = _writesOwnWay = True
@@ -156,6 +160,7 @@ class Broker(PrivateBroker):
         # Twisted gives each connection a copy of the words, which we share.
         self.outgoingSymbols = self.outgoingVocabulary
         self.idle = 0
+        self.readsOurErrors = True
         self.audit: Audit | None = None
         # Nobody, before the login.
         self.keepAlive: Any = None
@@ -234,6 +239,7 @@ class Broker(PrivateBroker):
     def restrict(self, mostBytes: int) -> None:
         """Until the peer has logged in, take only what that needs (see `IRestrictableBroker`)."""
         self._limits = PreLoginLimits(mostBytes)
+        self.readsOurErrors = False
         self._reader.limits = LIMITS
 
     def loggedIn(self) -> None:
@@ -431,6 +437,8 @@ class Broker(PrivateBroker):
             and type(items[6]) is dict
         ):
             _checkName(items[3])
+            if items[6]:
+                items[6] = {_keyword(key): value for key, value in items[6].items()}
             self._calling = items[3]
             self.receiveCall(self._objectToCall, *items[1:])
             self._calling = None
@@ -447,16 +455,18 @@ class Broker(PrivateBroker):
 
     def proto_message(self, *call: Any) -> None:
         """Act upon a call, whose values are still expressions."""
+        *start, netKw = call
         _checkName(call[2])
         self._calling = call[2]
-        self.receiveCall(self._objectToCall, *call)
+        self.receiveCall(self._objectToCall, *start, _withTextKeys(netKw))
         self._calling = None
 
     def proto_cachemessage(self, *call: Any) -> None:
         """Act upon an update of the copy of a `Cacheable` of the peer's."""
+        *start, netKw = call
         _checkName(call[2])
         self._calling = call[2]
-        self.receiveCall(self.cachedLocallyAs, *call)
+        self.receiveCall(self.cachedLocallyAs, *start, _withTextKeys(netKw))
         self._calling = None
 
     def _objectToCall(self, luid: Any) -> Any:
@@ -539,14 +549,16 @@ class Broker(PrivateBroker):
         """Take an error; one of a class that is not known here is told by its name."""
         waiting = self._takeWaiting(requestID)
         try:
-            error = self.unserialize(fail)
+            error = self.unserialize(readable(fail))
         except jelly.InsecureJelly:
             name = fail[0].decode("utf-8", "replace")
             message = f"{name}, a class of errors that is not known here"
             error = Failure(pb.RemoteError(name, message, "Traceback unavailable"))
         except Exception:
             error = Failure()
-        if error is None:
+        if isinstance(error, pb.CopiedFailure):
+            error = withException(error)
+        elif error is None:
             error = ProtocolViolation("The peer answers with an error, and says none.")
         waiting.errback(error)
 
@@ -786,6 +798,29 @@ def _checkName(message: Any) -> None:
             message.decode("utf-8")
         except UnicodeDecodeError:
             raise MalformedMessage("The name of the method is not UTF-8") from None
+
+
+def _keyword(key: Any) -> Any:
+    """Return the name of an argument as text; Python 2 sends bytes."""
+    return key.decode("utf-8", "replace") if type(key) is bytes else key
+
+
+def _withTextKeys(netKw: Any) -> Any:
+    """Return the expression of arguments by name, with text for names that are bytes."""
+    match netKw:
+        case [b"dictionary", *pairs] if any(
+            isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is bytes for pair in pairs
+        ):
+            return [
+                b"dictionary",
+                *(
+                    [[b"unicode", pair[0]], *pair[1:]]
+                    if isinstance(pair, list) and pair and type(pair[0]) is bytes
+                    else pair
+                    for pair in pairs
+                ),
+            ]
+    return netKw
 
 
 def _checkKnown(objectID: Any, known: Any) -> None:

@@ -11,6 +11,9 @@ Twisted may change them without notice.  For each of them, why it is used, and t
 ``Broker._sendError``
     Is called with each error: one that can't be sent is told by its name.
     `DifferenceTests.test_errorThatCantBeSent`.
+``Failure._parents``
+    The names of an exception's classes, which Twisted gives for subclasses of `Exception` only:
+    `SystemExit` would not arrive. `FailureTests.test_names`.
 ``Broker._sendFailure``
     Logs an error and sends it. `DifferenceTests.test_answerThatCantBeSent`.
 ``Broker._sendMessage``
@@ -42,6 +45,7 @@ from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
 
 from pbauth.audit.events import LeanLogger
+from pbauth.errors import WireError, forStockClient
 from pbauth.wire.decoding import Reader
 from pbauth.wire.encoding import Encoded, encodeAnswer
 from pbauth.wire.jellying import refusal
@@ -71,6 +75,7 @@ class PrivateBroker(pb.Broker):
     # What the broker has.
     _reader: Reader
     _send: Callable[[bytes], None]
+    readsOurErrors: bool
     takeBack: Callable[[Any], None]
     stockSerialization: bool
 
@@ -133,7 +138,19 @@ class PrivateBroker(pb.Broker):
             self._sendFailure(Failure(), requestID)
 
     def _sendError(self, fail: Any, requestID: Any) -> None:
-        """Send an error; one that can't be sent is told by its name."""
+        """
+        Send an error; one that can't be sent is told by its name, and one of pbauth's to a peer
+        that does not have it, as a failure that stock Twisted can read.
+        """
+        error = fail.value if isinstance(fail, Failure) else fail
+        if isinstance(error, WireError) and not self.readsOurErrors:
+            fail = Failure(forStockClient(error))
+        elif isinstance(fail, Failure) and not isinstance(error, Exception):
+            # Of others than exceptions Twisted gives the class, which no peer takes.
+            if not isinstance(fail, pb.CopyableFailure):
+                factory: Any = self.factory
+                fail = pb.failure2Copyable(fail, factory.unsafeTracebacks)
+            fail._parents = [qual(each) for each in type(error).__mro__]
         try:
             super()._sendError(fail, requestID)
         except Exception:

@@ -32,6 +32,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Broker, ProtocolViolation
 from pbauth.wire.encoding import WORDS, Encoded
+from pbauth.wire.failures import RemoteFailure
 from tests.support.values import (
     BYTES,
     EXPRESSIONS,
@@ -435,7 +436,8 @@ def told(value: Any, seen: dict[int, int] | None = None) -> Any:
         return (
             Failure,
             nameOf(value),
-            told(value.value, seen),
+            # See `DifferenceTests.test_values`.
+            told(str(value.value) if type(value) is RemoteFailure else value.value, seen),
             [checked for checked in CHECKED if value.check(checked)],
             getattr(value, "traceback", None),
         )
@@ -1391,6 +1393,20 @@ class DifferenceTests(EquivalenceTestCase):
             ours = self.do(programOf(calls), client, Broker)
             self.assertEqual(ours.told, stock.told)
             self.assertEqual(ours.errors, stock.errors)
+
+    def test_values(self) -> None:
+        """Of an error that is known by its name only the value is an exception, not a text."""
+        calls: list[Any] = [
+            (0, "fail", [("value", "plain")], {}),
+            (0, "failLater", [("value", "plain")], {}),
+        ]
+        for client, server in PAIRS:
+            world = self.do(programOf(calls), client, server)
+            for (failure,) in world.came:
+                expected = pb.RemoteError if client is Broker else str
+                self.assertIs(type(failure.value), expected)
+                self.assertEqual(str(failure.value), failure.getErrorMessage())
+                self.assertEqual(isinstance(failure.value, Exception), client is Broker)
 
     def test_awaitable(self) -> None:
         """What can be awaited but is no coroutine is an object as any other."""

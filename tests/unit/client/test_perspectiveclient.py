@@ -386,6 +386,7 @@ class ReconnectTests(ClientTestCase):
 
         async def refuse(serv: Any, *arguments: Any) -> None:
             asked.append(self.memory.clock.seconds())
+            serv.broker.readsOurErrors = True
             raise TooManyAttempts(40)
 
         patch = self.patch(AuthServ, "remote_username", refuse)

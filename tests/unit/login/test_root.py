@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.cred.credentials import Anonymous as StockAnonymous
@@ -11,7 +12,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.spread import pb
+from twisted.spread import jelly, pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import (
@@ -27,6 +28,7 @@ from pbauth import (
     ProtocolViolation,
     SQLAuthorizer,
     StoreError,
+    TooManyAttempts,
     Unauthorized,
 )
 from pbauth.login.attempts import MOST_UNANSWERED
@@ -76,10 +78,9 @@ class AuthServTests(WireTestCase):
 
     def test_legacyLoginsAreOffByDefault(self) -> None:
         """Logins by PB-MD5 of all three kinds are refused unless the policy allows them."""
-        for call in (["username", "alice"], ["username", "alice", "PB-MD5", b""]):
-            error = self.refusal(self.root(), *call)
-            self.assertIsInstance(error, MechanismNotSupported)
-        for call in (["login", "alice"], ["loginAnonymous", None]):
+        error = self.refusal(self.root(), "username", "alice", "PB-MD5", b"")
+        self.assertIsInstance(error, MechanismNotSupported)
+        for call in (["username", "alice"], ["login", "alice"], ["loginAnonymous", None]):
             failure = self.failureResultOf(self.ask(self.root(), *call))
             self.assertTrue(failure.check(MechanismNotSupported))
 
@@ -103,8 +104,15 @@ class AuthServTests(WireTestCase):
     def test_argumentsThatDoNotFit(self) -> None:
         """A call that the protocol does not have is answered, and leaves no traceback."""
         root = self.root()
-        for call in (["username"], ["username", "a", SCRAM], ["nonsense"], ["mechanisms", 1]):
-            self.assertIsInstance(self.refusal(root, *call), ProtocolViolation)
+        for known in (False, True):
+            for call in (["username"], ["username", "a", SCRAM], ["nonsense"], ["mechanisms", 1]):
+                failure = self.failureResultOf(self.ask(root, *call))
+                self.assertTrue(failure.check(ProtocolViolation))
+                # As itself to those who have the class.
+                isOurs = known or call[2:] == [SCRAM]
+                self.assertEqual(isinstance(failure.value, ProtocolViolation), isOurs, call)
+                known = known or isOurs
+            self.answer(root, "mechanisms")
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_unknownNameLooksLikeAKnownOne(self) -> None:
@@ -470,6 +478,91 @@ class GuestTests(WireTestCase):
             self.assertIsInstance(error, Unauthorized)
         _, challenger = self.answer(self.root(), "username", "", "ANONYMOUS", b"")
         self.assertIsInstance(self.refusal(challenger, "respond", b"more"), Unauthorized)
+
+
+def unknowing() -> jelly.SecurityOptions:
+    """What an unmodified program takes: nothing of pbauth's."""
+    options = jelly.SecurityOptions()
+    options.allowedTypes = {
+        name: allowed
+        for name, allowed in jelly.globalSecurity.allowedTypes.items()
+        if not name.startswith(b"pbauth.")
+    }
+    return options
+
+
+class AnyClientTests(WireTestCase):
+    """
+    Errors for clients that do not have pbauth: those of stock Twisted drop the connection when one
+    is of a class that they do not know, and the call never ends.
+    """
+
+    def stockRoot(self) -> Any:
+        """The root object, by an unmodified client; it knows none of pbauth's classes."""
+        factory = pb.PBClientFactory(security=unknowing())
+        self.memory.connect(factory)
+        opening = factory.getRootObject()
+        self.memory.flush()
+        return self.successResultOf(opening)
+
+    def assertTold(self, reference: Any, error: type[Exception], *call: Any) -> None:
+        """The error has the right name, and the connection stays."""
+        failure = self.failureResultOf(self.ask(reference, *call))
+        self.assertIsInstance(failure, pb.CopiedFailure)
+        self.assertTrue(failure.check(error), failure)
+        self.assertFalse(reference.broker.disconnected)
+
+    def serveBoth(self, policy: Policy) -> Iterator[bool]:
+        """Serve with this policy, by pbauth's broker and by Twisted's; say whether it is that."""
+        for stock in (False, True):
+            authorizer = DefaultAuthorizer(hashing=Hashing(iterations=4096, md5=True))
+            options: dict[str, Any] = {}
+            if stock:
+                clock = self.memory.clock
+                options["factory"] = pb.PBServerFactory(AuthRoot(authorizer, policy, clock))
+            self.serve(policy, authorizer=authorizer, **options)
+            authorizer.setServiceCollection(self.memory.services)
+            yield stock
+
+    def test_notLegacy(self) -> None:
+        """Where the policy lets no such client in."""
+        for _ in self.serveBoth(Policy()):
+            for call in (["username", b"alice"], ["login", b"alice"], ["loginAnonymous", None]):
+                self.assertTold(self.stockRoot(), MechanismNotSupported, *call)
+
+    def test_throttled(self) -> None:
+        """After too many failed logins."""
+        for _ in self.serveBoth(LEGACY):
+            for _ in range(6):
+                _, challenger = self.answer(self.stockRoot(), "login", b"alice")
+                self.assertTold(challenger, Unauthorized, "respond", b"wrong")
+            for name in ("login", "username"):
+                self.assertTold(self.stockRoot(), TooManyAttempts, name, b"alice")
+
+    def test_ended(self) -> None:
+        """Where the session has ended, and what it gave with it."""
+
+        class Player(RecordingPerspective):
+            def perspective_thing(self) -> Any:
+                return pb.Referenceable()
+
+        for stock in self.serveBoth(LEGACY):
+            self.game.perspectiveClass = Player
+            root = self.stockRoot()
+            challenge, challenger = self.answer(root, "login", b"alice")
+            perspective = self.answer(challenger, "respond", pb.respond(challenge, b"secret"))
+            thing = self.answer(perspective, "thing")
+            self.alice.locked = True
+            self.memory.flush()
+            self.assertEqual(len(self.memory.authorizer.sessions), 0)
+            self.assertTold(perspective, Detached, "whoami")
+            if not stock:
+                # Twisted's broker takes nothing back.
+                self.assertTold(thing, Detached, "anything")
+
+    def test_nonsense(self) -> None:
+        """And calls that there are not."""
+        self.assertTold(self.stockRoot(), ProtocolViolation, "nonsense")
 
 
 class LegacyTests(WireTestCase):

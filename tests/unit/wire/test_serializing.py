@@ -13,12 +13,11 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.spread import jelly, pb
-from twisted.test import iosim
-from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import AuthServerFactory, Broker, Policy
 from pbauth.errors import NotSerializable, TooManyReferences
 from pbauth.testing import MemoryServer
+from tests.support.pairs import PairTestCase
 
 
 class Colour(enum.Enum):
@@ -87,56 +86,6 @@ class Breaking(pb.Copyable):
 
     def getStateToCopy(self) -> Any:
         raise ZeroDivisionError
-
-
-class Root(pb.Root):
-    """Gives what a test says."""
-
-    result: Any = None
-
-    def remote_give(self) -> Any:
-        return self.result() if callable(self.result) else self.result
-
-    def remote_take(self, *args: Any, **kw: Any) -> int:
-        return len(args) + len(kw)
-
-
-class PairTestCase(SynchronousTestCase):
-    """Two brokers, connected."""
-
-    def setUp(self) -> None:
-        self.connect()
-
-    def connect(self, kind: type[Broker] = Broker) -> None:
-        """Connect."""
-        self.root = Root()
-        server = pb.PBServerFactory(self.root)
-        client = pb.PBClientFactory()
-        server.protocol = client.protocol = kind
-        self.server: Any = server.buildProtocol(None)
-        self.client: Any = client.buildProtocol(None)
-        _, _, self.pump = iosim.connectedServerAndClient(
-            lambda: self.server, lambda: self.client, greet=True
-        )
-        opening = client.getRootObject()
-        self.pump.flush()
-        self.reference = self.successResultOf(opening)
-
-    def call(self, name: str, *args: Any, **kw: Any) -> Deferred[Any]:
-        """Call a method of the root."""
-        answer: Deferred[Any] = self.reference.callRemote(name, *args, **kw)
-        self.pump.flush()
-        return answer
-
-    def assertNothingLeft(self) -> None:
-        """Neither end holds anything for the other, and calls still work."""
-        for broker in (self.client, self.server):
-            self.assertEqual(broker.waitingForAnswers, {})
-            self.assertEqual(broker.luids, {})
-            self.assertEqual({*broker.localObjects} - {b"root"}, set())
-            self.assertEqual((broker.remotelyCachedObjects, broker.remotelyCachedLUIDs), ({}, {}))
-            self.assertEqual(broker.currentLocalID, 0)
-        self.assertEqual(self.successResultOf(self.call("take", 1)), 1)
 
 
 class SerializingTests(PairTestCase):
@@ -336,7 +285,8 @@ class LimitTests(PairTestCase):
 
     def test_policy(self) -> None:
         """A server takes it from its policy."""
-        factory = AuthServerFactory(MemoryServer().authorizer, Policy(maxReferences=3))
+        memory = MemoryServer()
+        factory = AuthServerFactory(memory.authorizer, Policy(maxReferences=3), memory.clock)
         broker: Any = factory.buildProtocol(None)
         self.assertEqual([broker.registerReference(Thing()) for _ in range(3)], [1, 2, 3])
         self.assertRaises(TooManyReferences, broker.registerReference, Thing())
