@@ -146,6 +146,90 @@ class IAccountStore(IAuthorizer):
         """
 
 
+class IAdministration(Interface):
+    """
+    What an administrator can do: to accounts at hand, or to those of a running server.
+
+    Each method is a coroutine.  `UnknownUser` means that there is no identity of that name;
+    `LastAdministrator`, that nobody would be left who can log in and administer; nothing was
+    changed then.
+    """
+
+    def addUser(name: str, password: str | None) -> Any:
+        """
+        Add an identity; with `None` it has no password.
+
+        Raises `DuplicateIdentity`, `InvalidName`, `InvalidPassword`.
+        """
+
+    def removeUser(name: str) -> Any:
+        """Remove an identity. Raises `UnknownUser`, `LastAdministrator`."""
+
+    def setPassword(name: str, password: str) -> Any:
+        """Give an identity a new password. Raises `UnknownUser`, `InvalidPassword`."""
+
+    def setLocked(name: str, locked: bool) -> Any:
+        """Lock or unlock an identity. Raises `UnknownUser`, `LastAdministrator`."""
+
+    def listUsers(after: str = "", most: int | None = None) -> Any:
+        """
+        Return a list of `(name, locked, number of keys)`: of the first `most` identities whose
+        names come after `after`.
+        """
+
+    def grantKey(name: str, service: str, perspective: str) -> Any:
+        """Put a key on a keyring. Raises `UnknownUser`, `InvalidName`."""
+
+    def revokeKey(name: str, service: str, perspective: str) -> Any:
+        """Take a key from a keyring. Raises `UnknownUser`, `UnknownKey`, `LastAdministrator`."""
+
+    def listKeys(name: str) -> Any:
+        """Return the pairs `(service, perspective)` on a keyring. Raises `UnknownUser`."""
+
+    def whoCan(service: str) -> Any:
+        """Return a sorted list of `(name, perspective, locked)`: who holds keys to a service."""
+
+    def addPublicKeys(name: str, keys: Any) -> Any:
+        """Authorize public keys. Raises `UnknownUser`."""
+
+    def listPublicKeys(name: str) -> Any:
+        """Return the authorized public keys of an identity. Raises `UnknownUser`."""
+
+    def removePublicKey(name: str, which: str) -> Any:
+        """
+        Remove the public key of this fingerprint, or label.
+
+        Raises `UnknownUser`, `UnknownPublicKey`, `LastAdministrator`.
+        """
+
+    def readRecords(after: str = "", most: int | None = None) -> Any:
+        """
+        Return a list of `pbauth.accounts.records.Record`: of the first `most` identities whose
+        names come after `after`.
+        """
+
+    def addRecords(records: Any, skipKnown: bool = False) -> Any:
+        """
+        Add identities, and return how many were added. Raises `DuplicateIdentity`, unless
+        `skipKnown` leaves those alone that are there.
+        """
+
+
+class ISessionAdministration(IAdministration):
+    """
+    The administration of a running server, which has sessions.  Each method is a coroutine.
+    """
+
+    def listSessions() -> Any:
+        """Return a list of `(id, identity, service, perspective, peer, since)`."""
+
+    def endSession(session: str) -> Any:
+        """End the session of this id. Raises `UnknownSession`."""
+
+    def endSessions(name: str) -> Any:
+        """End all sessions of an identity, of one's own all but this one; return how many."""
+
+
 class ISharedAccountStore(IAccountStore):
     """
     A store that other processes may change at any time: a file, a database.

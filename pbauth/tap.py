@@ -8,7 +8,7 @@ from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
 
 from pbauth._async import chooseReactor
-from pbauth.admin.service import NAME as ADMIN
+from pbauth.admin.protocol import NAME as ADMIN
 from pbauth.login.policy import Policy, defaultMechanisms
 from pbauth.login.throttle import Throttle
 from pbauth.net.listening import DEFAULT_PORT

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
+from zope.interface import implementer
 
 from pbauth._async import settled
 from pbauth.accounts.administrators import KeptAdministrator
@@ -14,12 +15,13 @@ from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.accounts.records import Record
 from pbauth.audit import Audit
 from pbauth.errors import Unauthorized, UnknownKey, UnknownPublicKey, UnknownUser
-from pbauth.interfaces import IIdentity
+from pbauth.interfaces import IAdministration, IIdentity
 from pbauth.mechanisms import Verifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.names import checkName
 
 
+@implementer(IAdministration)
 class Administration:
     """
     The operations of the ``pbauth`` command. A change is recorded in the audit log once it is done.
@@ -289,7 +291,7 @@ class Administration:
         except KeyError:
             raise UnknownUser(name) from None
 
-    async def readRecords(self, after: str = "", most: int = 1000) -> list[Record]:
+    async def readRecords(self, after: str = "", most: int | None = None) -> list[Record]:
         """
         Read whole identities, for an export. The audit is told of each export once, whichever page
         it begins with.

@@ -6,38 +6,29 @@ The administration of a server that runs, from elsewhere: the operations of
 from __future__ import annotations
 
 import secrets
-import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from pbauth._async import within
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
-from pbauth.admin.service import MOST_ITEMS, NAME, asPlain, fromPlain
+from pbauth.admin import protocol
 from pbauth.client.connection import openRoot, using
 from pbauth.client.login import Login, prove
 from pbauth.client.renewal import askHashing
-from pbauth.errors import Detached, ProtocolViolation
-from pbauth.mechanisms import ed25519, external
+from pbauth.errors import Detached
+from pbauth.interfaces import ISessionAdministration
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
-from pbauth.mechanisms.ed25519 import PublicKey
-from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
 
-#: About the most bytes of accounts in a message.
-MOST_SENT = 600 * 1024
 
-_KEY_READERS: dict[str, Callable[[str], AuthorizedKey]] = {
-    ed25519.NAME: PublicKey.fromLine,
-    external.NAME: CertificateKey.fromLine,
-}
-
-
+@implementer(ISessionAdministration)
 class RemoteAdministration:
     """
     What `Administration` does, on a server that runs. Passwords become verifiers here, hashed as
@@ -105,9 +96,9 @@ class RemoteAdministration:
         return await _gathered(self._users(after), most)
 
     async def _users(self, after: str) -> AsyncIterator[tuple[str, bool, int]]:
-        while page := await self._askPage((str, bool, int), "listUsers", after, MOST_ITEMS):
+        while page := await self._askPage(protocol.USER, "listUsers", after):
             for user in page:
-                after = self._later(after, user[0])
+                after = protocol.later(after, user[0])
                 yield user
 
     # Keys to perspectives.
@@ -125,9 +116,9 @@ class RemoteAdministration:
         checkName(name, "name of an identity")
         found: list[tuple[str, str]] = []
         last = None
-        while page := await self._askPage((str, str), "listKeys", name, last, MOST_ITEMS):
+        while page := await self._askPage(protocol.KEY, "listKeys", name, last):
             found += page
-            last = self._later(last, page[-1])
+            last = protocol.later(last, page[-1])
         return found
 
     async def whoCan(self, service: str) -> list[tuple[str, str, bool]]:
@@ -135,29 +126,24 @@ class RemoteAdministration:
         checkName(service, "name of a service")
         found: list[tuple[str, str, bool]] = []
         last = None
-        while page := await self._askPage((str, str, bool), "whoCan", service, last, MOST_ITEMS):
+        while page := await self._askPage(protocol.HOLDER, "whoCan", service, last):
             found += page
-            last = self._later(last, page[-1][:2])
+            last = protocol.later(last, page[-1][:2])
         return found
 
     # Public keys.
 
     async def addPublicKeys(self, name: str, keys: list[AuthorizedKey]) -> None:
         """As `Administration.addPublicKeys`."""
-        lines = [(key.mechanism, key.line()) for key in keys]
+        lines = [protocol.encodePublicKey(key) for key in keys]
         await self._ask("addPublicKeys", checkName(name, "name of an identity"), lines)
 
     async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:
         """As `Administration.listPublicKeys`."""
         checkName(name, "name of an identity")
         found: list[AuthorizedKey] = []
-        while page := await self._askPage(
-            (str, str), "listPublicKeys", name, len(found), MOST_ITEMS
-        ):
-            try:
-                found += [_KEY_READERS[mechanism](line) for mechanism, line in page]
-            except (ValueError, LookupError):
-                raise _unlikely() from None
+        while page := await self._askPage(protocol.KEY, "listPublicKeys", name, len(found)):
+            found += [protocol.decodePublicKey(key) for key in page]
         return found
 
     async def removePublicKey(self, name: str, which: str) -> None:
@@ -172,25 +158,19 @@ class RemoteAdministration:
         return await _gathered(self._records(after), most)
 
     async def _records(self, after: str) -> AsyncIterator[Record]:
-        while page := await self._ask("readRecords", after, MOST_ITEMS):
-            if not isinstance(page, (list, tuple)):
-                raise _unlikely()
-            for plain in page:
-                record = fromPlain(plain)
-                after = self._later(after, record.name)
+        while page := await self._ask("readRecords", after, protocol.MOST_ITEMS):
+            for record in protocol.decodeRecordPage(page):
+                after = protocol.later(after, record.name)
                 yield record
 
     async def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
         """
         As `Administration.addRecords`, but: all or none holds for each message, and a message takes
-        at most `MOST_ITEMS` records, and fewer if they are long.
+        at most `protocol.MOST_ITEMS` records, and fewer if they are long.
         """
         added = 0
-        for page in _batches(records):
-            number = await self._ask("addRecords", page, skipKnown)
-            if type(number) is not int:
-                raise _unlikely()
-            added += number
+        for page in protocol.encodeBatches(records):
+            added += protocol.decodeAnswer(await self._ask("addRecords", page, skipKnown))
         return added
 
     # Sessions.
@@ -203,11 +183,9 @@ class RemoteAdministration:
         """
         found: list[tuple[str, str, str, str, str, float]] = []
         last = ""
-        while page := await self._askPage(
-            (str, str, str, str, str, float), "listSessions", last, MOST_ITEMS
-        ):
+        while page := await self._askPage(protocol.SESSION, "listSessions", last):
             found += page
-            last = self._later(last, page[-1][0])
+            last = protocol.later(last, page[-1][0])
         return found
 
     async def endSession(self, session: str) -> None:
@@ -236,10 +214,8 @@ class RemoteAdministration:
         Returns:
             How many there were.
         """
-        ended = await self._ask("endSessions", checkName(name, "name of an identity"))
-        if type(ended) is not int:
-            raise _unlikely()
-        return ended
+        name = checkName(name, "name of an identity")
+        return protocol.decodeAnswer(await self._ask("endSessions", name))
 
     # How.
 
@@ -257,25 +233,8 @@ class RemoteAdministration:
     async def _askPage(
         self, types: tuple[type, ...], method: str, *arguments: Any
     ) -> list[tuple[Any, ...]]:
-        """Ask for a page of tuples of these types; all texts are names, and fit for a terminal."""
-        page = await self._ask(method, *arguments)
-        if not isinstance(page, (list, tuple)):
-            raise _unlikely()
-        for item in page:
-            if (
-                not isinstance(item, tuple)
-                or len(item) != len(types)
-                or not all(type(each) is kind for each, kind in zip(item, types, strict=True))
-                or not all(_isLine(each) for each in item if type(each) is str)
-            ):
-                raise _unlikely()
-        return list(page)
-
-    def _later(self, before: Any, last: Any) -> Any:
-        """Where the next page begins; a server that goes back would never come to an end."""
-        if before is not None and last <= before:
-            raise _unlikely()
-        return last
+        answer = await self._ask(method, *arguments, protocol.MOST_ITEMS)
+        return protocol.decodePage(answer, types)
 
     async def _verifiers(self, password: str, name: str) -> list[str]:
         preparePassword(password)
@@ -287,7 +246,7 @@ class RemoteAdministration:
         made = await Derivations(self._reactor).run(
             hashing.iterations, hashing.makeVerifiers, password, salt
         )
-        return [verifier.encode() for verifier in made.values()]
+        return protocol.encodeVerifiers(made)
 
 
 async def openAdministration(
@@ -316,7 +275,7 @@ async def openAdministration(
     async def logIn() -> Any:
         root = await openRoot(reactor, login.target)
         # Any key to it will do: the server chooses.
-        proving = prove(root, login.identity, login.credentials, (NAME, None, None))
+        proving = prove(root, login.identity, login.credentials, (protocol.NAME, None, None))
         _, perspective = await using(root, proving)
         return perspective
 
@@ -334,33 +293,9 @@ async def _gathered(items: AsyncIterator[Any], most: int | None) -> list[Any]:
     return found
 
 
-def _batches(records: Iterable[Record]) -> Iterable[list[tuple[Any, ...]]]:
-    batch: list[tuple[Any, ...]] = []
-    size = 0
-    for record in records:
-        plain = asPlain(record)
-        length = len(repr(plain).encode("utf-8", "replace"))
-        if batch and (len(batch) == MOST_ITEMS or size + length > MOST_SENT):
-            yield batch
-            batch, size = [], 0
-        batch.append(plain)
-        size += length
-    if batch:
-        yield batch
-
-
 def _checkedKey(name: str, service: str, perspective: str) -> tuple[str, str, str]:
     return (
         checkName(name, "name of an identity"),
         checkName(service, "name of a service"),
         checkName(perspective, "name of a perspective"),
     )
-
-
-def _isLine(text: str) -> bool:
-    """Whether there is nothing in it that a terminal would obey."""
-    return not any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
-
-
-def _unlikely() -> ProtocolViolation:
-    return ProtocolViolation("The server's answer is not one of an administration.")

@@ -1,11 +1,9 @@
 """
 The administration as a service: what the ``pbauth`` command does, for those who hold a key to it.
 
-The seed: "administrators could get one Service, while mere end-users get a less-powerful Service".
-Who calls is never an argument, it is the identity that logged in; and each change is told to the
-audit under its name. What comes from the wire is checked for type and size. Answers are pages, so
-that no number of users makes a message too long; an empty page is the end. Passwords do not come
-here: an administrator's program makes the verifier, as `pbauth.changePassword` does.
+Who calls is never an argument, it is the identity that logged in; and each change is recorded in
+the audit log under its name. What crosses the wire is in `pbauth.admin.protocol`. Passwords do not
+come here: an administrator's program makes the verifier, as `pbauth.changePassword` does.
 
 Whoever holds a key to this service can give themselves any other, and read all verifiers. Keep it
 to connections by TLS or of this machine, as the ports of ``twistd pbauth`` do by themselves.
@@ -13,9 +11,7 @@ to connections by TLS or of this machine, as the ports of ``twistd pbauth`` do b
 
 from __future__ import annotations
 
-import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine
 from heapq import nsmallest
 from operator import attrgetter
 from typing import Any
@@ -23,34 +19,16 @@ from typing import Any
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 
 from pbauth.accounts.administrators import KeptAdministrator
-from pbauth.accounts.identity import checkIdentityName
-from pbauth.accounts.records import Record
+from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
-from pbauth.errors import InvalidName, PasswordsElsewhere, ProtocolViolation, UnknownSession
+from pbauth.errors import PasswordsElsewhere, ProtocolViolation, UnknownSession
 from pbauth.interfaces import IAccountStore, IIdentity
-from pbauth.mechanisms import Verifier, decodeVerifier, ed25519, external, md5, scram
-from pbauth.mechanisms.authorizedkeys import AuthorizedKey
-from pbauth.mechanisms.ed25519 import PublicKey
-from pbauth.mechanisms.external import CertificateKey
-from pbauth.names import LONGEST, checkName
+from pbauth.mechanisms import Verifier, scram
 from pbauth.net.origin import originOf
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
 from pbauth.perspectives.sessions import EndReason
 from pbauth.wire.calls import readCall
-
-#: The name of the service, unless it is given another one.
-NAME = "admin"
-
-#: The most items of a page, and of a list that is sent here.
-MOST_ITEMS = 1_000
-#: About the most bytes of a page; PB itself takes no string of more than 640 KiB.
-MOST_BYTES = 256 * 1024
-
-_KEY_READERS: dict[str, Callable[[str], AuthorizedKey]] = {
-    ed25519.NAME: PublicKey.fromLine,
-    external.NAME: CertificateKey.fromLine,
-}
 
 
 class Administrator(Perspective):
@@ -101,7 +79,7 @@ class Administrator(Perspective):
             PasswordsElsewhere: there is a verifier, and passwords are not kept here.
         """
         made = self._passwordVerifiers(verifiers)
-        await self._administration.addUserWithVerifiers(_identityName(name), made)
+        await self._administration.addUserWithVerifiers(protocol.decodeIdentityName(name), made)
 
     async def perspective_removeUser(self, name: Any) -> None:
         """
@@ -111,7 +89,7 @@ class Administrator(Perspective):
             UnknownUser: there is none of that name.
             LastAdministrator: nobody would be left who can administer.
         """
-        await self._administration.removeUser(_name(name))
+        await self._administration.removeUser(protocol.decodeName(name))
 
     async def perspective_setPassword(self, name: Any, verifiers: Any) -> None:
         """
@@ -129,7 +107,7 @@ class Administrator(Perspective):
         made = self._passwordVerifiers(verifiers)
         if scram.NAME not in made:
             raise ProtocolViolation(f"There is no verifier for {scram.NAME}.")
-        if _name(name) != self.identityName:
+        if protocol.decodeName(name) != self.identityName:
             await self._administration.setVerifiers(name, made)
             return
         authorizer = self.getService().authorizer
@@ -147,7 +125,7 @@ class Administrator(Perspective):
             UnknownUser: there is none of that name.
             LastAdministrator: nobody would be left who can administer.
         """
-        await self._administration.setLocked(_name(name), _flag(locked))
+        await self._administration.setLocked(protocol.decodeName(name), protocol.decodeFlag(locked))
 
     async def perspective_listUsers(self, after: Any, most: Any) -> list[tuple[str, bool, int]]:
         """
@@ -158,8 +136,10 @@ class Administrator(Perspective):
         Returns:
             The next ones of `(name, locked, number of keys)`, by name; none: that was the end.
         """
-        users = await self._administration.listUsers(_cursor(after), _count(most))
-        return _page(tuple(user) for user in users)
+        users = await self._administration.listUsers(
+            protocol.decodeCursor(after), protocol.decodeCount(most)
+        )
+        return protocol.encodePage(tuple(user) for user in users)
 
     # Keys to perspectives.
 
@@ -170,7 +150,9 @@ class Administrator(Perspective):
         Raises:
             UnknownUser: there is no identity of that name.
         """
-        await self._administration.grantKey(_name(name), *_key(service, perspective))
+        await self._administration.grantKey(
+            protocol.decodeName(name), *protocol.decodePerspectiveKey(service, perspective)
+        )
 
     async def perspective_revokeKey(self, name: Any, service: Any, perspective: Any) -> None:
         """
@@ -181,7 +163,9 @@ class Administrator(Perspective):
             UnknownKey: the key is not there.
             LastAdministrator: nobody would be left who can administer.
         """
-        await self._administration.revokeKey(_name(name), *_key(service, perspective))
+        await self._administration.revokeKey(
+            protocol.decodeName(name), *protocol.decodePerspectiveKey(service, perspective)
+        )
 
     async def perspective_listKeys(self, name: Any, after: Any, most: Any) -> list[tuple[str, str]]:
         """
@@ -196,8 +180,8 @@ class Administrator(Perspective):
         Raises:
             UnknownUser: there is no identity of that name.
         """
-        keys = await self._administration.listKeys(_name(name))
-        return _pageAfter(keys, after, most)
+        keys = await self._administration.listKeys(protocol.decodeName(name))
+        return protocol.encodePageAfter(keys, after, most)
 
     async def perspective_whoCan(
         self, service: Any, after: Any, most: Any
@@ -211,8 +195,10 @@ class Administrator(Perspective):
         Returns:
             The next ones of `(name, perspective, locked)`; none: that was the end.
         """
-        holders = await self._administration.whoCan(_name(service, "name of a service"))
-        return _pageAfter(holders, after, most)
+        holders = await self._administration.whoCan(
+            protocol.decodeName(service, "name of a service")
+        )
+        return protocol.encodePageAfter(holders, after, most)
 
     # Public keys.
 
@@ -227,8 +213,8 @@ class Administrator(Perspective):
         Raises:
             UnknownUser: there is no identity of that name.
         """
-        read = [_publicKey(key) for key in _list(keys)]
-        await self._administration.addPublicKeys(_name(name), read)
+        read = [protocol.decodePublicKey(key) for key in protocol.decodeList(keys)]
+        await self._administration.addPublicKeys(protocol.decodeName(name), read)
 
     async def perspective_listPublicKeys(
         self, name: Any, start: Any, most: Any
@@ -245,10 +231,10 @@ class Administrator(Perspective):
         Raises:
             UnknownUser: there is no identity of that name.
         """
-        keys = await self._administration.listPublicKeys(_name(name))
-        first = _number(start, 0)
-        chosen = keys[first : first + _count(most)]
-        return _page((key.mechanism, key.line()) for key in chosen)
+        keys = await self._administration.listPublicKeys(protocol.decodeName(name))
+        first = protocol.decodeNumber(start, 0)
+        chosen = keys[first : first + protocol.decodeCount(most)]
+        return protocol.encodePage(protocol.encodePublicKey(key) for key in chosen)
 
     async def perspective_removePublicKey(self, name: Any, which: Any) -> None:
         """
@@ -263,7 +249,9 @@ class Administrator(Perspective):
             UnknownPublicKey: there is no such key, or more than one of that label.
             LastAdministrator: nobody would be left who can administer.
         """
-        await self._administration.removePublicKey(_name(name), _name(which, "label of a key"))
+        await self._administration.removePublicKey(
+            protocol.decodeName(name), protocol.decodeName(which, "label of a key")
+        )
 
     # Whole accounts.
 
@@ -274,17 +262,18 @@ class Administrator(Perspective):
             most: how many at most.
 
         Returns:
-            The next accounts, each as `asPlain` writes it; none: that was the end.
+            The next accounts, each as `encodeRecord` writes it; none: that was the end.
         """
-        administration: Any = self._administration
-        return _page(map(asPlain, await administration.readRecords(_cursor(after), _count(most))))
+        page = protocol.decodeCursor(after), protocol.decodeCount(most)
+        records = await self._administration.readRecords(*page)
+        return protocol.encodePage(map(protocol.encodeRecord, records))
 
     async def perspective_addRecords(self, records: Any, skipKnown: Any) -> int:
         """
         Store new accounts, all of these or none.
 
         Args:
-            records: a list of what `asPlain` writes.
+            records: a list of what `encodeRecord` writes.
             skipKnown: leave those alone whose names are taken.
 
         Returns:
@@ -293,10 +282,9 @@ class Administrator(Perspective):
         Raises:
             DuplicateIdentity: a name is taken.
         """
-        administration: Any = self._administration
-        skip = _flag(skipKnown)
-        read = [fromPlain(record) for record in _list(records)]
-        return int(await administration.addRecords(read, skip))
+        skip = protocol.decodeFlag(skipKnown)
+        read = protocol.decodeBatch(records)
+        return await self._administration.addRecords(read, skip)
 
     # Sessions.
 
@@ -313,9 +301,9 @@ class Administrator(Perspective):
             `(id, identity, service, perspective, peer, since)`, the last one in seconds by the
             server's clock; none: that was the end.
         """
-        first = _cursor(after)
+        first = protocol.decodeCursor(after)
         later = (each for each in self._sessions if each.live and each.id > first)
-        return _page(
+        return protocol.encodePage(
             (
                 each.id,
                 each.identity.name,
@@ -324,7 +312,7 @@ class Administrator(Perspective):
                 originOf(each.broker).peer,
                 float(each.since),
             )
-            for each in nsmallest(_count(most), later, key=attrgetter("id"))
+            for each in nsmallest(protocol.decodeCount(most), later, key=attrgetter("id"))
         )
 
     def perspective_endSession(self, session: Any) -> None:
@@ -337,7 +325,7 @@ class Administrator(Perspective):
         Raises:
             UnknownSession: there is none of that id.
         """
-        wanted = _name(session, "session")
+        wanted = protocol.decodeName(session, "session")
         for each in list(self._sessions):
             if each.id == wanted and each.live:
                 self._end(each)
@@ -357,7 +345,7 @@ class Administrator(Perspective):
         """
         found = [
             each
-            for each in self._sessions.ofIdentity(_name(name))
+            for each in self._sessions.ofIdentity(protocol.decodeName(name))
             if each.live and not (name == self.identityName and each.broker is self._broker)
         ]
         for each in found:
@@ -374,12 +362,7 @@ class Administrator(Perspective):
         session.end(EndReason.ADMINISTRATOR)
 
     def _passwordVerifiers(self, verifiers: Any) -> dict[str, Verifier]:
-        made: dict[str, Verifier] = {}
-        for encoded in _list(verifiers):
-            mechanism = encoded.partition("$")[0] if isinstance(encoded, str) else ""
-            if mechanism not in (scram.NAME, md5.NAME):
-                raise ProtocolViolation("This is not a verifier of a password.")
-            made[mechanism] = _decoded(encoded)
+        made = protocol.decodeVerifiers(verifiers)
         if made and self.getService().authorizer.externalPasswords:
             raise PasswordsElsewhere()
         return made
@@ -408,7 +391,7 @@ class AdminService(Service):
 
     def __init__(
         self,
-        serviceName: str = NAME,
+        serviceName: str = protocol.NAME,
         serviceParent: Any = None,
         authorizer: Any = None,
         *,
@@ -430,151 +413,3 @@ class AdminService(Service):
     def loadPerspective(self, name: str) -> Any:
         """Make the perspective."""
         return self.perspectiveClass(name)
-
-
-# What crosses the wire.
-
-
-def asPlain(record: Record) -> tuple[Any, ...]:
-    """
-    Args:
-        record: of an identity.
-
-    Returns:
-        `(name, locked, verifiers, keys)`, the last two as sorted lists of pairs.
-    """
-    return record.name, record.locked, sorted(record.verifiers), sorted(record.keys)
-
-
-def fromPlain(plain: Any) -> Record:
-    """
-    Args:
-        plain: what came from the wire for what `asPlain` writes.
-
-    Returns:
-        The record, checked.
-
-    Raises:
-        ProtocolViolation: it is not one.
-    """
-    if not isinstance(plain, (tuple, list)) or len(plain) != 4:
-        raise ProtocolViolation("This is not a record of an account.")
-    name, locked, verifiers, keys = plain
-    record = Record(name, _flag(locked), _pairs(verifiers), _pairs(keys))
-    try:
-        record.check()
-    except (TypeError, ValueError) as mistake:
-        raise ProtocolViolation(str(mistake)) from None
-    return record
-
-
-def _pairs(value: Any) -> frozenset[tuple[str, str]]:
-    if not isinstance(value, (tuple, list)) or not all(map(_isPair, value)):
-        raise ProtocolViolation("These are not pairs of texts.")
-    return frozenset((one, other) for one, other in value)
-
-
-def _isPair(value: Any) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(isinstance(each, str) for each in value)
-    )
-
-
-def _name(value: Any, what: str = "name of an identity") -> str:
-    try:
-        return checkName(value, what)
-    except (TypeError, InvalidName) as mistake:
-        raise ProtocolViolation(str(mistake)) from None
-
-
-def _identityName(value: Any) -> str:
-    try:
-        return checkIdentityName(value)
-    except (TypeError, InvalidName) as mistake:
-        raise ProtocolViolation(str(mistake)) from None
-
-
-def _key(service: Any, perspective: Any) -> tuple[str, str]:
-    return _name(service, "name of a service"), _name(perspective, "name of a perspective")
-
-
-def _cursor(value: Any) -> str:
-    # What comes before a name need not be one, nor be as short.
-    if (
-        not isinstance(value, str)
-        or len(value) > 2 * LONGEST
-        or any(unicodedata.category(each) in ("Cc", "Cs") for each in value)
-    ):
-        raise ProtocolViolation("No name comes after that.")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ProtocolViolation("This is not a truth value.")
-    return value
-
-
-def _number(value: Any, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise ProtocolViolation(f"This is not a number, {least} or more.")
-    return value
-
-
-def _count(value: Any) -> int:
-    return min(_number(value, 1), MOST_ITEMS)
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, (tuple, list)) or len(value) > MOST_ITEMS:
-        raise ProtocolViolation(f"This is not a list of at most {MOST_ITEMS} items.")
-    return list(value)
-
-
-def _decoded(encoded: str) -> Verifier:
-    try:
-        return decodeVerifier(encoded)
-    except ValueError as mistake:
-        raise ProtocolViolation(str(mistake)) from None
-
-
-def _publicKey(value: Any) -> AuthorizedKey:
-    if not _isPair(value) or value[0] not in _KEY_READERS or len(value[1]) > 2 * LONGEST + 100:
-        raise ProtocolViolation("This is not a public key.")
-    try:
-        return _KEY_READERS[value[0]](value[1])
-    except ValueError as mistake:
-        raise ProtocolViolation(str(mistake)) from None
-
-
-def _page(items: Iterable[Any]) -> list[Any]:
-    """As many as go into one message, but one at least."""
-    page: list[Any] = []
-    size = 0
-    for item in items:
-        size += _size(item)
-        if page and size > MOST_BYTES:
-            break
-        page.append(item)
-    return page
-
-
-def _size(value: Any) -> int:
-    """About the bytes that a value takes on the wire."""
-    if isinstance(value, str):
-        return len(value.encode("utf-8", "replace")) + 16
-    if isinstance(value, (tuple, list)):
-        return sum(map(_size, value)) + 16
-    return 16
-
-
-def _pageAfter(items: list[Any], after: Any, most: Any) -> list[Any]:
-    """The page of sorted tuples that follows one that begins with this pair."""
-    start = 0
-    if after is not None:
-        if not _isPair(after):
-            raise ProtocolViolation("This is not a pair of texts.")
-        start = bisect_right(items, tuple(after), key=lambda item: tuple(item[:2]))
-    return _page(tuple(item) for item in items[start : start + _count(most)])

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from pbauth.admin.service import NAME
+from pbauth.admin.protocol import NAME
 from pbauth.cli.running import runOnce
 from pbauth.server.state import DEFAULT_FOLDER, databaseFile, openAuthorizer
 

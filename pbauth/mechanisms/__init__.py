@@ -8,11 +8,13 @@ a server offers, what a policy may name and which verifiers there are follows fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pbauth.interfaces import IMechanism
 from pbauth.mechanisms.anonymous import AnonymousMechanism
-from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
-from pbauth.mechanisms.ed25519 import Ed25519Mechanism
-from pbauth.mechanisms.external import ExternalMechanism
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
+from pbauth.mechanisms.ed25519 import Ed25519Mechanism, PublicKey
+from pbauth.mechanisms.external import CertificateKey, ExternalMechanism
 from pbauth.mechanisms.md5 import MD5Mechanism, MD5Verifier
 from pbauth.mechanisms.plain import PlainMechanism
 from pbauth.mechanisms.scram import ScramMechanism, ScramVerifier
@@ -34,7 +36,36 @@ MECHANISMS: tuple[IMechanism, ...] = (
 #: The names that identities keep lists of public keys under, which no password opens.
 KEY_MECHANISMS: tuple[str, ...] = tuple(each.verifierName for each in MECHANISMS if each.usesKeys)
 
+#: The names that identities keep verifiers of their password under.
+PASSWORD_MECHANISMS = frozenset(
+    each.verifierName for each in MECHANISMS if each.verifierName and not each.usesKeys
+)
+
+_KEY_READERS: dict[str, Callable[[str], AuthorizedKey]] = {
+    kind.mechanism: kind.fromLine for kind in (PublicKey, CertificateKey)
+}
+
 _BY_VERIFIER = {each.verifierName: each for each in MECHANISMS if each.verifierName is not None}
+
+
+def decodeKey(mechanism: str, line: str) -> AuthorizedKey:
+    """
+    Read a public key.
+
+    Args:
+        mechanism: the name of the mechanism that it is for.
+        line: what the key's `line` gave.
+
+    Returns:
+        The key.
+
+    Raises:
+        ValueError: it is none of this mechanism.
+    """
+    read = _KEY_READERS.get(mechanism)
+    if read is None:
+        raise ValueError("There are no keys of this mechanism.")
+    return read(line)
 
 
 def decodeVerifier(text: str) -> Verifier:

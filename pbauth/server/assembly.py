@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from twisted.application.service import IService, MultiService
 
-from pbauth.admin.service import NAME as ADMIN
+from pbauth.admin.protocol import NAME as ADMIN
 from pbauth.admin.service import AdminService
 from pbauth.audit.file import AuditFile, AuditUnwritable
 from pbauth.cred.authorizer import CredAuthorizer

@@ -24,7 +24,7 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.logger import Logger
 
 from pbauth._async import run
-from pbauth.admin.service import NAME
+from pbauth.admin.protocol import NAME
 from pbauth.errors import DuplicateIdentity, StoreError
 from pbauth.server.state import DEFAULT_FOLDER
 

@@ -17,7 +17,7 @@ from twisted.application.service import IService
 from twisted.plugin import getPlugins
 from twisted.python.reflect import namedAny
 
-from pbauth.admin.service import NAME as ADMIN
+from pbauth.admin.protocol import NAME as ADMIN
 from pbauth.errors import InvalidName
 from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFactory
 from pbauth.login.policy import Policy

@@ -10,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from pbauth import (
     AdminService,
@@ -17,8 +18,10 @@ from pbauth import (
     Detached,
     DuplicateIdentity,
     Hashing,
+    IAdministration,
     InvalidName,
     InvalidPassword,
+    ISessionAdministration,
     KeyNotFound,
     Login,
     Password,
@@ -29,7 +32,7 @@ from pbauth import (
 )
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.records import Record
-from pbauth.admin import remote as module
+from pbauth.admin import protocol
 from pbauth.admin import service as service
 from pbauth.admin.administration import Administration
 from pbauth.admin.remote import RemoteAdministration, openAdministration
@@ -76,6 +79,14 @@ class Administrating(SynchronousTestCase):
 
 class SameTests(Administrating):
     """What both do."""
+
+    #: The interface of the administration under test.
+    provides: Any = IAdministration
+
+    def test_interface(self) -> None:
+        """It provides what the command needs."""
+        verifyObject(self.provides, self.admin)
+        self.assertTrue(IAdministration.providedBy(self.admin))
 
     def test_users(self) -> None:
         """Added, listed in pages, given a password, locked, unlocked, removed."""
@@ -143,7 +154,7 @@ class SameTests(Administrating):
 
     def test_manyPages(self) -> None:
         """Any number of them, in order."""
-        self.patch(service, "MOST_ITEMS", 3)
+        self.patch(protocol, "MOST_ITEMS", 3)
         for number in range(10):
             self.do("addUser", f"user{number}", None)
             self.do("grantKey", f"user{number}", "game", "white")
@@ -157,6 +168,8 @@ class SameTests(Administrating):
 
 class RemoteTests(SameTests):
     """By a server that runs, and what is only so there."""
+
+    provides = ISessionAdministration
 
     def makeAdministration(self) -> Any:
         """Make it."""
@@ -243,7 +256,7 @@ class RemoteTests(SameTests):
         self.memory.addUser("alice", "secret", ("game", "alice"))
         for _ in range(2):
             self.successResultOf(self.memory.logIn("alice", "secret", "game"))
-        self.patch(service, "MOST_ITEMS", 1)
+        self.patch(protocol, "MOST_ITEMS", 1)
         ids = {each[0]: each[1] for each in self.do("listSessions")}
         self.assertEqual(sorted(ids.values()), ["admin", "alice", "alice"])
         one = next(each for each, name in ids.items() if name == "alice")
@@ -265,8 +278,7 @@ class RemoteTests(SameTests):
             Record(f"user{number}", number % 2 == 0, before[1].verifiers, before[1].keys)
             for number in range(10)
         ]
-        self.patch(module, "MOST_ITEMS", 3)
-        self.patch(service, "MOST_ITEMS", 4)
+        self.patch(protocol, "MOST_ITEMS", 3)
         self.assertEqual(self.do("addRecords", new), 10)
         self.assertEqual(self.do("readRecords", "alice"), new)
         self.assertEqual(self.do("readRecords", "user2", 5), new[3:8])
@@ -277,8 +289,8 @@ class RemoteTests(SameTests):
         """Long ones go alone."""
         keys = frozenset(("game", f"{number}" + "x" * 240) for number in range(600))
         new = [Record(f"user{number}", keys=keys) for number in range(6)]
-        self.patch(module, "MOST_SENT", 200_000)
-        self.assertEqual([len(batch) for batch in module._batches(new)], [1] * 6)
+        self.patch(protocol, "MOST_SENT", 200_000)
+        self.assertEqual([len(batch) for batch in protocol.encodeBatches(new)], [1] * 6)
         self.assertEqual(self.do("addRecords", new), 6)
         self.assertEqual(self.do("readRecords", "admin"), new)
 

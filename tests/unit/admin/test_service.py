@@ -22,10 +22,9 @@ from pbauth import (
     Unauthorized,
 )
 from pbauth.accounts.administrators import KeptAdministrator
-from pbauth.accounts.records import Record, recordOf
-from pbauth.admin import service as module
+from pbauth.accounts.records import recordOf
+from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
-from pbauth.admin.service import asPlain, fromPlain
 from pbauth.audit.events import LeanLogger
 from pbauth.errors import (
     LastAdministrator,
@@ -452,7 +451,7 @@ class ArgumentTests(AdminTestCase):
             ("addUser", "alice", [b"bytes"]),
             ("addUser", "alice", ["ED25519$\nssh-ed25519 AAAA"]),
             ("addUser", "alice", ["SCRAM-SHA-256$1:YWFhYWFhYWFhYWFh$AA==:AA=="]),
-            ("addUser", "alice", [good] * (module.MOST_ITEMS + 1)),
+            ("addUser", "alice", [good] * (protocol.MOST_ITEMS + 1)),
             ("addUser", "alice"),
             ("addUser", "alice", [], "more"),
             ("setPassword", "admin", []),
@@ -515,7 +514,7 @@ class PageTests(AdminTestCase):
         """There are no more items in an answer than there may be."""
         for number in range(25):
             self.memory.addUser(f"user{number:02}", "secret", ("game", "white"))
-        self.patch(module, "MOST_ITEMS", 10)
+        self.patch(protocol, "MOST_ITEMS", 10)
         self.assertEqual(len(self.do("listUsers", "", 10**9)), 10)
         self.assertEqual(len(self.do("whoCan", "game", None, 10**9)), 10)
         names: list[str] = []
@@ -525,7 +524,7 @@ class PageTests(AdminTestCase):
 
     def test_size(self) -> None:
         """Nor is there more text in it; but there is one item at least."""
-        self.patch(module, "MOST_BYTES", 1000)
+        self.patch(protocol, "MOST_BYTES", 1000)
         for number in range(20):
             self.admin.addKeyByString("game", f"{number:02}" + "x" * 250)
         last, found = None, []
@@ -534,22 +533,8 @@ class PageTests(AdminTestCase):
             last = page[-1]
             found += page
         self.assertEqual(found, self.admin.getAllKeys())
-        self.patch(module, "MOST_BYTES", 10)
+        self.patch(protocol, "MOST_BYTES", 10)
         self.assertEqual(len(self.do("listKeys", "admin", None, 1000)), 1)
-
-
-class RecordTests(SynchronousTestCase):
-    """Whole accounts cross as plain tuples."""
-
-    def test_plain(self) -> None:
-        """There and back."""
-        record = Record(
-            "alice", True, frozenset({(scram.NAME, verifierOf("x"))}), frozenset({("a", "b")})
-        )
-        plain = asPlain(record)
-        self.assertEqual(fromPlain(plain), record)
-        self.assertEqual(fromPlain([*plain]), record)
-        self.assertEqual(plain[0], "alice")
 
 
 class ServiceTests(SynchronousTestCase):
