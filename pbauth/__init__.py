@@ -71,6 +71,7 @@ from pbauth.interfaces import (
     ISessionAdministration,
     ISharedAccountStore,
 )
+from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
 from pbauth.login.root import AuthChallenger, AuthRoot, AuthServ, AuthServerFactory, IdentityWrapper
 from pbauth.login.throttle import Throttle
@@ -102,6 +103,7 @@ __all__ = [
     "CertificateKey",
     "ClientCertificate",
     "Clients",
+    "ConnectionLimits",
     "CredAuthorizer",
     "DefaultAuthorizer",
     "Derivations",

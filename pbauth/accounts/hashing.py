@@ -97,6 +97,16 @@ class Hashing:
     saltBytes: int = field(default=16, validator=_checkSaltBytes)
     md5: bool = False
 
+    @property
+    def mostIterations(self) -> int:
+        """The most iterations that a new verifier may have: each login takes so much work."""
+        return min(4 * self.iterations, scram.MOST_ITERATIONS)
+
+    @property
+    def mostSaltBytes(self) -> int:
+        """The longest salt that a new verifier may have."""
+        return min(4 * self.saltBytes, scram.MOST_SALT_BYTES)
+
     #: The least that clients accept (RFC 7677, section 4). For tests only.
     CHEAPEST: ClassVar[Hashing]
 

@@ -20,13 +20,30 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from zope.interface import implementer
 
+from pbauth._async import chooseReactor
+from pbauth.accounts.hashing import Hashing
 from pbauth.audit import Audit
-from pbauth.errors import Unauthorized
+from pbauth.errors import TooManyAttempts, Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.login.checks import Check
+from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.policy import Policy
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.ed25519 import SSH_TYPE, PublicKey
 from pbauth.names import checkName
 from pbauth.net.origin import ELSEWHERE
+
+#: The most iterations that are derived, unless new passwords take many themselves: a verifier with
+#: more would keep a thread busy for each guess.
+MOST_ITERATIONS = Hashing().mostIterations
+
+#: How many passwords wait for their turn, and the seconds after which somebody may try again for
+#: whom there is no room.
+MOST_WAITING = 200
+RETRY_AFTER = 5.0
+
+# What these servers do not tell: the network that a login comes from.
+_NOWHERE = ""
 
 
 class _Refused(Exception):
@@ -47,15 +64,32 @@ class IdentityChecker:
     """
     Checks passwords and keys of SSH against the identities of an authorizer.
 
+    Passwords are slowed down as those of `AuthServerFactory` are, by the name that is claimed,
+    since nobody says here where a client is. Few are looked at at once, and none whose verifier
+    takes more than `MOST_ITERATIONS`.
+
     Args:
         authorizer: finds the identities; anything that provides `IAuthorizer`.
         audit: where logins are recorded; by default where the authorizer's sessions are.
+        limits: the throttle, and the checks under way; those of an `AuthServerFactory`, to count
+            failures here and there together. By default this one has its own.
+        reactor: provides `IReactorTime`; the global one by default.
     """
 
     credentialInterfaces = (IUsernamePassword, ISSHPrivateKey)
 
-    def __init__(self, authorizer: IAuthorizer, *, audit: Audit | None = None) -> None:
+    def __init__(
+        self,
+        authorizer: IAuthorizer,
+        *,
+        audit: Audit | None = None,
+        limits: ConnectionLimits | None = None,
+        reactor: Any = None,
+    ) -> None:
         self.authorizer = authorizer
+        self._limits = limits
+        self._reactor = reactor
+        self._waiting = 0
         self._audit: Audit = authorizer.sessions.audit if audit is None else audit
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
@@ -69,6 +103,7 @@ class IdentityChecker:
         Returns:
             Fires with the name of the identity, in UTF-8. Fails with `Unauthorized`, and always
             the same one, if the credentials are not good, whatever is the matter with them; with
+            `TooManyAttempts`, which is one, too, if there were too many failures; with
             `twisted.conch.error.ValidPublicKey` if a client only asks whether a key would do,
             and it would; with `StoreError` if the accounts can't be read.
         """
@@ -81,10 +116,11 @@ class IdentityChecker:
     async def _request(self, means: str, check: Any, credentials: Any) -> bytes | tuple[()]:
         try:
             identity: IIdentity = await check(credentials)
+        except TooManyAttempts as refusal:
+            self._audit.throttled(ELSEWHERE, _claimed(credentials), means, refusal.retryAfter)
+            raise
         except _Refused as refusal:
-            given = credentials.username
-            claimed = given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
-            self._audit.refused(ELSEWHERE, claimed, means, refusal.reason)
+            self._audit.refused(ELSEWHERE, _claimed(credentials), means, refusal.reason)
             raise Unauthorized() from None
         # Not the name that was given: an authorizer may know an identity by more than one.
         name: str = identity.name
@@ -93,14 +129,54 @@ class IdentityChecker:
 
     async def _byPassword(self, credentials: Any) -> IIdentity:
         name, password = _text(credentials.username), _text(credentials.password)
+        limits = self._sharedLimits()
+        check = await self._beginCheck(limits, name)
+        try:
+            identity = await self._checkPassword(name, password)
+        except _Refused:
+            limits.failed(_NOWHERE, name)
+            raise
+        else:
+            limits.succeeded(_NOWHERE, name)
+            return identity
+        finally:
+            check.end()
+
+    def _sharedLimits(self) -> ConnectionLimits:
+        if self._limits is None:
+            self._limits = ConnectionLimits(Policy(), chooseReactor(self._reactor))
+        return self._limits
+
+    async def _beginCheck(self, limits: ConnectionLimits, name: str) -> Check:
+        def checkWait() -> None:
+            wait = limits.wait(_NOWHERE, name)
+            if wait:
+                raise TooManyAttempts(wait)
+
+        checkWait()
+        if self._waiting >= MOST_WAITING:
+            raise TooManyAttempts(RETRY_AFTER)
+        self._waiting += 1
+        try:
+            return await limits.beginCheck(_NOWHERE, name, checkWait)
+        finally:
+            self._waiting -= 1
+
+    async def _checkPassword(self, name: str, password: str) -> IIdentity:
         identity = await self._find(name)
         if identity is None:
             await self._deriveInVain(name, password)
             raise _Refused("there is no such identity")
+        verifiers = await maybeDeferred(identity.getVerifiers)
+        verifier = verifiers.get(scram.NAME)
+        most = max(MOST_ITERATIONS, self.authorizer.hashing.mostIterations)
+        if getattr(verifier, "iterations", 0) > most:
+            await self._deriveInVain(name, password)
+            raise _Refused("the verifier takes too many iterations")
         try:
             await maybeDeferred(identity.verifyPlainPassword, password)
         except UnauthorizedLogin:
-            if scram.NAME not in await maybeDeferred(identity.getVerifiers):
+            if verifier is None:
                 await self._deriveInVain(name, password)
             raise _Refused("the password is wrong, or the account is locked") from None
         return _unlocked(identity)
@@ -136,6 +212,11 @@ class IdentityChecker:
         """Work as long as for a password that is wrong, so that the time tells nothing."""
         decoy = await maybeDeferred(self.authorizer.getDecoyVerifier, name, scram.NAME)
         await self.authorizer.derivations.run(decoy.iterations, decoy.matches, password)
+
+
+def _claimed(credentials: Any) -> str:
+    given = credentials.username
+    return given.decode("utf-8", "replace") if isinstance(given, bytes) else str(given)
 
 
 def _unlocked(identity: IIdentity) -> IIdentity:

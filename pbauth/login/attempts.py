@@ -238,15 +238,15 @@ class Attempts:
         """
         if self._failures + self._checks >= self._policy.maxAttempts:
             raise Unauthorized()
+
+        def checkWait() -> None:
+            if self._broker.disconnected:
+                raise Detached()
+            self.checkWait(name, mechanism)
+
         self._checks += 1
         try:
-            checks = self._limits.checks
-            while (ended := checks.busy(self._network, name)) is not None:
-                await ended.wait()
-                if self._broker.disconnected:
-                    raise Detached()
-                self.checkWait(name, mechanism)
-            return checks.begin(self._network, name)
+            return await self._limits.beginCheck(self._network, name, checkWait)
         except BaseException:
             self._checks -= 1
             raise

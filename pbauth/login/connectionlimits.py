@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import define, field
 
-from pbauth.login.checks import ChecksUnderWay
+from pbauth.login.checks import Check, ChecksUnderWay
 from pbauth.login.policy import Policy
 from pbauth.login.throttle import Throttle, ThrottleState
 
@@ -166,6 +166,25 @@ class ConnectionLimits:
         if self.throttle is not None and self.unauthenticated.crowded:
             return not self.throttle.waitOfNetwork(network) and self.unauthenticated.admits()
         return self.unauthenticated.admits()
+
+    async def beginCheck(self, network: str, name: str, checkWait: Callable[[], None]) -> Check:
+        """
+        Wait until it is the turn of a check that takes time, and count it as a failure from then
+        on, until it is ended.
+
+        Args:
+            network: that the login comes from.
+            name: that it claims.
+            checkWait: raises an error if the login is not to be checked any more; called after each
+                wait.
+
+        Returns:
+            The check, to be ended.
+        """
+        while (end := self.checks.busy(network, name)) is not None:
+            await end.wait()
+            checkWait()
+        return self.checks.begin(network, name)
 
     def wait(self, network: str, name: str) -> float:
         """Return what `Throttle.wait` does."""

@@ -209,6 +209,9 @@ class ThrottleState:
     So neither guesses from elsewhere nor one broken program behind the same address keep anybody
     out who is at home there.
 
+    A network is a text that `networkOf` gives; the empty one stands for one that is not known, and
+    never has to wait.
+
     Args:
         now: gives the time in seconds.
         throttle: how much whoever fails is slowed down.
@@ -308,6 +311,8 @@ class ThrottleState:
             self._known.popitem(last=False)
 
     def _isExempt(self, network: str) -> bool:
+        if not network:
+            return True
         if not self._exempt:
             return False
         try:

@@ -6,7 +6,7 @@ import os
 import pwd
 import shutil
 from base64 import b64encode
-from typing import Any
+from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,7 +35,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import globalLogPublisher
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
@@ -47,15 +47,23 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from pbauth import (
+    AuthServerFactory,
+    ConnectionLimits,
     DefaultAuthorizer,
     Hashing,
     Identity,
     IdentityChecker,
+    Policy,
     PublicKey,
+    ScramVerifier,
     StoreError,
+    TooManyAttempts,
     Unauthorized,
 )
+from pbauth.cred.checker import MOST_WAITING
+from pbauth.login.checks import MOST_CHECKS
 from pbauth.mechanisms.scram import ScramKeys
+from pbauth.testing import MemoryServer
 from tests.support.interfaces import OnlyAuthorizer
 from tests.support.keys import KEY, OTHER
 from tests.support.otherclients import Prompt, getPage, runByConch
@@ -89,7 +97,8 @@ class CheckerTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.authorizer: Any = DefaultAuthorizer(hashing=Hashing.CHEAPEST)
         self.alice = self.add("alice", "secret", KEY)
-        self.checker = IdentityChecker(self.authorizer)
+        self.limits = ConnectionLimits(Policy(throttle=False), Clock())
+        self.checker = IdentityChecker(self.authorizer, limits=self.limits)
 
     def add(self, name: str, password: str | None, *keys: Ed25519PrivateKey) -> Any:
         """Make and save an identity."""
@@ -132,7 +141,7 @@ class InterfaceTests(CheckerTestCase):
 
     def test_interfacesOnly(self) -> None:
         """Authorizer and identities need be no more than their interfaces say."""
-        self.checker = IdentityChecker(OnlyAuthorizer(self.authorizer))
+        self.checker = IdentityChecker(OnlyAuthorizer(self.authorizer), limits=self.limits)
         self.assertLetIn(UsernamePassword(b"alice", b"secret"))
         self.assertRefused(UsernamePassword(b"alice", b"wrong"))
         self.assertRefused(UsernamePassword(b"bob", b"secret"))
@@ -276,6 +285,107 @@ class PasswordTests(CheckerTestCase):
         """No bytes lead to anything but a refusal."""
         self.assertRefused(UsernamePassword(name, password))
         self.assertRefused(UsernamePassword(b"alice", password))
+
+
+class Slow(Identity):
+    """An identity whose password is checked later."""
+
+    asked: ClassVar[list[tuple[str, Any]]] = []
+
+    def verifyPlainPassword(self, password: str) -> Any:
+        answer: Any = Deferred()
+        self.asked.append((password, answer))
+        return answer
+
+
+class LimitTests(CheckerTestCase):
+    """Guesses, and work for the server."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.checker = IdentityChecker(self.authorizer, reactor=self.clock)
+
+    def outcomes(self, guesses: list[Any]) -> list[Any]:
+        """What came of guesses: errors by their class; `None`: nothing yet."""
+        found = []
+        for guess in guesses:
+            told: list[Any] = []
+            guess.addBoth(told.append)
+            value = getattr(told[0], "value", told[0]) if told else None
+            found.append(type(value) if isinstance(value, Exception) else value)
+        return found
+
+    def guess(self, *passwords: bytes, name: bytes = b"alice") -> list[Any]:
+        """Guess passwords, all at once."""
+        return [self.request(UsernamePassword(name, password)) for password in passwords]
+
+    def test_throttled(self) -> None:
+        """After some failures no password of that name is looked at, for some time."""
+        guesses = self.guess(*[b"wrong"] * 7, b"secret")
+        self.assertEqual(self.outcomes(guesses), [Unauthorized] * 6 + [TooManyAttempts] * 2)
+        self.clock.advance(13)
+        self.assertLetIn(UsernamePassword(b"alice", b"secret"))
+
+    def test_shared(self) -> None:
+        """Failures here and at a server of perspectives count together, where they share limits."""
+        memory = MemoryServer(self.authorizer)
+        limits = ConnectionLimits(Policy(), memory.clock)
+        memory._factory = AuthServerFactory(self.authorizer, reactor=memory.clock, limits=limits)
+        self.checker = IdentityChecker(self.authorizer, limits=limits)
+        self.outcomes(self.guess(*[b"wrong"] * 6))
+        self.failureResultOf(memory.logIn("alice", "secret", "game"), TooManyAttempts)
+
+    def test_others(self) -> None:
+        """Guesses at one name make no other one wait, and no key."""
+        self.add("bob", "secret")
+        self.outcomes(self.guess(*[b"wrong"] * 20))
+        self.assertLetIn(UsernamePassword(b"bob", b"secret"), b"bob")
+        self.assertLetIn(signed())
+
+    def test_atOnce(self) -> None:
+        """Guesses that are sent at once are of no use; few are under way at any time."""
+        self.authorizer.identityClass = Slow
+        Slow.asked.clear()
+        self.add("slow", None)
+        guesses = self.guess(*[b"wrong"] * 50, b"secret", name=b"slow")
+        self.assertEqual(len(Slow.asked), MOST_CHECKS)
+        checked = 0
+        while Slow.asked:
+            checked += 1
+            Slow.asked.pop(0)[1].errback(Unauthorized())
+        self.assertEqual(checked, 6)
+        self.assertEqual(self.outcomes(guesses), [Unauthorized] * 6 + [TooManyAttempts] * 45)
+
+    def test_crowd(self) -> None:
+        """Many who come at once wait for their turn; so many that it takes too long are told so."""
+        self.authorizer.identityClass = Slow
+        Slow.asked.clear()
+        names = [f"user{number}" for number in range(MOST_CHECKS + MOST_WAITING + 1)]
+        for name in names:
+            self.add(name, None)
+        guesses = [self.guess(b"secret", name=name.encode())[0] for name in names]
+        self.failureResultOf(guesses.pop(), TooManyAttempts)
+        while Slow.asked:
+            Slow.asked.pop(0)[1].callback(None)
+        self.assertEqual(self.outcomes(guesses), [name.encode() for name in names[:-1]])
+
+    def test_iterations(self) -> None:
+        """A verifier that takes too many iterations is not tried; the work is that of a decoy."""
+        derived: list[int] = []
+        derive = ScramKeys.derive
+
+        def counting(prepared: Any, salt: bytes, iterations: int) -> Any:
+            derived.append(iterations)
+            return derive(prepared, salt, 4096)
+
+        greedy = self.add("greedy", None)
+        greedy.setVerifiers(
+            {"SCRAM-SHA-256": ScramVerifier(bytes(16), 10_000_000, bytes(32), bytes(32))}
+        )
+        self.patch(ScramKeys, "derive", counting)
+        self.assertRefused(UsernamePassword(b"greedy", b"secret"))
+        self.assertEqual(derived, [4096])
 
 
 class KeyTests(CheckerTestCase):
