@@ -12,8 +12,10 @@ for its connection is told as if it had hung up.
 
 So a peer that vanishes is asked within one interval, and dropped within two.  All connections of a
 server share one timer, which looks at a few of them at a time; for each of them there is a number,
-which whatever is received sets to 0.  A peer that sends anything is not asked.  TCP's own keepalive
-is turned on where there is one: under a broker that is not ours it is all there is.
+which whatever is received sets to 0.  A peer that sends anything is not asked.  A question may
+have to wait behind other things that are sent, minutes on a slow link: as long as the peer takes
+more of them, it is waited for.  TCP's own keepalive is turned on where there is one: under a broker
+that is not ours it is all there is.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from functools import lru_cache
 from typing import Any
 
 from pbauth._async import chooseReactor
+from pbauth.net.sendqueue import bytesAcknowledged, bytesQueued
 from pbauth.wire.broker import PINGED, Broker, dropConnection
 from pbauth.wire.twistedprivate import bytesWaiting
 
@@ -32,6 +35,9 @@ _PARTS = 32
 
 # Our own calls are numbered from 1 on, so this one is known as the question, and there is one only.
 _QUESTION = 0
+
+# How idle a peer is that has been asked.
+_ASKED = 2
 
 
 class _Nobody:
@@ -73,8 +79,9 @@ class KeepAlive:
         self._parts: dict[int, _Part] = {}
         self._done = 0
         self._timer: Any = None
-        # Of connections on which much is under way: how much it was at the last look.
-        self._unsent: dict[Broker, int] = {}
+        # Of connections whose peer has been asked while other things waited to be sent: how far
+        # the peer has come, and where the question ends; see `_progress`.
+        self._questions: dict[Broker, tuple[int, int]] = {}
 
     def add(self, broker: Any) -> None:
         """
@@ -106,7 +113,7 @@ class KeepAlive:
     def forget(self, part: _Part, broker: Broker) -> None:
         """Look at a connection no more, which is closed."""
         part.brokers.remove(broker)
-        self._unsent.pop(broker, None)
+        self._questions.pop(broker, None)
         if not part.brokers:
             del self._parts[part.number]
         if not self._parts and self._timer is not None:
@@ -138,25 +145,42 @@ class KeepAlive:
         self._done = now
 
     def _look(self, broker: Broker) -> None:
-        unsent = bytesWaiting(broker.transport)
-        # A question that stands behind much else has not arrived yet; but who takes that is alive.
-        if unsent < self._unsent.get(broker, 0):
-            broker.idle = 0
-        if unsent:
-            self._unsent[broker] = unsent
-        else:
-            self._unsent.pop(broker, None)
         if not broker.waitingForAnswers:
             # A dict that was emptied keeps its room otherwise.
             broker.waitingForAnswers.clear()
+        if broker.idle < _ASKED:
+            self._questions.pop(broker, None)
+        elif self._takesWhatWaits(broker):
+            return
         idle = broker.idle
         broker.idle += 1
         if idle == 1:
+            taken, end = _progress(broker.transport)
             _ask(broker)
+            if taken < end:
+                # The question stands behind that.
+                self._questions[broker] = _progress(broker.transport)
         elif idle >= 3:
             if self._dropping is not None:
                 self._dropping(broker)
             dropConnection(broker)
+
+    def _takesWhatWaits(self, broker: Broker) -> bool:
+        """Tell whether the peer has taken more of what stands before the question, and of it."""
+        question = self._questions.get(broker)
+        if question is None:
+            return False
+        before, end = question
+        taken, _ = _progress(broker.transport)
+        if taken <= before:
+            return False
+        if taken < end:
+            self._questions[broker] = (taken, end)
+        else:
+            # It has arrived. Now there is as much time to answer as always.
+            del self._questions[broker]
+            broker.idle = _ASKED
+        return True
 
 
 class _Part:
@@ -183,6 +207,26 @@ def _ask(broker: Broker) -> None:
         broker.waitingForAnswers[_QUESTION] = _NOBODY
         nothing = broker.serialize(()), broker.serialize({})
         broker.sendCall(b"message", _QUESTION, PINGED, b"ping", 1, *nothing)
+
+
+def _progress(transport: Any) -> tuple[int, int]:
+    """
+    Tell how far the peer has come with what is sent to it.
+
+    Args:
+        transport: of the connection.
+
+    Returns:
+        How many bytes the peer has taken, and how many it will have taken at the end of what was
+        written until now. Where the system does not tell, they are counted from that end, so that
+        the first number grows only while nothing else is written.
+    """
+    theSocket = getattr(transport, "socket", None)
+    waiting = bytesWaiting(transport) + bytesQueued(theSocket)
+    taken = bytesAcknowledged(theSocket)
+    if taken is None:
+        return -waiting, 0
+    return taken, taken + waiting
 
 
 def _keepAlive(transport: Any, interval: float) -> None:

@@ -22,6 +22,7 @@ from pbauth import (
     connect,
 )
 from pbauth.testing import MemoryServer, RecordingService
+from pbauth.wire import keepalive
 from pbauth.wire.keepalive import KeepAlive
 from tests.support.proxies import ProxyFactory
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
@@ -242,6 +243,46 @@ class UnsentTests(PingTestCase):
     def test_taking(self) -> None:
         """While it takes what was sent before, it is not dropped."""
         self.assertEqual(self.waiting([9, 8, 7, 6, 5, 4, 3, 2]), "attached")
+
+    def taking(self, looks: list[tuple[int, int]]) -> str:
+        """
+        Like `waiting`, where the system tells at each look how many bytes wait in it, and how many
+        the client has acknowledged.
+        """
+        now = [(0, 0)]
+        self.patch(keepalive, "bytesQueued", lambda theSocket: now[0][0])
+        self.patch(keepalive, "bytesAcknowledged", lambda theSocket: now[0][1])
+        self.serve()
+        perspective = self.successResultOf(self.login())
+        self.memory.cut(perspective)
+        for look in looks:
+            now[0] = look
+            self.memory.advance(INTERVAL / 2)
+        return self.game.kinds()[-1]
+
+    def test_inTheSystem(self) -> None:
+        """What the system has not sent yet counts, too, also if more and more is written."""
+        self.assertEqual(self.taking([(90 - n, 10 + n) for n in range(9)]), "attached")
+        self.assertEqual(self.taking([(90 + 5 * n, 10 + n) for n in range(9)]), "attached")
+
+    def test_systemStopped(self) -> None:
+        """If the client acknowledges nothing more, it is dropped."""
+        self.assertEqual(self.taking([(90, 10), (89, 11), *[(89, 12)] * 3]), "detached")
+
+    def test_questionArrived(self) -> None:
+        """
+        Once the question has arrived, which stands behind what waited, there is an interval for
+        the answer; that other things arrive after it is no sign of life.
+        """
+        arrived = [(50, 10), (50, 20), (50, 40), (50, 80)]
+        after = [(50, 90), (50, 100), (50, 110)]
+        self.assertEqual(self.taking([*arrived, *after[:1]]), "attached")
+        self.assertEqual(self.taking([*arrived, *after]), "detached")
+
+    def test_nothingWaited(self) -> None:
+        """A question that has to wait for nothing gets no more time than it always had."""
+        self.assertEqual(self.taking([(0, 10), (0, 10), (0, 90)]), "attached")
+        self.assertEqual(self.taking([(0, 10), (0, 10), (0, 90), (0, 91)]), "detached")
 
     def test_notTaking(self) -> None:
         """If it takes nothing more, it is."""
