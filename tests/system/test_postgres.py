@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -17,10 +18,12 @@ from tests.support.suites.sqlstores import SQLStoreSuite, addUser
 
 
 class PostgresTestCase(ServingTestCase):
-    """Makes a database, and opens it."""
+    """Makes a database where a test asks for it, and opens it."""
 
-    def setUp(self) -> None:
-        self.url = postgres().makeDatabase()
+    @cached_property
+    def url(self) -> str:
+        """Of the database of the test."""
+        return postgres().makeDatabase()
 
     def open(self, url: str | None = None, **options: Any) -> SQLAuthorizer:
         """Open a database; the same one by default."""
