@@ -80,6 +80,15 @@ class IAuthorizer(Interface):
         stored.
         """
 
+    def replacePassword(identity: Any, before: Any, verifiers: Any) -> Any:
+        """
+        Replace the verifiers of an identity's password by others, and store that, unless any of its
+        verifiers is not as `before`, or it is locked: whoever changed the account in the meantime
+        wins.  Its public keys stay.  Its sessions that are no longer allowed end.
+
+        Give a Deferred that fires with whether that was done.
+        """
+
     def identityChanged(identity: Any) -> None:
         """
         An identity tells that its password, its keyring or its lock was changed in memory.

@@ -178,6 +178,35 @@ class Authorizer:
 
         return Deferred.fromCoroutine(renew())
 
+    def replacePassword(
+        self, identity: IIdentity, before: dict[str, Verifier], verifiers: dict[str, Verifier]
+    ) -> Deferred[bool]:
+        """
+        Replace the verifiers of a password by those of another one, and store that.
+
+        This one compares first and saves then. Override it for a store that others write to at
+        the same time, and do both in one step there: whoever changed the account in the meantime
+        must win.
+
+        Args:
+            identity: whose they are.
+            before: all its verifiers so far, by the name of the mechanism.
+            verifiers: of the new password; public keys stay.
+
+        Returns:
+            Fires with whether that was done: not if any verifier was replaced in the meantime, or
+            the identity is locked.
+        """
+
+        async def replace() -> bool:
+            if await maybeDeferred(identity.getVerifiers) != before or identity.locked:
+                return False
+            identity.setVerifiers(verifiers)
+            await maybeDeferred(identity.save)
+            return True
+
+        return Deferred.fromCoroutine(replace())
+
     def identityChanged(self, identity: IIdentity) -> None:
         """End the sessions that were given this object and are no longer allowed by it."""
         self._endUnauthorized(

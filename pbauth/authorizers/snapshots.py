@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 
+from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, recordOf
 from pbauth.audit import Audit
 from pbauth.interfaces import IIdentity
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier
+
+
+class _ChangedMeanwhile(Exception):
+    """Somebody else has changed the account, and wins."""
 
 
 class CopyingAuthorizer(Authorizer):
@@ -53,6 +60,43 @@ class CopyingAuthorizer(Authorizer):
             self._saved(identity, record)
 
         return Deferred.fromCoroutine(add())
+
+    def changeIdentity(
+        self,
+        name: str,
+        change: Callable[[Record], Record | None],
+        keeping: KeptAdministrator | None = None,
+    ) -> Deferred[None]:
+        """Change an identity in one transaction (see `IAccountStore`)."""
+        raise NotImplementedError
+
+    def replacePassword(
+        self, identity: IIdentity, before: dict[str, Verifier], verifiers: dict[str, Verifier]
+    ) -> Deferred[bool]:
+        """
+        Replace the verifiers of a password by those of another one, unless somebody, in whatever
+        process, changed a verifier or the lock in the meantime.
+
+        Returns:
+            Fires with whether that was done; fails with `StoreError`.
+        """
+        old = frozenset((mechanism, each.encode()) for mechanism, each in before.items())
+        keys = {(name, each) for name, each in old if name in KEY_MECHANISMS}
+        new = {(mechanism, each.encode()) for mechanism, each in verifiers.items()}
+
+        def change(stored: Record) -> Record:
+            if stored.locked or stored.verifiers != old:
+                raise _ChangedMeanwhile
+            return evolve(stored, verifiers=frozenset(keys | new))
+
+        async def replace() -> bool:
+            try:
+                await self.changeIdentity(identity.name, change)
+            except (_ChangedMeanwhile, KeyError):
+                return False
+            return True
+
+        return Deferred.fromCoroutine(replace())
 
     def identityChanged(self, identity: IIdentity) -> None:
         """Nothing: the identity is a copy, and counts when it is saved."""

@@ -371,6 +371,14 @@ class AuthChallenger(WireObject):
         return outcome, self._serv.open(identity, attempt.mechanism, claim)
 
 
+# How often a change of the password is tried while others change the account.
+_MOST_TRIES = 5
+
+
+class _ChangedMeanwhile(Exception):
+    """Somebody else has changed the account, and wins."""
+
+
 class IdentityWrapper(WireObject):
     """
     What a client holds that has proved who it is: its only use is to get at perspectives.
@@ -508,18 +516,32 @@ class IdentityWrapper(WireObject):
             verifier: text, as `ScramVerifier.encode` writes it.
         """
         made = self._newVerifier(verifier)
+        self._checkStrength(made)
+        for _ in range(_MOST_TRIES):
+            if await self._replacePassword(made):
+                break
+        else:
+            raise ProtocolViolation("Others change this account all the time. Try again later.")
+        self._audit.passwordChanged(originOf(self._broker), self._name, self._mechanism)
+
+    async def _replacePassword(self, made: ScramVerifier) -> bool:
+        # Fails if the login stands no more, for instance after an administrator's reset.
         identity = await self._currentIdentity()
-        replaced = (await settled(identity.getVerifiers())).values()
+        before = await settled(identity.getVerifiers())
         # What this login opened stays open: it is the same person.
         own = [
             session
             for session in self._authorizer.sessions.ofIdentity(self._name)
             if session.broker is self._broker and session.proof == self.proof
         ]
-        with self._authorizer.proofs.changing(self._name, replaced, made, [self, *own]):
-            identity.setVerifiers({scram.NAME: made})
-            await settled(identity.save())
-        self._audit.passwordChanged(originOf(self._broker), self._name, self._mechanism)
+        proofs, replacing = self._authorizer.proofs, {scram.NAME: made}
+        try:
+            with proofs.changing(self._name, before.values(), made, [self, *own]):
+                if not await settled(self._authorizer.replacePassword(identity, before, replacing)):
+                    raise _ChangedMeanwhile
+        except _ChangedMeanwhile:
+            return False
+        return True
 
     async def remote_renewVerifier(self, verifier: Any) -> None:
         """
@@ -534,7 +556,8 @@ class IdentityWrapper(WireObject):
         identity = await self._currentIdentity()
         old = self.proof
         wanted = self._authorizer.hashing.iterations
-        if not isinstance(old, ScramVerifier) or not old.iterations < wanted <= made.iterations:
+        self._checkStrength(made)
+        if not isinstance(old, ScramVerifier) or not old.iterations < wanted:
             raise ProtocolViolation("This verifier is not a better one than that of this login.")
         with self._authorizer.proofs.renewing(self._name, old, made):
             if not await settled(self._authorizer.renewVerifier(identity, old, made)):
@@ -556,6 +579,17 @@ class IdentityWrapper(WireObject):
             return ScramVerifier.decode(asName(verifier))
         except ValueError as mistake:
             raise ProtocolViolation(str(mistake)) from None
+
+    def _checkStrength(self, made: ScramVerifier) -> None:
+        hashing = self._authorizer.hashing
+        if not (
+            hashing.iterations <= made.iterations <= hashing.mostIterations
+            and hashing.saltBytes <= len(made.salt) <= hashing.mostSaltBytes
+        ):
+            raise ProtocolViolation(
+                f"A new verifier has {hashing.iterations} to {hashing.mostIterations} iterations, "
+                f"and {hashing.saltBytes} to {hashing.mostSaltBytes} bytes of salt."
+            )
 
     async def _currentIdentity(self) -> IIdentity:
         # Asked for each time, since the account may have been changed, or closed, since the login.

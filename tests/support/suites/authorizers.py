@@ -185,6 +185,44 @@ class AuthorizerSuite(Mixin):
             self.assertEqual(verifiers, {**before, SCRAM: better})
             self.assertEqual(found.getAllKeys(), [("game", "black")])
 
+    async def test_replacePassword(self) -> None:
+        """A password is replaced if nobody has changed the account in the meantime; keys stay."""
+        authorizer = self.makeAuthorizer(hashing=MD5)
+        identity = await self.make(authorizer, "alice", ("game", "black"))
+        key = PublicKey(bytes(32), "laptop")
+        identity.addPublicKey(key)
+        await maybeDeferred(identity.save)
+        new = {SCRAM: ScramVerifier.fromPassword("changed", b"s" * 16, 5000)}
+        found = await self.find(authorizer)
+        before = dict(await maybeDeferred(found.getVerifiers))
+        self.assertTrue(await maybeDeferred(authorizer.replacePassword, found, before, new))
+        found = await self.find(authorizer)
+        self.assertEqual(set(await found.getVerifiers()), {SCRAM, "ED25519"})
+        self.assertEqual((await found.getVerifiers())[SCRAM], new[SCRAM])
+        self.assertEqual(found.getPublicKeys(), [key])
+        self.assertEqual(found.getAllKeys(), [("game", "black")])
+
+        async def reset(again: Any) -> None:
+            await maybeDeferred(again.setPassword, "reset")
+
+        async def lock(again: Any) -> None:
+            again.locked = True
+
+        async def removeKey(again: Any) -> None:
+            again.removePublicKey(key)
+
+        for change in (removeKey, reset, lock):
+            found = await self.find(authorizer)
+            before = dict(await maybeDeferred(found.getVerifiers))
+            again = await self.find(authorizer)
+            await change(again)
+            await maybeDeferred(again.save)
+            expected = await recordOf(await self.find(authorizer))
+            # As somebody sees it who read it before.
+            self.assertFalse(await maybeDeferred(authorizer.replacePassword, found, before, new))
+            self.assertEqual(await recordOf(await self.find(authorizer)), expected)
+        await maybeDeferred(authorizer.removeIdentity, "alice")
+
     async def test_save(self) -> None:
         """`save` adds what is new, updates what is known, and changes nothing by itself."""
         authorizer = self.makeAuthorizer()

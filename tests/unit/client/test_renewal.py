@@ -508,6 +508,7 @@ class ChangePasswordTests(RenewalTestCase):
         remote_hashing = IdentityWrapper.remote_hashing
         self.addCleanup(setattr, IdentityWrapper, "remote_hashing", remote_hashing)
         del IdentityWrapper.remote_hashing
+        self.memory.authorizer.hashing = Hashing()
         self.successResultOf(self.change(self.identity(), "changed"))
         self.assertEqual(self.verifier().iterations, Hashing().iterations)
 

@@ -22,8 +22,10 @@ from zope.interface import implementer
 from pbauth import (
     AuthServerFactory,
     CredAuthorizer,
+    Hashing,
     Password,
     Policy,
+    ProtocolViolation,
     StoreError,
     TooManyAttempts,
     Unauthorized,
@@ -33,6 +35,7 @@ from pbauth.login.attempts import MOST_UNANSWERED
 from pbauth.login.checks import MOST_CHECKS
 from pbauth.login.throttle import ThrottleState
 from pbauth.mechanisms import plain, scram
+from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net import origin
 from pbauth.testing import MemoryServer, RecordingService
 from tests.support.wire import SCRAM, WireTestCase
@@ -330,3 +333,61 @@ class LocalUserTests(TestCase):
 
     if not hasattr(socket, "SO_PEERCRED"):
         test_uid.skip = "This system does not tell users apart."  # type: ignore[attr-defined]
+
+
+class ChangePasswordTests(WireTestCase):
+    """A thief who is logged in, and an administrator who resets the password."""
+
+    def changed(self, iterations: int = 4096, salt: bytes = b"0123456789abcdef") -> str:
+        """The verifier of the thief's choice."""
+        return ScramVerifier.fromPassword("the thief's", salt, iterations).encode()
+
+    def test_reset(self) -> None:
+        """A write of the thief's that is under way does not overwrite the administrator's reset."""
+        thief = self.identity()
+        replace = self.memory.authorizer.replacePassword
+
+        def replacePassword(*given: Any) -> Any:
+            self.alice.setPassword("reset")
+            self.alice.save()
+            return replace(*given)
+
+        self.patch(self.memory.authorizer, "replacePassword", replacePassword)
+        self.assertIsInstance(self.refusal(thief, "changePassword", self.changed()), Unauthorized)
+        self.failureResultOf(self.login("alice", "the thief's", "game"), Unauthorized)
+        self.successResultOf(self.login("alice", "reset", "game"))
+
+    def test_renewedMeanwhile(self) -> None:
+        """A renewal of the same password's verifier meanwhile is no obstacle."""
+        identity = self.identity()
+        replace = self.memory.authorizer.replacePassword
+        (old,) = self.successResultOf(self.alice.getVerifiers()).values()
+        better = [ScramVerifier.fromPassword("secret", b"f" * 16, 5000)]
+
+        def replacePassword(*given: Any) -> Any:
+            while better:
+                new = better.pop()
+                with self.memory.authorizer.proofs.renewing("alice", old, new):
+                    self.alice.setVerifiers({SCRAM: new})
+            return replace(*given)
+
+        self.patch(self.memory.authorizer, "replacePassword", replacePassword)
+        self.answer(identity, "changePassword", self.changed())
+        self.successResultOf(self.login("alice", "the thief's", "game"))
+
+    def test_strength(self) -> None:
+        """No weaker verifier than the server's own, and none that makes each login dear."""
+        identity = self.identity()
+        self.memory.authorizer.hashing = Hashing(iterations=5000, saltBytes=16)
+        for iterations, salt in [
+            (4999, 16),
+            (20_001, 16),
+            (5000, 15),
+            (5000, 65),
+            (10_000_000, 16),
+        ]:
+            verifier = ScramVerifier(b"s" * salt, iterations, bytes(32), bytes(32)).encode()
+            for method in ("changePassword", "renewVerifier"):
+                error = self.refusal(identity, method, verifier)
+                self.assertIsInstance(error, ProtocolViolation, (iterations, salt, method))
+        self.answer(identity, "changePassword", self.changed(20_000, b"s" * 64))
