@@ -22,7 +22,7 @@ from pbauth import (
     connect,
 )
 from tests.support.cluster import HAPROXY, Cluster
-from tests.support.postgres import PostgreSQL
+from tests.support.postgres import PostgreSQL, postgres
 from tests.support.suites.sqlstores import addUser
 
 _log = Logger()
@@ -86,10 +86,13 @@ class ClusterTests(TestCase):
     if HAPROXY is None:
         skip = "HAProxy is not installed. On Debian: apt install haproxy"
 
-    async def start(self, *names: str) -> Cluster:
-        """Start it all, with these users."""
-        self.database = PostgreSQL()
-        self.addCleanup(self.database.end)
+    async def start(self, *names: str, own: bool = False) -> Cluster:
+        """Start it all, with these users; and with a PostgreSQL of its own, to be ended."""
+        if own:
+            self.database = PostgreSQL()
+            self.addCleanup(self.database.end)
+        else:
+            self.database = postgres()
         self.url = self.database.makeDatabase()
         self.accounts = SQLAuthorizer(self.url, hashing=Hashing.CHEAPEST)
         self.addCleanup(self.accounts.close)
@@ -242,7 +245,7 @@ class ClusterTests(TestCase):
         While the database is away, who is logged in works on, and others are told to try again;
         then all goes on by itself: logins, writing, and what is taken away.
         """
-        await self.start(*(f"user{number}" for number in range(6)), "late", "alice")
+        await self.start(*(f"user{number}" for number in range(6)), "late", "alice", own=True)
         callers = await self.load(6)
         alice = await self.logIn("alice")
         self.addCleanup(self.hangUp, alice)
