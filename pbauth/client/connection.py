@@ -34,6 +34,11 @@ _log = Logger()
 _Result = TypeVar("_Result")
 
 
+#: How many bytes a server may send before it has proved itself: what its methods say to the
+#: client's object while it attaches counts, and is held back.
+MOST_UNPROVED = 2**20
+
+
 class _ClientFactory(ClientFactory):  # type: ignore[type-arg]
     noisy = False
     unsafeTracebacks = False
@@ -41,6 +46,7 @@ class _ClientFactory(ClientFactory):  # type: ignore[type-arg]
     def buildProtocol(self, addr: Any) -> Any:
         broker = Broker(True, globalSecurity)
         broker.factory = self  # type: ignore[assignment]
+        broker.restrict(MOST_UNPROVED)
         return broker
 
     def clientConnectionMade(self, broker: Broker) -> None:

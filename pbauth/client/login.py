@@ -20,7 +20,7 @@ from twisted.spread import pb
 
 from pbauth._async import chooseReactor, settled, within
 from pbauth.accounts.hashing import Derivations, Hashing
-from pbauth.client.connection import Target, openRoot, using
+from pbauth.client.connection import MOST_UNPROVED, Target, openRoot, using
 from pbauth.client.credentials import Password
 from pbauth.client.renewal import askHashing, renewInBackground
 from pbauth.errors import MechanismNotSupported, ProtocolViolation
@@ -28,6 +28,7 @@ from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
+from pbauth.wire.broker import Broker
 from pbauth.wire.channel import channelOf
 
 
@@ -238,6 +239,8 @@ def getObjectAt(
     async def run() -> Any:
         root = await openRoot(theReactor, Target(host, port, insecure, trust))
         await using(root, root.broker.whenGreeted())
+        # Whoever logs in by hand knows what is to come.
+        root.broker.unrestrict()
         return root
 
     return within(timeout, theReactor, run())
@@ -341,11 +344,17 @@ async def prove(
     Returns:
         A reference to the `IdentityWrapper`, and the perspective or `None`.
     """
+    broker = root.broker
+    wary = isinstance(broker, Broker)
+    if wary:
+        broker.restrict(MOST_UNPROVED)
     exchange, challenge, challenger = await _claim(root, username, credentials)
     response = await settled(exchange.respond(challenge))
     answer = await challenger.callRemote("respond", response, *attach)
     outcome, *references = _checked(answer, 3 if attach else 2)
     exchange.checkOutcome(outcome)
+    if wary:
+        broker.loggedIn()
     identity = references[0]
     # Kept as long as what they led to: to give them back would take a message of its own.
     identity.challenger = challenger

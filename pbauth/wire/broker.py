@@ -46,7 +46,7 @@ from pbauth.wire.encoding import (
     encodeRemote,
 )
 from pbauth.wire.failures import readable, withException
-from pbauth.wire.prelogin import LIMITS, PreLoginLimits
+from pbauth.wire.prelogin import LIMITS, LOGIN_SECURITY, PreLoginLimits, UnprovedServerLimits
 from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker, jellyStrictly
 from pbauth.wire.writer import CoalescingWriter, coalesces
@@ -125,6 +125,7 @@ class Broker(PrivateBroker):
         "_greeted",
         "_limits",
         "_plain",
+        "_proved",
         "_reader",
         "_references",
         "_secured",
@@ -191,8 +192,9 @@ class Broker(PrivateBroker):
         self._writesPlain = allowed and self._writesOwnWay
         # From the first session on.
         self._exports: Exports | None = None
-        # While the peer has not logged in.
-        self._limits: PreLoginLimits | None = None
+        # Until the login is over, and whether it is.
+        self._limits: PreLoginLimits | UnprovedServerLimits | None = None
+        self._proved = False
         # Where the transport does not put writes together itself.
         self._writer: CoalescingWriter | None = None
 
@@ -237,15 +239,45 @@ class Broker(PrivateBroker):
             raise MalformedMessage("The server does not speak the dialect pb")
 
     def restrict(self, mostBytes: int) -> None:
-        """Until the peer has logged in, take only what that needs (see `IRestrictableBroker`)."""
-        self._limits = PreLoginLimits(mostBytes)
-        self.readsOurErrors = False
-        self._reader.limits = LIMITS
+        """
+        Take only what a login needs until it is over (see `IRestrictableBroker`).
 
-    def loggedIn(self) -> None:
-        """The peer has logged in (see `IRestrictableBroker`)."""
+        A server takes calls of what a login needs, and answers by errors that any client can read.
+        A client takes answers, and holds back calls. After a login this does nothing.
+        """
+        if self._proved:
+            return
+        self.readsOurErrors = False
+        if self.isClient:
+            self._limits = UnprovedServerLimits(mostBytes)
+        else:
+            self._limits = PreLoginLimits(mostBytes)
+            self._reader.limits = LIMITS
+
+    def unrestrict(self) -> None:
+        """Take everything from now on, though there was no login; forget what was held back."""
         self._limits = self._reader.limits = None
         self._reader.readsPlain = self._plain and bool(self._words)
+
+    def loggedIn(self) -> None:
+        """Take everything: the peer has logged in, or proved itself (see `IRestrictableBroker`)."""
+        limits = self._limits
+        self._proved = True
+        self.unrestrict()
+        if isinstance(limits, UnprovedServerLimits):
+            # Others do not log in to such servers as this client can.
+            self.readsOurErrors = True
+            for held in limits.held:
+                self._blame(self._actUpon, held)
+
+    def _actUpon(self, held: Any) -> None:
+        """Act upon a call that was held back."""
+        if type(held) is tuple:
+            items, references = held
+            self._references.extend(references)
+            self._receivePlain(items)
+        else:
+            self.callExpressionReceived(held)
 
     @property
     def brokeProtocol(self) -> bool:
@@ -260,7 +292,7 @@ class Broker(PrivateBroker):
     def _dialectChosen(self) -> None:
         # Before the login our own reader alone reads, in any dialect: it makes nothing but plain
         # values.
-        self._reader.readsPlain = self._limits is not None
+        self._reader.readsPlain = type(self._limits) is PreLoginLimits
         if self.currentDialect == b"pb":
             self._words = WORDS
             if not self._awaitsGreeting:
@@ -268,7 +300,7 @@ class Broker(PrivateBroker):
 
     def _readPlain(self) -> None:
         self._reader.words = self.incomingVocabulary
-        self._reader.readsPlain = self._plain or self._limits is not None
+        self._reader.readsPlain = self._plain or type(self._limits) is PreLoginLimits
 
     def sendEncoded(self, obj: Any) -> None:
         """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
@@ -296,10 +328,17 @@ class Broker(PrivateBroker):
             self._read(chunk)
 
     def _read(self, chunk: bytes) -> None:
+        self._blame(self._count if self._limits is not None else self._reader.feed, chunk)
+
+    def _count(self, chunk: bytes) -> None:
+        if self._limits is not None:
+            self._limits.count(chunk)
+        self._reader.feed(chunk)
+
+    def _blame(self, act: Callable[[Any], None], argument: Any) -> None:
+        """Act upon what came; where that fails, drop the connection, and say whose fault it is."""
         try:
-            if self._limits is not None:
-                self._limits.count(chunk)
-            self._reader.feed(chunk)
+            act(argument)
         except MalformedMessage as fault:
             self._dropViolator(fault)
         except Exception as error:
@@ -348,6 +387,10 @@ class Broker(PrivateBroker):
             name = command.decode("utf-8")
         except UnicodeDecodeError:
             raise MalformedMessage("The command is not UTF-8") from None
+        limits = self._limits
+        if isinstance(limits, UnprovedServerLimits) and limits.holds(name):
+            limits.held.append(sexp)
+            return
         act = getattr(self, f"proto_{name}", None)
         if act is None:
             # Twisted means to answer this, and fails to.
@@ -437,6 +480,10 @@ class Broker(PrivateBroker):
             and type(items[6]) is dict
         ):
             _checkName(items[3])
+            if limits is not None and isinstance(limits, UnprovedServerLimits):
+                limits.held.append((items, [*self._references]))
+                self._references.clear()
+                return True
             if items[6]:
                 items[6] = {_keyword(key): value for key, value in items[6].items()}
             self._calling = items[3]
@@ -753,6 +800,8 @@ class Broker(PrivateBroker):
             for reference in self._references:
                 reference.perspective = perspective
             return sexp
+        if self._limits is not None and isinstance(self._limits, UnprovedServerLimits):
+            return jelly.unjelly(sexp, LOGIN_SECURITY, None, self)
         return super().unserialize(sexp, perspective)
 
 

@@ -1,0 +1,260 @@
+"""What a client takes from a server before it has proved itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.spread import jelly, pb
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pbauth import ICredentials, ProtocolViolation, ServerNotTrusted, Unauthorized, getObjectAt
+from pbauth import logIn as logInOn
+from pbauth.errors import WireError
+from pbauth.testing import MemoryServer, RecordingPerspective
+from pbauth.wire.prelogin import LOGIN_SECURITY
+from tests.support.wire import WireTestCase
+
+
+class Copied(pb.Copyable, pb.RemoteCopy):
+    """Of a class that the client's program has registered."""
+
+    made = 0
+
+    def setCopyableState(self, state: Any) -> None:
+        Copied.made += 1
+        super().setCopyableState(state)
+
+
+pb.setUnjellyableForClass(Copied, Copied)
+
+
+class Custom(WireError):
+    """An application's own error."""
+
+    def __init__(self) -> None:
+        super().__init__("Come again tomorrow.")
+
+
+class Client(pb.Referenceable):
+    """The client's object; notes what is called."""
+
+    def __init__(self) -> None:
+        self.called: list[Any] = []
+
+    def remote_note(self, *values: Any) -> int:
+        self.called.append(values)
+        return len(self.called)
+
+
+class Exchange:
+    """The client's half of a login, which finds out that the server has no proof."""
+
+    initial = b"claim"
+
+    def respond(self, challenge: bytes) -> bytes:
+        return b"response"
+
+    def checkOutcome(self, outcome: bytes) -> None:
+        raise ServerNotTrusted()
+
+
+@implementer(ICredentials)
+class Credentials:
+    """Begin such logins."""
+
+    mechanisms = ("SCRAM-SHA-256",)
+    clientCertificate = None
+
+    def begin(self, mechanism: str, name: str, connection: Any) -> Any:
+        return Exchange()
+
+
+class Rogue(pb.Root):
+    """A server that knows nothing of the account, and does what a test says."""
+
+    def __init__(self) -> None:
+        self.onUsername: Any = lambda: (b"challenge", self)
+        self.onRespond: Any = lambda client: None
+        self.client: Any = None
+
+    def remote_username(self, *arguments: Any) -> Any:
+        return self.onUsername()
+
+    def remote_respond(self, response: Any, service: Any, perspective: Any, client: Any) -> Any:
+        self.client = client
+        return self.onRespond(client)
+
+
+class RogueTests(SynchronousTestCase):
+    """A server that has not proved itself."""
+
+    def setUp(self) -> None:
+        self.rogue = Rogue()
+        self.client = Client()
+        self.memory = MemoryServer(factory=pb.PBServerFactory(self.rogue))
+        Copied.made = 0
+
+    def logIn(self) -> Deferred[Any]:
+        """Log in there; the challenge is as good as any."""
+        login = self.memory.logIn("alice", Credentials(), "game", client=self.client)
+        self.memory.flush()
+        return login
+
+    def assertCutOff(self) -> None:
+        """The login fails, because the server broke the rules."""
+        failure = self.failureResultOf(self.logIn(), pb.PBConnectionLost)
+        failure.value.args[0].trap(ProtocolViolation)
+
+    def test_calls(self) -> None:
+        """It does not get to the client's object, neither before its answer nor with it."""
+        for argument in (1, Copied(), [1] * 100, {"a": Copied()}):
+
+            def respond(client: Any, argument: Any = argument) -> Any:
+                client.callRemote("note", argument).addErrback(lambda failure: None)
+                return b"no proof", self.rogue, self.rogue
+
+            self.rogue.onRespond = respond
+            self.failureResultOf(self.logIn(), ServerNotTrusted)
+            self.memory.flush()
+            self.assertEqual((self.client.called, Copied.made), ([], 0))
+
+    def test_callsAfterTheAnswer(self) -> None:
+        """Nor after it, in one piece with the answer."""
+
+        answer: Deferred[Any] = Deferred()
+        self.rogue.onRespond = lambda client: answer
+        login = self.logIn()
+        self.assertNoResult(login)
+        answer.callback((b"no proof", self.rogue, self.rogue))
+        self.rogue.client.callRemote("note", 1).addErrback(lambda failure: None)
+        self.memory.flush()
+        self.failureResultOf(login, ServerNotTrusted)
+        self.assertEqual(self.client.called, [])
+
+    def test_classes(self) -> None:
+        """Nothing is made of classes that the program has registered."""
+        self.rogue.onUsername = lambda: (b"challenge", Copied())
+        self.failureResultOf(self.logIn())
+        self.assertEqual(Copied.made, 0)
+
+        def refuse() -> Any:
+            raise Error
+
+        class Error(pb.Error, Copied):
+            pass
+
+        pb.setUnjellyableForClass(Error, Error)
+        self.rogue.onUsername = refuse
+        failure = self.failureResultOf(self.logIn(), pb.RemoteError)
+        self.assertIn("not known here", str(failure.value))
+        self.assertEqual(Copied.made, 0)
+
+    def test_bytes(self) -> None:
+        """It can't fill the memory: after so many bytes the connection is cut off."""
+
+        def respond(client: Any) -> Any:
+            for _ in range(5):
+                client.callRemote("note", bytes(500_000)).addErrback(lambda failure: None)
+            return Deferred()
+
+        self.rogue.onRespond = respond
+        self.assertCutOff()
+        self.assertIsNotNone(self.rogue.client)
+        self.assertEqual(self.client.called, [])
+
+    def test_otherMessages(self) -> None:
+        """What no login takes ends the connection."""
+        for message in ([b"uncache", 1], [b"decache", 1], [b"didNotUnderstand", b"x"], [b"x"]):
+
+            def respond(client: Any, message: Any = message) -> Any:
+                client.broker.sendCall(*message)
+                return Deferred()
+
+            self.rogue.onRespond = respond
+            self.assertCutOff()
+
+    def test_security(self) -> None:
+        """What may come in."""
+        for name, allowed in (
+            ("unicode", True),
+            ("remote", True),
+            ("twisted.spread.pb.CopyableFailure", True),
+            ("pbauth.errors.Unauthorized", True),
+            (f"{__name__}.Custom", True),
+            (f"{__name__}.Copied", False),
+            ("module", False),
+            ("class", False),
+            ("function", False),
+            ("instance", False),
+            ("local", False),
+            ("cached", False),
+            ("lcache", False),
+            ("persistent", False),
+        ):
+            self.assertIs(LOGIN_SECURITY.isTypeAllowed(name), allowed, name)
+            self.assertIs(LOGIN_SECURITY.isTypeAllowed(name.encode()), allowed, name)
+
+
+class HonestTests(WireTestCase):
+    """A server that proves itself."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client = Client()
+
+    def test_calls(self) -> None:
+        """Calls that it has made before are done then, all of them, in their order."""
+
+        class Player(RecordingPerspective):
+            def attached(self, clientref: Any, identity: Any) -> Any:
+                self.answers = [
+                    clientref.callRemote("note", value)
+                    for value in (1, Copied(), [2] * 1000, pb.Referenceable(), "x" * 100_000)
+                ]
+                return super().attached(clientref, identity)
+
+            def perspective_after(self) -> int:
+                return len([answer for answer in self.answers if answer.called])
+
+        Copied.made = 0
+        self.game.perspectiveClass = Player
+        done: list[int] = []
+        login = self.memory.logIn("alice", "secret", "game", client=self.client)
+        login.addCallback(lambda found: done.append(len(self.client.called)) or found)
+        self.memory.flush()
+        perspective = self.successResultOf(login)
+        self.assertEqual(done, [5])
+        (one,), (copied,), (many,), (reference,), (long,) = self.client.called
+        self.assertEqual((one, many, long), (1, [2] * 1000, "x" * 100_000))
+        self.assertIsInstance(copied, Copied)
+        self.assertEqual(reference.perspective, None)
+        self.assertEqual(self.answer(perspective, "after"), 5)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_errors(self) -> None:
+        """Its errors arrive as themselves, those of applications, too."""
+
+        class Player(RecordingPerspective):
+            def attached(self, clientref: Any, identity: Any) -> Any:
+                raise Custom()
+
+        self.game.perspectiveClass = Player
+        self.failureResultOf(self.memory.logIn("alice", "secret", "game"), Custom)
+        self.failureResultOf(self.memory.logIn("alice", "wrong", "game"), Unauthorized)
+
+    def test_ownConnection(self) -> None:
+        """A second login on a connection does not disturb the first."""
+        opening = getObjectAt(self.memory, None, reactor=self.memory.clock)
+        self.memory.flush()
+        root = self.successResultOf(opening)
+        for password in ("secret", "wrong"):
+            login = logInOn(root, self.client, "game", "alice", password)
+            self.memory.flush()
+            if password == "wrong":
+                self.failureResultOf(login, Unauthorized)
+            else:
+                self.successResultOf(login)
+        (session,) = self.memory.authorizer.sessions
+        self.successResultOf(self.ask(session.clientref, "note", jelly.jelly(1)))
