@@ -25,7 +25,7 @@ from twisted.spread.jelly import globalSecurity
 from pbauth.errors import ServerNotTrusted
 from pbauth.net.addresses import isLoopback
 from pbauth.net.strports import readAddress, readDescription, spelledOut
-from pbauth.net.trust import NO_TLS_1_3, TLS_VERSIONS, clientOptions, explainSSL
+from pbauth.net.trust import NO_TLS_1_3, OTHER_NAME, TLS_VERSIONS, clientOptions, explainSSL
 from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.channel import channelOf, peerOf
 
@@ -76,6 +76,24 @@ class Target:
         """
         Choose the endpoint.
 
+        Returns:
+            An `IStreamClientEndpoint`.
+
+        Raises:
+            Exception: as `choose`.
+        """
+        return self.choose(reactor)[0]
+
+    def choose(self, reactor: Any) -> tuple[Any, Any]:
+        """
+        Choose the endpoint, and how to check the server behind it.
+
+        Args:
+            reactor: makes the connection.
+
+        Returns:
+            An `IStreamClientEndpoint`, and what `pbauth.net.trust.clientOptions` gave, or `None`.
+
         Raises:
             ServerNotTrusted: a connection to it would not be protected.
             TypeError: it is of no kind that is known.
@@ -85,12 +103,12 @@ class Target:
             if not isinstance(self.host, str):
                 raise TypeError("host must be a str where a port is given.")
             self._checkPlain(self.host)
-            return _tcpEndpoint(reactor, self.host, self.port)
+            return _tcpEndpoint(reactor, self.host, self.port), None
         if not isinstance(self.host, str):
             self._checkTrustIsUsed()
             if not IStreamClientEndpoint.providedBy(self.host):
                 raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
-            return self.host
+            return self.host, None
         kind, named, positional = readDescription(self.host)
         # Twisted's own endpoints 'ssl:' look at a certificate only where both of these are named.
         unchecked = kind == "ssl" and not {"hostname", "caCertsDir"} <= named.keys()
@@ -100,11 +118,11 @@ class Target:
             host, port = readAddress(self.host)
             minimum = TLS_VERSIONS[self._minimumTLS]
             options = clientOptions(host, self.trust, self.certificate, minimum)
-            return wrapClientTLS(options, _tcpEndpoint(reactor, host, port))
+            return wrapClientTLS(options, _tcpEndpoint(reactor, host, port)), options
         if kind == "tcp":
             self._checkPlain(named.get("host", [*positional, ""][0]))
         self._checkTrustIsUsed()
-        return clientFromString(reactor, spelledOut(self.host))
+        return clientFromString(reactor, spelledOut(self.host)), None
 
     @property
     def _minimumTLS(self) -> str:
@@ -182,11 +200,14 @@ async def openRoot(reactor: Any, target: Target) -> Any:
         ServerNotTrusted: the connection would not be protected, and nothing was sent; or the
             server's certificate is not one to trust.
     """
-    broker: Any = await target.endpoint(reactor).connect(_ClientFactory())
+    endpoint, options = target.choose(reactor)
+    broker: Any = await endpoint.connect(_ClientFactory())
     try:
         target.checkPeer(broker)
         broker.speakFirst()
         await broker.whenSecured()
+        if options is not None:
+            options.check(broker.transport.getHandle())
         target.checkBinding(broker)
     except (SSL.Error, VerificationError, CertificateError) as error:
         await closeConnection(broker)
@@ -234,7 +255,7 @@ async def closeConnection(broker: Any) -> None:
 def _explain(error: Exception) -> str:
     if isinstance(error, SSL.Error):
         return explainSSL(error)
-    return "The server's certificate is for another name than the one you connect to."
+    return OTHER_NAME
 
 
 def _notProtected(host: str) -> ServerNotTrusted:

@@ -14,8 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -28,6 +32,15 @@ from pbauth._async import within
 from pbauth.errors import ServerNotTrusted
 from pbauth.net.certificates import isAddress, readCertificates
 from pbauth.net.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
+
+#: What a client says of a server that nobody vouches for whom it trusts.
+NOT_TRUSTED = (
+    "The server's certificate is not one that you trust. If it should be, name it: trust= a file "
+    "of certificates, or the fingerprint that the server says."
+)
+
+#: What a client says of a server whose certificate is for another name.
+OTHER_NAME = "The server's certificate is for another name than the one you connect to."
 
 #: What a client says of a server that does not speak TLS 1.3.
 NO_TLS_1_3 = (
@@ -80,6 +93,80 @@ class PinnedKey:
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
         """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
         return _connectionTo(self._host, self._context)
+
+    def check(self, connection: Any) -> None:
+        """
+        Check the server of a connection that was made; see `NamedServer.check`.
+
+        Raises:
+            ServerNotTrusted: it has another key.
+        """
+        shown = connection.get_peer_certificate()
+        if shown is None or not self._verify(connection, shown, 0, 0, 1):
+            raise ServerNotTrusted(NOT_TRUSTED)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class NamedServer:
+    """
+    Makes client connections that accept a certificate for a name, which an authority vouches for.
+
+    Args:
+        host: the name or address that the certificate must be for.
+        trustRoot: the authorities, as `twisted.internet.ssl.optionsForClientTLS` takes them.
+        certificate: what to show to the server, or `None`.
+        minimum: the oldest version of TLS.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        trustRoot: Any,
+        certificate: ssl.PrivateCertificate | None,
+        minimum: Any,
+    ) -> None:
+        self._host = host
+        self._options: Any = ssl.optionsForClientTLS(
+            host,
+            trustRoot=trustRoot,
+            clientCertificate=certificate,
+            extraCertificateOptions={"raiseMinimumTo": minimum},
+        )
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
+        return self._options.clientConnectionForTLS(tlsProtocol)
+
+    def check(self, connection: Any) -> None:
+        """
+        Check the server of a connection that was made, before it is trusted with anything.
+
+        The handshake has checked the same, in callbacks of the library. But what goes wrong inside
+        of those may be lost on the way, and has been: then every server was trusted. Whatever goes
+        wrong here is a refusal.
+
+        Args:
+            connection: an `OpenSSL.SSL.Connection`, after its handshake.
+
+        Raises:
+            ServerNotTrusted: no authority vouches for it, or it is for another name.
+        """
+        try:
+            shown = connection.get_peer_certificate()
+            others = connection.get_peer_cert_chain()[1:]
+            store = connection.get_context().get_cert_store()
+            crypto.X509StoreContext(store, shown, others).verify_certificate()
+        except Exception:
+            raise ServerNotTrusted(NOT_TRUSTED) from None
+        try:
+            verify = verify_certificate_ip_address if isAddress(self._host) else _verifyHostname
+            verify(shown.to_cryptography(), self._host)
+        except Exception:
+            raise ServerNotTrusted(OTHER_NAME) from None
+
+
+def _verifyHostname(certificate: x509.Certificate, host: str) -> None:
+    verify_certificate_hostname(certificate, host.encode("idna").decode("ascii"))
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -165,12 +252,7 @@ def _makeOptions(
     root: Any = trust
     if isinstance(trust, (str, os.PathLike)):
         root = ssl.trustRootFromCertificates(readCertificates(trust))
-    return ssl.optionsForClientTLS(
-        host,
-        trustRoot=root,
-        clientCertificate=certificate,
-        extraCertificateOptions={"raiseMinimumTo": minimum},
-    )
+    return NamedServer(host, root, certificate, minimum)
 
 
 def serverOptions(
@@ -238,7 +320,10 @@ async def _lookAt(reactor: Any, host: str, port: int, options: Any) -> x509.Cert
     endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, host, port))
     handshake: Any = await endpoint.connect(Factory.forProtocol(_Handshake))
     try:
-        return await handshake.certificate  # type: ignore[no-any-return]
+        certificate: x509.Certificate = await handshake.certificate
+        if hasattr(options, "check"):
+            options.check(handshake.transport.getHandle())
+        return certificate
     finally:
         handshake.transport.abortConnection()
         await handshake.closed
@@ -256,10 +341,7 @@ def explainSSL(error: SSL.Error) -> str:
     if "protocol version" in details or "unsupported protocol" in details:
         return NO_TLS_1_3
     if "verify failed" in details:
-        return (
-            "The server's certificate is not one that you trust. If it should be, name it: "
-            "trust= a file of certificates, or the fingerprint that the server says."
-        )
+        return NOT_TRUSTED
     return f"The connection could not be protected: {details or 'TLS failed'}."
 
 
@@ -311,7 +393,7 @@ def isVouchedFor(reactor: Any, host: str, port: int, timeout: float = 30) -> Def
             # Only looked at; for a login a newer TLS is asked for.
             options = clientOptions(host, None, minimum=ssl.TLSVersion.TLSv1_2)
             await _lookAt(reactor, host, port, options)
-        except (SSL.Error, VerificationError, CertificateError):
+        except (SSL.Error, VerificationError, CertificateError, ServerNotTrusted):
             return False
         return True
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from cryptography import x509
+from OpenSSL import SSL
 from twisted.internet import protocol, ssl
 from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import SSL4ClientEndpoint
@@ -221,6 +222,36 @@ class FetchTests(TLSTestCase):
         self.assertFalse(await isVouchedFor(reactor, "127.0.0.1", port))
         await self.closed()
         self.assertEqual(self.factory.received, b"")
+
+    async def test_lostVerification(self) -> None:
+        """A library in which the refusals of callbacks are lost makes no server a trusted one."""
+        from twisted.internet import reactor
+
+        # What has happened: the callback ran into an error of its own, and nobody saw a refusal.
+        for kind in (SSL.Context, SSL.Connection):
+            accepts = kind.set_verify
+
+            def acceptAll(
+                self: Any, mode: Any, callback: Any = None, accepts: Any = accepts
+            ) -> None:
+                accepts(self, mode, lambda *shown: True)
+
+            self.patch(kind, "set_verify", acceptAll)
+        pem = makeCertificate(("localhost",))
+        path = self.mktemp()
+        with open(path, "wb") as file:
+            file.write(pem)
+        port = self.record(pem)
+        # Nobody vouches for it; or somebody does, for another name; or another key is pinned.
+        self.assertFalse(await isVouchedFor(reactor, "localhost", port))
+        other = fingerprintOf(x509.load_pem_x509_certificate(makeCertificate()))
+        for host, trust in (("localhost", None), ("127.0.0.1", path), ("localhost", other)):
+            with self.assertRaises(ServerNotTrusted):
+                await getObjectAt(f"tls:{host}:{port}", None, trust=trust)
+        os.environ["SSL_CERT_FILE"] = os.path.abspath(path)
+        self.addCleanup(os.environ.pop, "SSL_CERT_FILE")
+        self.assertTrue(await isVouchedFor(reactor, "localhost", port))
+        self.assertFalse(await isVouchedFor(reactor, "127.0.0.1", port))
 
     async def test_noTLS(self) -> None:
         """What speaks no TLS is not trusted."""
