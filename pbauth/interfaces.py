@@ -466,6 +466,9 @@ class IMechanism(Interface):
         "The name under which identities keep its verifier; `None` for a mechanism without."
     )
     usesKeys = Attribute("Whether its verifier is a list of public keys, and no password's.")
+    provesNothing = Attribute(
+        "Whether anybody can log in by it, as a guest whose connection keeps limits."
+    )
     asksIdentity = Attribute(
         "Whether the identity checks the proof itself. Otherwise an identity that has no verifier "
         "of this mechanism can't log in by it."
@@ -578,8 +581,11 @@ class IRestrictableBroker(Interface):
         and not more than so many bytes in all.
         """
 
-    def loggedIn() -> None:
-        """The peer has logged in."""
+    def loggedIn(guest: bool = False) -> None:
+        """
+        The peer has logged in. A guest, who has proved nothing, may send plain values only, and not
+        too large ones; but any number of them.
+        """
 
 
 class IRevokingBroker(Interface):

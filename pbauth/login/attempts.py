@@ -91,14 +91,17 @@ class Attempt:
             self.fail()
             raise
 
-    def accept(self, name: str) -> None:
+    def accept(self, name: str, guest: bool) -> None:
         """
         Take note that the login is proved.
 
         Args:
             name: of the identity.
+            guest: the client has proved nothing, and stays unauthenticated until it attaches.
         """
         self._attempts.accept(self.name, name, self.mechanism, self._begun)
+        if not guest:
+            self._attempts.trust()
 
     def refuse(self, reason: str) -> Unauthorized:
         """
@@ -168,6 +171,7 @@ class Attempts:
         self._audit = audit
         self._failures = 0
         self._hasMisbehaved = False
+        self._isTrusted = False
         # Checks under way, and those that wait for their turn.
         self._checks = 0
         # Of the peer; known once it speaks, since then the header of a proxy was read.
@@ -272,15 +276,30 @@ class Attempts:
             mechanism: the name of the mechanism.
             begun: when the attempt was booked, in seconds by the reactor's clock.
         """
+        self._limits.succeeded(self._network, claimed)
+        self._audit.loggedIn(self._origin, name, mechanism, self._reactor.seconds() - begun)
+
+    def trust(self) -> None:
+        """Lift the limits of the connection: its client has proved who it is."""
+        if not self._isTrusted:
+            self._isTrusted = True
+            self._lift(guest=False)
+
+    def attached(self) -> None:
+        """
+        Take note that a client has attached. One that is a guest leaves those who are
+        unauthenticated only now, and keeps limits of its own.
+        """
+        if not self._isTrusted and not self._unauthenticated.gone:
+            self._lift(guest=True)
+
+    def _lift(self, guest: bool) -> None:
         if not self._unauthenticated.gone:
-            # The first login on this connection.
             self._origin.authenticated = True
             self._limits.unauthenticated.remove(self._unauthenticated)
             self._keepAlive.add(self._broker)
-            if IRestrictableBroker.providedBy(self._broker):
-                self._broker.loggedIn()
-        self._limits.succeeded(self._network, claimed)
-        self._audit.loggedIn(self._origin, name, mechanism, self._reactor.seconds() - begun)
+        if IRestrictableBroker.providedBy(self._broker):
+            self._broker.loggedIn(guest)
 
     def refuse(self, name: str, mechanism: str, reason: str) -> Unauthorized:
         """

@@ -34,11 +34,13 @@ class Claim:
         identity: whom the client claims to be; `None`: nobody who could log in by this mechanism.
         missing: why `identity` is `None`, for the audit log.
         exchange: the server's half of the mechanism's exchange.
+        guest: the exchange proves nothing, whoever the client is.
     """
 
     identity: IIdentity | None
     missing: str
     exchange: IExchange
+    guest: bool
 
 
 class Negotiation:
@@ -136,7 +138,7 @@ class Negotiation:
                 identity, verifier = None, decoy
         claimant = Claimant(name, identity, verifier)
         exchange = mechanism.begin(claimant, channel, secrets.token_bytes)
-        return Claim(identity, missing, exchange)
+        return Claim(identity, missing, exchange, mechanism.provesNothing)
 
     async def _find(self, name: str | None) -> IIdentity | None:
         if name is None:

@@ -263,7 +263,8 @@ class AuthServ(WireObject):
         except ExchangeRefused as refusal:
             raise attempt.refuse(refusal.reason) from None
         except BaseException:
-            attempt.fail()
+            # Nobody is to blame who asks while the store can't be read.
+            attempt.abandon()
             raise
         return challenge, AuthChallenger(self, attempt, claim)
 
@@ -298,6 +299,7 @@ class AuthServ(WireObject):
             claim.exchange.proof,
             claim.exchange.bound,
             self._audit,
+            self._attempts,
         )
 
 
@@ -362,7 +364,7 @@ class AuthChallenger(WireObject):
                 raise ExchangeRefused("the account is locked")
             if self._serv.broker.disconnected:
                 raise Detached()
-            attempt.accept(identity.name)
+            attempt.accept(identity.name, claim.guest)
         except ExchangeRefused as refusal:
             reason = claim.missing or refusal.reason
             raise attempt.refuse(reason) from None
@@ -396,6 +398,7 @@ class IdentityWrapper(WireObject):
         proof: what it was proved by, or `None`.
         bound: the proof is good on this connection alone (see `IExchange`).
         audit: where events are recorded.
+        attempts: of the connection; told when the client attaches.
     """
 
     def __init__(
@@ -408,6 +411,7 @@ class IdentityWrapper(WireObject):
         proof: object,
         bound: bool,
         audit: Audit,
+        attempts: Attempts,
     ) -> None:
         self._broker = broker
         self._authorizer = authorizer
@@ -417,6 +421,7 @@ class IdentityWrapper(WireObject):
         self.proof = proof
         self._bound = bound
         self._audit = audit
+        self._attempts = attempts
 
     async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """
@@ -481,6 +486,7 @@ class IdentityWrapper(WireObject):
         except BaseException:
             session.end(EndReason.DETACHED)
             raise
+        self._attempts.attached()
         return session.reference
 
     async def remote_detach(self, perspective: Any) -> None:

@@ -75,6 +75,7 @@ class AnonymousMechanism:
     hasSwitch = True
     verifierName = None
     usesKeys = False
+    provesNothing = True
     asksIdentity = True
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:

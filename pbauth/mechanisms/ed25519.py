@@ -279,6 +279,7 @@ class Ed25519Mechanism:
     listedAs = frozenset({NAME})
     hasSwitch = False
     usesKeys = True
+    provesNothing = False
     asksIdentity = False
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:

@@ -110,6 +110,7 @@ class ExternalMechanism:
     listedAs = frozenset({NAME})
     hasSwitch = False
     usesKeys = True
+    provesNothing = False
     asksIdentity = False
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:

@@ -146,6 +146,7 @@ class MD5Mechanism:
     listedAs = frozenset[str]()
     hasSwitch = True
     usesKeys = False
+    provesNothing = False
     asksIdentity = True
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:

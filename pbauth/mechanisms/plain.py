@@ -137,6 +137,7 @@ class PlainMechanism:
     verifierName = None
     hasSwitch = False
     usesKeys = False
+    provesNothing = False
     asksIdentity = True
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:

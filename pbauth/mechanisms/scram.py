@@ -527,6 +527,7 @@ class ScramMechanism:
     verifierName = NAME
     hasSwitch = False
     usesKeys = False
+    provesNothing = False
     asksIdentity = False
 
     @property

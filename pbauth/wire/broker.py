@@ -46,7 +46,13 @@ from pbauth.wire.encoding import (
     encodeRemote,
 )
 from pbauth.wire.failures import readable, withException
-from pbauth.wire.prelogin import LIMITS, LOGIN_SECURITY, PreLoginLimits, UnprovedServerLimits
+from pbauth.wire.prelogin import (
+    GUEST_LIMITS,
+    LIMITS,
+    LOGIN_SECURITY,
+    PreLoginLimits,
+    UnprovedServerLimits,
+)
 from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker, jellyStrictly
 from pbauth.wire.writer import CoalescingWriter, coalesces
@@ -67,6 +73,9 @@ _ITEMS = {
 }
 
 _SCALARS = frozenset({bytes, int, float})
+
+# The commands that carry values of the application.
+_WITH_VALUES = frozenset({b"message", b"cachemessage", b"answer"})
 
 
 def dropConnection(protocol: Protocol) -> None:
@@ -259,11 +268,21 @@ class Broker(PrivateBroker):
         self._limits = self._reader.limits = None
         self._reader.readsPlain = self._plain and bool(self._words)
 
-    def loggedIn(self) -> None:
-        """Take everything: the peer has logged in, or proved itself (see `IRestrictableBroker`)."""
+    @property
+    def _isGuest(self) -> bool:
+        return self._reader.limits is GUEST_LIMITS
+
+    def loggedIn(self, guest: bool = False) -> None:
+        """
+        Take everything: the peer has logged in, or proved itself (see `IRestrictableBroker`).  Of a
+        guest, take plain values that are not too large.
+        """
         limits = self._limits
         self._proved = True
         self.unrestrict()
+        if guest:
+            self._reader.limits = GUEST_LIMITS
+            self._reader.readsPlain = True
         if isinstance(limits, UnprovedServerLimits):
             # Others do not log in to such servers as this client can.
             self.readsOurErrors = True
@@ -391,6 +410,9 @@ class Broker(PrivateBroker):
         if isinstance(limits, UnprovedServerLimits) and limits.holds(name):
             limits.held.append(sexp)
             return
+        if command in _WITH_VALUES and self._isGuest:
+            # Plain ones do not get here, and objects are made for nobody whom we do not know.
+            raise MalformedMessage("Security precaution: not plain, from a guest.")
         act = getattr(self, f"proto_{name}", None)
         if act is None:
             # Twisted means to answer this, and fails to.
@@ -595,6 +617,11 @@ class Broker(PrivateBroker):
     def proto_error(self, requestID: Any, fail: Any) -> None:
         """Take an error; one of a class that is not known here is told by its name."""
         waiting = self._takeWaiting(requestID)
+        if self._isGuest:
+            # Nothing is made of it.
+            message = "A guest's program answers with an error."
+            waiting.errback(Failure(pb.RemoteError("error", message, "Traceback unavailable")))
+            return
         try:
             error = self.unserialize(readable(fail))
         except jelly.InsecureJelly:

@@ -87,12 +87,14 @@ class Limits:
         longestList: the most items in a list.
         deepest: the most lists that may be open at once.
         lists: the most lists in a message.
+        plainOnly: messages of anything but plain values are not read.
     """
 
     longestString: int = 8_192
     longestList: int = 16
     deepest: int = 8
     lists: int = 32
+    plainOnly: bool = True
 
 
 class _Unspoken(dict[int, bytes]):
@@ -236,7 +238,7 @@ class Reader:
                 self._read(buffer, position)
                 return
             except NotPlain:
-                if self.limits is not None:
+                if self.limits is not None and self.limits.plainOnly:
                     raise MalformedMessage("Security precaution: not plain before login.") from None
                 # Once more from the beginning of the message.
                 position = self._start
@@ -313,7 +315,7 @@ class Reader:
                         or self._lists >= limits.lists
                         or (items is not None and len(stack) + 1 >= limits.deepest)
                     ):
-                        raise MalformedMessage("Security precaution: too much before login.")
+                        raise MalformedMessage("Security precaution: too much from a stranger.")
                 if items is None:
                     start = position
                     position = at

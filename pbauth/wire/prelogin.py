@@ -5,6 +5,8 @@ A client: calls with plain arguments, small ones, of what a login takes; and not
 bytes in all.  A server that has not proved itself: answers, with plain values, references and
 pbauth's errors.  Its calls of the client's objects are held back until it has; nothing is made of
 them before.
+
+A guest, who has proved nothing, goes on with limits of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +22,13 @@ from pbauth.wire.decoding import PLAIN_TYPES, Limits, MalformedMessage
 #: For the reader, of every connection that is not logged in.
 LIMITS = Limits()
 
+#: Of connections that a guest is attached on: whoever comes can be one.
+GUEST_LIMITS = Limits(
+    longestString=65_536, longestList=1_024, deepest=16, lists=1_024, plainOnly=False
+)
+
 # What takes a reference to the client's object.
-_TAKE_REFERENCES = (b"respond", b"loginAnonymous")
+_TAKE_REFERENCES = (b"respond", b"loginAnonymous", b"attach")
 
 
 class PreLoginLimits:

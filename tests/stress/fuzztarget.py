@@ -74,9 +74,9 @@ class _Watched(Broker):
         super().__init__(*args, **options)
         self.received: list[bytes] = []
 
-    def loggedIn(self) -> None:
+    def loggedIn(self, guest: bool = False) -> None:
         self.entered = True
-        super().loggedIn()
+        super().loggedIn(guest)
 
     def dataReceived(self, chunk: bytes) -> None:
         self.received.append(chunk)

@@ -16,10 +16,12 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
+from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from pbauth import (
+    Anonymous,
     AuthServerFactory,
     CredAuthorizer,
     Hashing,
@@ -37,7 +39,7 @@ from pbauth.login.throttle import ThrottleState
 from pbauth.mechanisms import plain, scram
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net import origin
-from pbauth.testing import MemoryServer, RecordingService
+from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from tests.support.wire import SCRAM, WireTestCase
 
 FIRST = b"n,,n=alice,r=nonce"
@@ -391,3 +393,112 @@ class ChangePasswordTests(WireTestCase):
                 error = self.refusal(identity, method, verifier)
                 self.assertIsInstance(error, ProtocolViolation, (iterations, salt, method))
         self.answer(identity, "changePassword", self.changed(20_000, b"s" * 64))
+
+
+class Unwanted(pb.Copyable, pb.RemoteCopy):
+    """Something that this process could make of what a guest sends."""
+
+    made = 0
+
+    def setCopyableState(self, state: Any) -> None:
+        Unwanted.made += 1
+
+
+pb.setUnjellyableForClass(Unwanted, Unwanted)
+
+
+class Visitor(pb.Referenceable):
+    """A guest's object."""
+
+    def remote_hello(self) -> str:
+        return "hello"
+
+    def remote_fail(self) -> None:
+        raise pb.Error("no")
+
+
+class GuestTests(WireTestCase):
+    """Everybody can be the guest, so a guest is a stranger still."""
+
+    def setUp(self) -> None:
+        class Room(RecordingPerspective):
+            def perspective_echo(self, value: Any) -> Any:
+                return value
+
+        self.serve(Policy(guest="guest", graceTime=30))
+        self.game.perspectiveClass = Room
+        self.memory.addUser("guest", "unguessable", ("game", "guest"))
+
+    def waiting(self) -> int:
+        """How many connections count as not logged in."""
+        return len(self.memory._factory._authRoot.limits.unauthenticated)
+
+    def enter(self, root: Any) -> Any:
+        """Log in as the guest, and give the `IdentityWrapper`."""
+        _, challenger = self.answer(root, "username", "", "ANONYMOUS", b"")
+        return self.answer(challenger, "respond", b"")[1]
+
+    def assertCutOff(self, reference: Any, *call: Any) -> None:
+        """Such a call ends the connection."""
+        self.ask(reference, *call).addErrback(lambda _: None)
+        self.assertTrue(reference.broker.disconnected)
+
+    def test_withoutAttaching(self) -> None:
+        """Until it attaches, a guest is a stranger: sends as little, and has as little time."""
+        room = self.enter(self.root())
+        self.assertEqual(self.waiting(), 1)
+        self.assertCutOff(room, "keys", list(range(100)))
+        self.assertEqual(self.waiting(), 0)
+        room = self.enter(self.root())
+        self.memory.advance(31)
+        self.assertTrue(room.broker.disconnected)
+
+    def test_attached(self) -> None:
+        """An attached guest is dropped no more, and can send ordinary values, many times."""
+        room = self.enter(self.root())
+        perspective = self.answer(room, "attach", "game", None, None)
+        self.assertEqual(self.waiting(), 0)
+        self.memory.advance(31)
+        for _ in range(20):
+            value = [{"x": (1, 2.5, None)}, "x" * 10_000, list(range(500))]
+            self.assertEqual(self.answer(perspective, "echo", value), value)
+
+    def test_large(self) -> None:
+        """Large values, deep ones and registered classes end the connection of a guest."""
+        deep: Any = 1
+        for _ in range(20):
+            deep = [deep]
+        before = Unwanted.made
+        for value in ("x" * 100_000, list(range(2_000)), [[1]] * 2_000, deep, Unwanted()):
+            perspective = self.successResultOf(self.login("guest", Anonymous(), "game"))
+            self.assertCutOff(perspective, "echo", value)
+        self.assertEqual(Unwanted.made, before)
+
+    def test_clientObject(self) -> None:
+        """A guest's object can be called; what it answers is taken as little as what it sends."""
+        for attach in (
+            lambda mind: self.login("guest", Anonymous(), "game", client=mind),
+            lambda mind: self.ask(self.enter(self.root()), "attach", "game", None, mind),
+        ):
+            self.successResultOf(attach(Visitor()))
+            clientref = self.game.events[-1].clientref
+            self.assertEqual(self.answer(clientref, "hello"), "hello")
+            error = self.failureResultOf(self.ask(clientref, "fail"))
+            self.assertIsInstance(error.value, pb.RemoteError)
+            self.assertEqual(self.answer(clientref, "hello"), "hello")
+
+    def test_thenSomebody(self) -> None:
+        """A guest that logs in by a password on the same connection has the limits no more."""
+        root = self.root()
+        room = self.enter(root)
+        self.answer(room, "attach", "game", None, None)
+        client, challenger = self.scram(root)
+        _, identity = self.answer(challenger, "respond", client.get_client_final().encode())
+        perspective = self.answer(identity, "attach", "game", "alice", None)
+        self.assertEqual(self.answer(perspective, "echo", "x" * 100_000), "x" * 100_000)
+
+    def test_refusedKey(self) -> None:
+        """A guest that asks for what it has no key to stays a stranger."""
+        room = self.enter(self.root())
+        self.refusal(room, "attach", "game", "alice", None)
+        self.assertEqual(self.waiting(), 1)

@@ -41,7 +41,7 @@ class AttemptsTests(SynchronousTestCase):
         self.assertEqual((attempts.unanswered, len(self.limits.unauthenticated)), (1, 1))
         self.clock.advance(2)
         attempt.answer()
-        attempt.accept("alice")
+        attempt.accept("alice", guest=False)
         self.assertEqual((attempts.unanswered, len(self.limits.unauthenticated)), (0, 0))
         (event,) = self.events
         self.assertEqual((event["event"], event["seconds"]), ("login.accepted", 2.0))
