@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
 import os
-import pwd
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -158,6 +158,11 @@ def _operator() -> str:
     Who runs the command, as the system has it: what the environment says, its user has said. Only
     root may be believed that somebody else is behind it.
     """
+    try:
+        import pwd
+    except ImportError:
+        # There are no such users where there is no POSIX.
+        return getpass.getuser()
     user = os.getuid()
     try:
         name = pwd.getpwuid(user).pw_name
