@@ -281,6 +281,10 @@ class AuthServ(WireObject):
             self._facts = channelOf(self.broker)
         return self._facts
 
+    def refuseSecondResponse(self) -> Unauthorized:
+        """Return what to raise where a challenge is answered once more. The challenger calls it."""
+        return self._attempts.refuse("", "", "a second response")
+
     def open(self, identity: IIdentity, mechanism: str, claim: Claim) -> IdentityWrapper:
         """
         Return what a client gets that has proved who it is. The challenger calls it.
@@ -315,8 +319,8 @@ class AuthChallenger(WireObject):
 
     def __init__(self, serv: AuthServ, attempt: Attempt, claim: Claim) -> None:
         self._serv = serv
-        self._attempt = attempt
-        self._claim = claim
+        self._attempt: Attempt | None = attempt
+        self._claim: Claim | None = claim
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
         """
@@ -351,7 +355,11 @@ class AuthChallenger(WireObject):
         Raises:
             Unauthorized: it proves nothing, or is not the first.
         """
+        # The client keeps this object for as long as the connection lasts: it keeps nothing else.
         attempt, claim = self._attempt, self._claim
+        self._attempt = self._claim = None
+        if attempt is None or claim is None:
+            raise self._serv.refuseSecondResponse()
         attempt.answer()
         identity = claim.identity
         try:

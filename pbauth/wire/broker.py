@@ -176,7 +176,8 @@ class Broker(PrivateBroker):
         self.keepAlive: Any = None
         self.origin: Any = None
         self._greeted = OneShot()
-        self._secured = OneShot()
+        # From the time on when somebody waits for it, or it is so.
+        self._secured: OneShot | None = None
         self._closed = OneShot()
         self._awaitsGreeting = False
         self._violation: ProtocolViolation | None = None
@@ -232,7 +233,12 @@ class Broker(PrivateBroker):
 
     def handshakeCompleted(self) -> None:
         """The TLS handshake is over, and the server is one to trust (see `IHandshakeListener`)."""
-        self._secured.fire()
+        self._whetherSecured().fire()
+
+    def _whetherSecured(self) -> OneShot:
+        if self._secured is None:
+            self._secured = OneShot()
+        return self._secured
 
     def callExpressionReceived(self, obj: Any) -> None:
         """Take what was read: first of all, the greeting."""
@@ -658,7 +664,7 @@ class Broker(PrivateBroker):
             reason = Failure(self._violation)
         self._reader.close()
         super().connectionLost(reason)
-        self._secured.fail(reason)
+        self._whetherSecured().fail(reason)
         self._greeted.fail(reason)
         self._closed.fire()
         if self.keepAlive is not None:
@@ -687,8 +693,8 @@ class Broker(PrivateBroker):
             Fires then; fails with the reason if the connection is closed before.
         """
         if not ISSLTransport.providedBy(self.transport):
-            self._secured.fire()
-        return self._secured.wait()
+            self._whetherSecured().fire()
+        return self._whetherSecured().wait()
 
     def whenClosed(self) -> Deferred[None]:
         """
