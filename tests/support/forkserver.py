@@ -43,7 +43,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-#: What programs import.  None of these may choose a reactor, or look for plugins.
+#: What most programs import.  None of these may choose a reactor, or look for plugins.
 IMPORTED = (
     "pbauth.cli",
     "pbauth.tap",
@@ -95,14 +95,15 @@ class ForkServer:
     Args:
         environment: of the server; only programs whose interpreter would find the same in theirs
             can be forked.
+        imported: the modules that it imports.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], imported: tuple[str, ...] = IMPORTED) -> None:
         self._fixed = _environmentOfInterpreter(environment)
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), *imported],
                 env={name: value for name, value in environment.items() if name != "PYTHONPATH"},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -198,9 +199,9 @@ class ForkServer:
         return int(pid)
 
 
-def _import() -> None:
+def _import(names: list[str]) -> None:
     """Import what programs import."""
-    for name in IMPORTED:
+    for name in names:
         importlib.import_module(name)
     for name in _TOO_EARLY:
         assert name not in sys.modules, name
@@ -213,6 +214,8 @@ def _import() -> None:
 
 def _hashCheaply() -> None:
     """Have passwords hashed with the fewest iterations where no others are asked for."""
+    if "pbauth" not in sys.modules:
+        return
     kind: Any = sys.modules["pbauth"].Hashing
     fewest = kind.CHEAPEST.iterations
     # The default of an attribute, and the defaults of parameters.
@@ -355,7 +358,7 @@ if __name__ == "__main__":
     # This file's folder, which no program looks into.
     del sys.path[0]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _import()
+    _import(sys.argv[2:])
     with socket.socket(fileno=int(sys.argv[1])) as _connection:
         _connection.send(
             json.dumps(

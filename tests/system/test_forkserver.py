@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import TestCase
 
-from pbauth import getObjectAt
+from pbauth import SQLAuthorizer, getObjectAt
 from tests.support.processes import PATIENCE, PBAUTH, Program, childrenOf
 
 ROOT = str(Path(__file__).parent.parent.parent)
@@ -88,7 +88,7 @@ from twisted.internet import reactor
 from tests.support import processes
 program = processes.Program("-c", SLEEP, forked=True, stdin=None)
 program.waitFor("up").addCallback(
-    lambda _: print("pids", program.process.pid, processes._servers[0].pid, flush=True)
+    lambda _: print("pids", program.process.pid, *(s.pid for s in processes._servers.values()))
 )
 reactor.run()
 """.replace(
@@ -254,35 +254,43 @@ class ForkTests(TestCase):
 class FrontDoorTests(TestCase):
     """Every way to start us, once from scratch, as people do."""
 
-    def start(self, executable: str, *arguments: str) -> Program:
+    def setUp(self) -> None:
+        self.folder = self.mktemp()
+        os.mkdir(self.folder)
+
+    def start(self, executable: str, *arguments: str, **options: Any) -> Program:
         """Start an installed script."""
-        folder = self.mktemp()
-        os.mkdir(folder)
         program = Program(
             *arguments,
             executable=os.path.join(sys.prefix, "bin", executable),
-            directory=folder,
+            directory=self.folder,
             forked=False,
+            **options,
         )
         self.addCleanup(program.stop)
         return program
 
     async def test_pbauth(self) -> None:
-        """`pbauth` and `python -m pbauth` are the command."""
-        for program in (
-            self.start("pbauth", "user", "list"),
-            self.start("python", "-m", "pbauth", "user", "list"),
+        """`pbauth` and `python -m pbauth` are the command; passwords are hashed as they should."""
+        for command, stdin, said in (
+            (("pbauth", "user", "add", "alice", "--password-stdin"), "secret\n", "Added alice."),
+            (("python", "-m", "pbauth", "user", "list"), "", "alice\t0 keys"),
         ):
-            await program.whenEnded()
-            self.assertIn("There are no users yet", program.output)
+            program = await self.start(*command, stdin=stdin).whenEnded()
+            self.assertIn(said, program.output)
             self.assertEqual(program.exitCode, 0)
+        accounts = SQLAuthorizer(os.path.join(self.folder, "pbauth-state", "accounts.sqlite"))
+        self.addCleanup(accounts.close)
+        (alice,) = await accounts.readRecords()
+        ((_, verifier),) = alice.verifiers
+        self.assertRegex(verifier, r"^SCRAM-SHA-256\$600000:")
 
     async def test_servers(self) -> None:
         """`twistd pbauth` and `twist pbauth` are the server; a polite signal ends it."""
         where = ("--port", "tcp:0:interface=127.0.0.1")
         for program in (
-            self.start("twistd", "-n", "--pidfile=", "pbauth", *where),
-            self.start("twist", "--log-format=text", "pbauth", *where),
+            self.start("twistd", "-n", "--pidfile=", "pbauth", *where, terminal=True, stdin=None),
+            self.start("twist", "--log-format=text", "pbauth", *where, terminal=True, stdin=None),
         ):
             port = int((await program.waitFor(r"Listening on 127\.0\.0\.1:(\d+)"))[1])
             # It runs, once it takes a connection.

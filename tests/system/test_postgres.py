@@ -42,12 +42,12 @@ class PostgresAuthorizerTests(AccountStoreSuite, PostgresTestCase):
     """`SQLAuthorizer` on PostgreSQL passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
-        url = postgres().makeDatabase()
+        url = postgres().lendDatabase(self)
         return self.open(url, serviceCollection=services, hashing=hashing)
 
     def twoServers(self) -> tuple[Any, Any]:
         """Two on one database."""
-        url = postgres().makeDatabase()
+        url = postgres().lendDatabase(self)
         return self.open(url), self.open(url)
 
 

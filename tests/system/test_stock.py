@@ -16,6 +16,8 @@ from pbauth.errors import WireError
 from tests.support.processes import Program
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
 
+#: The client's modules; pbauth is none of them.
+IMPORTED = ("twisted.internet.epollreactor", "twisted.protocols.basic", "twisted.spread.pb")
 CLIENT = str(Path(__file__).parent.parent / "support" / "stockclient.py")
 
 POLICY = Policy(legacyLogin=True, defaultService="game", guest="guest")
@@ -61,7 +63,7 @@ class Stock:
     """
 
     def __init__(self, test: ServingTestCase, port: int) -> None:
-        self.program = Program(CLIENT, str(port), stdin=None)
+        self.program = Program(CLIENT, str(port), stdin=None, forked=True, imported=IMPORTED)
         test.addCleanup(self.program.stop)
         self._number = 0
 
