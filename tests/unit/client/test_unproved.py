@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from twisted.internet import error as netError
 from twisted.internet.defer import Deferred
-from twisted.spread import jelly, pb
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.spread import banana, jelly, pb
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pbauth import ICredentials, ProtocolViolation, ServerNotTrusted, Unauthorized, getObjectAt
+from pbauth import (
+    Broker,
+    ICredentials,
+    ProtocolViolation,
+    ServerNotTrusted,
+    Unauthorized,
+    getObjectAt,
+)
 from pbauth import logIn as logInOn
 from pbauth.errors import WireError
 from pbauth.testing import MemoryServer, RecordingPerspective
 from pbauth.wire.prelogin import LOGIN_SECURITY
+from tests.support.streams import SIZES, cut, mutated
 from tests.support.wire import WireTestCase
 
 
@@ -195,6 +207,34 @@ class RogueTests(SynchronousTestCase):
         ):
             self.assertIs(LOGIN_SECURITY.isTypeAllowed(name), allowed, name)
             self.assertIs(LOGIN_SECURITY.isTypeAllowed(name.encode()), allowed, name)
+
+
+class AnyBytesTests(SynchronousTestCase):
+    """Bytes by chance, from a server that has not proved itself."""
+
+    @settings(max_examples=300, deadline=None)
+    @given(mutated(), SIZES)
+    def test_anyBytes(self, data: bytes, sizes: list[int]) -> None:
+        """Nothing is raised, made or called; if anything is wrong, it is the bytes."""
+        client, broker = Client(), Broker()
+        Copied.made = 0
+        broker.factory = pb.PBClientFactory()
+        broker.restrict(10_000)
+        transport = StringTransport()
+        broker.makeConnection(transport)
+        broker.speakFirst()
+        broker.dataReceived(banana.encode([b"pb", b"none"]))
+        broker.registerReference(client)
+        calls = [broker.remoteForName("root").callRemote("x") for _ in range(3)]
+        for chunk in cut(data, sizes):
+            broker.dataReceived(chunk)
+        dropped = transport.disconnecting or getattr(transport, "aborting", False)
+        self.assertEqual(dropped, broker.brokeProtocol)
+        broker.connectionLost(Failure(netError.ConnectionDone()))
+        for call in calls:
+            call.addErrback(lambda failure: None)
+        self.assertEqual((client.called, Copied.made), ([], 0))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class HonestTests(WireTestCase):
