@@ -4,48 +4,40 @@ pbauth's own broker: Twisted's, on the same wire, with better manners towards ba
 What stock PB answers with a traceback in the log (bytes that are not banana, commands and ids that
 do not exist) ends the connection here with one line; and whatever waits for the connection is told
 `ProtocolViolation`.
+
+The broker itself is overrides of Twisted's methods and glue.  What is sent is in
+`pbauth.wire.serializing`; limits before a login (`prelogin`), the writer and the exports of
+sessions (`revocation`) are objects of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sized
+from collections.abc import Callable
 from functools import lru_cache
-from inspect import signature
 from socket import AF_INET, AF_INET6
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python import threadable
 from twisted.python.failure import Failure
-from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
-
-# By name: each look at that module takes long.
-from twisted.spread.jelly import (
-    SecurityOptions,
-    unjellyableFactoryRegistry,
-    unjellyableRegistry,
-)
 from zope.interface import implementer
 
 from pbauth._async import OneShot
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
-from pbauth.errors import ProtocolViolation, TooManyReferences
+from pbauth.errors import ProtocolViolation
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.net.origin import originOf
-from pbauth.wire.decoding import PLAIN_TYPES, REFERENCE, MalformedMessage, Reader
+from pbauth.wire.decoding import MalformedMessage, Reader
 from pbauth.wire.encoding import (
     WORDS,
-    Encoded,
-    NotPlain,
     encodeExpression,
-    encodePlain,
-    encodeRemote,
 )
 from pbauth.wire.failures import readable, withException
+from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
 from pbauth.wire.prelogin import (
     GUEST_LIMITS,
     LIMITS,
@@ -54,23 +46,12 @@ from pbauth.wire.prelogin import (
     UnprovedServerLimits,
 )
 from pbauth.wire.revocation import ExportingBroker, Exports
-from pbauth.wire.twistedprivate import READING, WRITING, PrivateBroker, jellyStrictly
+from pbauth.wire.security import allowsPlain, allowsReferences
+from pbauth.wire.serializing import SerializingBroker
+from pbauth.wire.twistedprivate import READING, WRITING
 from pbauth.wire.writer import CoalescingWriter, coalesces
 
 _log = LeanLogger()
-
-# How many items follow each command of Perspective Broker.
-_ITEMS = {
-    "version": 1,
-    "message": 6,
-    "cachemessage": 6,
-    "answer": 2,
-    "error": 2,
-    "decref": 1,
-    "decache": 1,
-    "uncache": 1,
-    "didNotUnderstand": 1,
-}
 
 _SCALARS = frozenset({bytes, int, float})
 
@@ -98,7 +79,7 @@ _PINGED = _Pinged()
 
 
 @implementer(IHandshakeListener, IRestrictableBroker, IRevokingBroker)
-class Broker(PrivateBroker):
+class Broker(SerializingBroker):
     """
     A `twisted.spread.pb.Broker`.
 
@@ -151,14 +132,6 @@ class Broker(PrivateBroker):
 
     _readsOwnWay = _writesOwnWay = True
 
-    #: Serialise as Twisted does: what can't be serialised arrives as an `Unpersistable`, calls that
-    #: can't be sent raise their error at once, and references of what was not sent are kept.
-    stockSerialization = False
-
-    #: How many references to objects of this end the peer may hold, and how many copies of
-    #: `Cacheable` objects; where the factory does not say it.
-    maxReferences: int = pb.MAX_BROKER_REFS
-
     def __init_subclass__(cls, **kw: Any) -> None:
         """A subclass that takes part in what is passed over here gets it as from Twisted."""
         super().__init_subclass__(**kw)
@@ -186,7 +159,7 @@ class Broker(PrivateBroker):
         self._reader = Reader(
             self.callExpressionReceived,
             self._receivePlain,
-            self._makeReference if _allowsReferences(security) else None,
+            self._makeReference if allowsReferences(security) else None,
             self._dropReferences,
         )
         # The references that were made for the message that is being received.
@@ -197,7 +170,7 @@ class Broker(PrivateBroker):
         # The name of the method that the peer calls.
         self._calling: bytes | None = None
         self._words: dict[bytes, bytes] = {}
-        allowed = _allowsPlain(security)
+        allowed = allowsPlain(security)
         self._plain = allowed and self._readsOwnWay
         self._writesPlain = allowed and self._writesOwnWay
         # From the first session on.
@@ -423,7 +396,7 @@ class Broker(PrivateBroker):
         if act is None:
             # Twisted means to answer this, and fails to.
             raise MalformedMessage("There is no such command")
-        if not _fits(act, name, len(items)):
+        if not fits(act, name, len(items)):
             raise MalformedMessage("There are too many items for the command, or too few")
         act(*items)
 
@@ -434,17 +407,17 @@ class Broker(PrivateBroker):
 
     def proto_decref(self, objectID: Any) -> None:
         """Take note that the peer has dropped a reference."""
-        _checkKnown(objectID, self.localObjects)
+        checkKnown(objectID, self.localObjects)
         super().proto_decref(objectID)
 
     def proto_decache(self, objectID: Any) -> None:
         """Take note that the peer has dropped its copy of a `Cacheable`."""
-        _checkKnown(objectID, self.remotelyCachedObjects)
+        checkKnown(objectID, self.remotelyCachedObjects)
         super().proto_decache(objectID)
 
     def proto_uncache(self, objectID: Any) -> None:
         """Forget the copy of a `Cacheable` of the peer's."""
-        _checkKnown(objectID, self.locallyCachedObjects)
+        checkKnown(objectID, self.locallyCachedObjects)
         super().proto_uncache(objectID)
 
     def sendDecRef(self, objectID: Any) -> None:
@@ -507,13 +480,13 @@ class Broker(PrivateBroker):
             and type(items[5]) is tuple
             and type(items[6]) is dict
         ):
-            _checkName(items[3])
+            checkName(items[3])
             if limits is not None and isinstance(limits, UnprovedServerLimits):
                 limits.held.append((items, [*self._references]))
                 self._references.clear()
                 return True
             if items[6]:
-                items[6] = {_keyword(key): value for key, value in items[6].items()}
+                items[6] = {keyword(key): value for key, value in items[6].items()}
             self._calling = items[3]
             self.receiveCall(self._objectToCall, *items[1:])
             self._calling = None
@@ -531,17 +504,17 @@ class Broker(PrivateBroker):
     def proto_message(self, *call: Any) -> None:
         """Act upon a call, whose values are still expressions."""
         *start, netKw = call
-        _checkName(call[2])
+        checkName(call[2])
         self._calling = call[2]
-        self.receiveCall(self._objectToCall, *start, _withTextKeys(netKw))
+        self.receiveCall(self._objectToCall, *start, withTextKeys(netKw))
         self._calling = None
 
     def proto_cachemessage(self, *call: Any) -> None:
         """Act upon an update of the copy of a `Cacheable` of the peer's."""
         *start, netKw = call
-        _checkName(call[2])
+        checkName(call[2])
         self._calling = call[2]
-        self.receiveCall(self.cachedLocallyAs, *start, _withTextKeys(netKw))
+        self.receiveCall(self.cachedLocallyAs, *start, withTextKeys(netKw))
         self._calling = None
 
     def _objectToCall(self, luid: Any) -> Any:
@@ -555,54 +528,6 @@ class Broker(PrivateBroker):
         if self._exports is None:
             self._exports = Exports()
         return ExportingBroker(self, self._exports, frozenset({session}))
-
-    def registerReference(self, object: Any) -> Any:
-        """Note that the peer gets a reference to an object, and by which sessions."""
-        puid = object.processUniqueID()
-        luid: Any = self.luids.get(puid)
-        isNew = luid is None
-        if self.stockSerialization:
-            luid = super().registerReference(object)
-        elif isNew:
-            self._checkCount(self.luids)
-            luid = self.newLocalID()
-            self.localObjects[luid] = pb.Local(object)
-            self.luids[puid] = luid
-        else:
-            self.localObjects[luid].incref()
-        if self._given is not None:
-            self._given.append((luid, object, False))
-        if self._exports is not None:
-            self._exports.addObject(luid, isNew)
-        return luid
-
-    def cacheRemotely(self, instance: Any) -> Any:
-        """Note that the peer gets a copy of a `Cacheable`, and by which sessions."""
-        if self.stockSerialization:
-            luid: Any = super().cacheRemotely(instance)
-        else:
-            self._checkCount(self.remotelyCachedLUIDs)
-            luid = self.newLocalID()
-            self.remotelyCachedLUIDs[instance.processUniqueID()] = luid
-            self.remotelyCachedObjects[luid] = pb.Local(instance, self.serializingPerspective)
-        if self._given is not None:
-            self._given.append((luid, instance, True))
-        if self._exports is not None:
-            self._exports.addCache(luid)
-        return luid
-
-    def cachedRemotelyAs(self, instance: Any, incref: int = 0) -> Any:
-        """Find the number of a `Cacheable` that the peer has a copy of, if it has."""
-        luid: Any = super().cachedRemotelyAs(instance, incref)
-        if luid is not None and incref and self._given is not None:
-            self._given.append((luid, instance, True))
-        return luid
-
-    def _checkCount(self, held: Sized) -> None:
-        limit = getattr(self.factory, "maxReferences", self.maxReferences)
-        if len(held) >= limit:
-            # Whoever knows it adds the name of the call.
-            raise TooManyReferences("", limit)
 
     def revoke(self, session: Any) -> None:
         """End what only this session has exported (see `IRevokingBroker`)."""
@@ -709,124 +634,6 @@ class Broker(PrivateBroker):
         transport: Any = self.transport
         return transport.getPeer()
 
-    def serialize(
-        self,
-        object: Any,
-        perspective: Any = None,
-        method: Any = None,
-        args: Any = None,
-        kw: Any = None,
-    ) -> Any:
-        """
-        Serialise an object; a coroutine is waited for, as a Deferred is.
-
-        Args:
-            object: the object.
-            perspective: for which it is serialised.
-            method: whose arguments or whose result it is.
-            args: arguments of the method.
-            kw: arguments of the method, by name.
-
-        Returns:
-            What is for sending, and nothing else.
-
-        Raises:
-            NotSerializable: it holds something that can't be serialised.
-            TooManyReferences: it holds more references than the peer may get.
-            Exception: whatever the application's classes raise. All references are taken back.
-        """
-        given: list[tuple[int, Any, bool]] = []
-        before, self._given = self._given, given
-        try:
-            # A dialect without words, or none yet, is left to Twisted.
-            if self._writesPlain and self._words:
-                try:
-                    return Encoded(
-                        encodePlain(object, self._reader.limit, self._encodeReference), given
-                    )
-                except (NotPlain, UnicodeEncodeError, RecursionError):
-                    # Jelly will give them, and give them the same numbers.
-                    self._takeBack(given)
-            if isinstance(object, (Deferred, Coroutine)):
-                return self._serializeLater(
-                    object, perspective=perspective, method=method, args=args, kw=kw
-                )
-            if self.stockSerialization:
-                return super().serialize(object, perspective, method, args, kw)
-            made = self._jelly(object, perspective, method, args, kw)
-            if not (self._writesOwnWay and self._words):
-                return made
-            pieces: list[bytes] = []
-            encodeExpression(made, pieces.append, self._reader.limit, self._words)
-            return Encoded(b"".join(pieces), given)
-        except TooManyReferences as error:
-            self._takeBack(given)
-            raise TooManyReferences(_nameOf(method or self._calling), error.limit) from None
-        except BaseException:
-            if not self.stockSerialization:
-                self._takeBack(given)
-            raise
-        finally:
-            self._given = before
-
-    def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
-        later: Deferred[Any] = ensureDeferred(object)
-        later.addCallback(self._serializeResult, self._calling, **context)
-        return later
-
-    def _serializeResult(self, result: Any, /, calling: bytes | None, **context: Any) -> Any:
-        before, self._calling = self._calling, calling
-        try:
-            return self.serialize(result, **context)
-        finally:
-            self._calling = before
-
-    def _jelly(self, object: Any, perspective: Any, method: Any, args: Any, kw: Any) -> Any:
-        # The name of the method is there for arguments only.
-        root = "result" if type(method) is not bytes else "kw" if type(object) is dict else "args"
-        self.serializingPerspective = perspective
-        self.jellyMethod, self.jellyArgs, self.jellyKw = method, args, kw
-        try:
-            return jellyStrictly(object, root, self.security, self)
-        finally:
-            self.serializingPerspective = None
-            self.jellyMethod = self.jellyArgs = self.jellyKw = None
-
-    def _encodeReference(self, value: Any) -> bytes:
-        """Write a reference to an object of ours; other objects are written by jelly."""
-        if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:
-            raise NotPlain
-        return encodeRemote(self.registerReference(value), self._reader.limit)
-
-    def takeBack(self, serialized: Any) -> None:
-        """
-        Take back the references in what was serialised and is not sent after all.
-
-        Args:
-            serialized: what `serialize` has returned.
-        """
-        if type(serialized) is Encoded and serialized.given is not None:
-            self._takeBack(serialized.given)
-
-    def _takeBack(self, given: list[tuple[int, Any, bool]]) -> None:
-        while given and not self.disconnected:
-            luid, object, isCache = given.pop()
-            objects = self.remotelyCachedObjects if isCache else self.localObjects
-            local: Any = objects.get(luid)
-            if local is None or local.decref():
-                continue
-            del objects[luid]
-            luids = self.remotelyCachedLUIDs if isCache else self.luids
-            luids.pop(object.processUniqueID(), None)
-            if luid == self.currentLocalID:
-                self.currentLocalID -= 1
-            if isCache:
-                observer = pb.RemoteCacheObserver(self, object, local.perspective)
-                try:
-                    object.stoppedObserving(local.perspective, observer)
-                except Exception:
-                    _log.failure("stoppedObserving failed for {kind}", kind=qual(type(object)))
-
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
         """Unjelly an expression; values that were read already are taken as they are."""
         if type(sexp) is tuple or type(sexp) is dict:
@@ -851,90 +658,5 @@ def _numbersUpTo(limit: int) -> dict[str, Any]:
     return vars(numbers)
 
 
-def _fits(act: Any, name: str, count: int) -> bool:
-    """Tell whether a method takes so many items of a message."""
-    known = _ITEMS.get(name)
-    if known is not None:
-        return count == known
-    # A command that a subclass has added.
-    try:
-        signature(act).bind(*range(count))
-    except TypeError:
-        return False
-    return True
-
-
-def _nameOf(method: Any) -> str:
-    """Return the name of a method that is known by its name or by itself."""
-    if isinstance(method, bytes):
-        return method.decode("utf-8", "replace")
-    return str(getattr(method, "__name__", method or ""))
-
-
-def _checkName(message: Any) -> None:
-    """Raise `MalformedMessage` unless this can be the name of a method."""
-    if type(message) is not bytes:
-        raise MalformedMessage("The name of the method is no string")
-    if not message.isascii():
-        try:
-            message.decode("utf-8")
-        except UnicodeDecodeError:
-            raise MalformedMessage("The name of the method is not UTF-8") from None
-
-
-def _keyword(key: Any) -> Any:
-    """Return the name of an argument as text; Python 2 sends bytes."""
-    return key.decode("utf-8", "replace") if type(key) is bytes else key
-
-
-def _withTextKeys(netKw: Any) -> Any:
-    """Return the expression of arguments by name, with text for names that are bytes."""
-    match netKw:
-        case [b"dictionary", *pairs] if any(
-            isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is bytes for pair in pairs
-        ):
-            return [
-                b"dictionary",
-                *(
-                    [[b"unicode", pair[0]], *pair[1:]]
-                    if isinstance(pair, list) and pair and type(pair[0]) is bytes
-                    else pair
-                    for pair in pairs
-                ),
-            ]
-    return netKw
-
-
-def _checkKnown(objectID: Any, known: Any) -> None:
-    """Raise `MalformedMessage` unless this is the number of an object that is known."""
-    if type(objectID) not in (int, float) or objectID not in known:
-        raise MalformedMessage("It refers to an object that there is not")
-
-
 def _keeps(subclass: type[Broker], names: tuple[str, ...]) -> bool:
     return all(getattr(subclass, name) is getattr(Broker, name) for name in names)
-
-
-def _allows(security: Any, names: frozenset[bytes]) -> bool:
-    """Whether all values of these types may cross, so that nothing has to be asked for each."""
-    return (
-        isinstance(security, SecurityOptions)
-        and type(security).isTypeAllowed is SecurityOptions.isTypeAllowed
-        and "isTypeAllowed" not in vars(security)
-        and security.allowedTypes.keys() >= names
-        # An application may have its own idea of them, too.
-        and unjellyableFactoryRegistry.keys().isdisjoint(names)
-    )
-
-
-def _allowsPlain(security: Any) -> bool:
-    return _allows(security, PLAIN_TYPES) and _REGISTRY.keys().isdisjoint(PLAIN_TYPES)
-
-
-def _allowsReferences(security: Any) -> bool:
-    return _allows(security, _REFERENCES) and _REGISTRY[REFERENCE] is pb.RemoteReference
-
-
-_REFERENCES = frozenset({REFERENCE})
-# Twisted's annotation has text where there is `bytes`.
-_REGISTRY: Any = unjellyableRegistry

@@ -1,0 +1,223 @@
+"""
+The sending half of the broker: values become bytes, and objects references.
+
+Plain values are written straight to the bytes that Twisted would send; anything else by Twisted's
+jelly.  What is not sent after all, be it that a part of it can't be, leaves no references behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sized
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.reflect import qual
+from twisted.spread import pb
+
+from pbauth.audit.events import LeanLogger
+from pbauth.errors import TooManyReferences
+from pbauth.wire.encoding import (
+    Encoded,
+    NotPlain,
+    encodeExpression,
+    encodePlain,
+    encodeRemote,
+)
+from pbauth.wire.messages import nameOf
+from pbauth.wire.revocation import Exports
+from pbauth.wire.twistedprivate import PrivateBroker, jellyStrictly
+
+_log = LeanLogger()
+
+
+class SerializingBroker(PrivateBroker):
+    """
+    Twisted's broker, as far as it sends values; the rest is in `pbauth.wire.broker`.
+    """
+
+    __slots__ = ()
+
+    #: Serialise as Twisted does: what can't be serialised arrives as an `Unpersistable`, calls that
+    #: can't be sent raise their error at once, and references of what was not sent are kept.
+    stockSerialization = False
+
+    #: How many references to objects of this end the peer may hold, and how many copies of
+    #: `Cacheable` objects; where the factory does not say it.
+    maxReferences: int = pb.MAX_BROKER_REFS
+
+    # What the broker has: the name of the method that the peer calls; the exports of sessions; the
+    # numbers and objects that the peer gets references to by what is being serialised, and whether
+    # they are copied; the words of the dialect; whether plain values, and anything, are written by
+    # this module.
+    _calling: bytes | None
+    _exports: Exports | None
+    _given: list[tuple[int, Any, bool]] | None
+    _words: dict[bytes, bytes]
+    _writesPlain: bool
+    _writesOwnWay: bool
+
+    def serialize(
+        self,
+        object: Any,
+        perspective: Any = None,
+        method: Any = None,
+        args: Any = None,
+        kw: Any = None,
+    ) -> Any:
+        """
+        Serialise an object; a coroutine is waited for, as a Deferred is.
+
+        Args:
+            object: the object.
+            perspective: for which it is serialised.
+            method: whose arguments or whose result it is.
+            args: arguments of the method.
+            kw: arguments of the method, by name.
+
+        Returns:
+            What is for sending, and nothing else.
+
+        Raises:
+            NotSerializable: it holds something that can't be serialised.
+            TooManyReferences: it holds more references than the peer may get.
+            Exception: whatever the application's classes raise. All references are taken back.
+        """
+        given: list[tuple[int, Any, bool]] = []
+        before, self._given = self._given, given
+        try:
+            # A dialect without words, or none yet, is left to Twisted.
+            if self._writesPlain and self._words:
+                try:
+                    return Encoded(
+                        encodePlain(object, self._reader.limit, self._encodeReference), given
+                    )
+                except (NotPlain, UnicodeEncodeError, RecursionError):
+                    # Jelly will give them, and give them the same numbers.
+                    self._takeBack(given)
+            if isinstance(object, (Deferred, Coroutine)):
+                return self._serializeLater(
+                    object, perspective=perspective, method=method, args=args, kw=kw
+                )
+            if self.stockSerialization:
+                return super().serialize(object, perspective, method, args, kw)
+            made = self._jelly(object, perspective, method, args, kw)
+            if not (self._writesOwnWay and self._words):
+                return made
+            pieces: list[bytes] = []
+            encodeExpression(made, pieces.append, self._reader.limit, self._words)
+            return Encoded(b"".join(pieces), given)
+        except TooManyReferences as error:
+            self._takeBack(given)
+            raise TooManyReferences(nameOf(method or self._calling), error.limit) from None
+        except BaseException:
+            if not self.stockSerialization:
+                self._takeBack(given)
+            raise
+        finally:
+            self._given = before
+
+    def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
+        later: Deferred[Any] = ensureDeferred(object)
+        later.addCallback(self._serializeResult, self._calling, **context)
+        return later
+
+    def _serializeResult(self, result: Any, /, calling: bytes | None, **context: Any) -> Any:
+        before, self._calling = self._calling, calling
+        try:
+            return self.serialize(result, **context)
+        finally:
+            self._calling = before
+
+    def _jelly(self, object: Any, perspective: Any, method: Any, args: Any, kw: Any) -> Any:
+        # The name of the method is there for arguments only.
+        root = "result" if type(method) is not bytes else "kw" if type(object) is dict else "args"
+        self.serializingPerspective = perspective
+        self.jellyMethod, self.jellyArgs, self.jellyKw = method, args, kw
+        try:
+            return jellyStrictly(object, root, self.security, self)
+        finally:
+            self.serializingPerspective = None
+            self.jellyMethod = self.jellyArgs = self.jellyKw = None
+
+    def _encodeReference(self, value: Any) -> bytes:
+        """Write a reference to an object of ours; other objects are written by jelly."""
+        if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:
+            raise NotPlain
+        return encodeRemote(self.registerReference(value), self._reader.limit)
+
+    def takeBack(self, serialized: Any) -> None:
+        """
+        Take back the references in what was serialised and is not sent after all.
+
+        Args:
+            serialized: what `serialize` has returned.
+        """
+        if type(serialized) is Encoded and serialized.given is not None:
+            self._takeBack(serialized.given)
+
+    def _takeBack(self, given: list[tuple[int, Any, bool]]) -> None:
+        while given and not self.disconnected:
+            luid, object, isCache = given.pop()
+            objects = self.remotelyCachedObjects if isCache else self.localObjects
+            local: Any = objects.get(luid)
+            if local is None or local.decref():
+                continue
+            del objects[luid]
+            luids = self.remotelyCachedLUIDs if isCache else self.luids
+            luids.pop(object.processUniqueID(), None)
+            if luid == self.currentLocalID:
+                self.currentLocalID -= 1
+            if isCache:
+                observer = pb.RemoteCacheObserver(self, object, local.perspective)
+                try:
+                    object.stoppedObserving(local.perspective, observer)
+                except Exception:
+                    _log.failure("stoppedObserving failed for {kind}", kind=qual(type(object)))
+
+    def registerReference(self, object: Any) -> Any:
+        """Note that the peer gets a reference to an object, and by which sessions."""
+        puid = object.processUniqueID()
+        luid: Any = self.luids.get(puid)
+        isNew = luid is None
+        if self.stockSerialization:
+            luid = super().registerReference(object)
+        elif isNew:
+            self._checkCount(self.luids)
+            luid = self.newLocalID()
+            self.localObjects[luid] = pb.Local(object)
+            self.luids[puid] = luid
+        else:
+            self.localObjects[luid].incref()
+        if self._given is not None:
+            self._given.append((luid, object, False))
+        if self._exports is not None:
+            self._exports.addObject(luid, isNew)
+        return luid
+
+    def cacheRemotely(self, instance: Any) -> Any:
+        """Note that the peer gets a copy of a `Cacheable`, and by which sessions."""
+        if self.stockSerialization:
+            luid: Any = super().cacheRemotely(instance)
+        else:
+            self._checkCount(self.remotelyCachedLUIDs)
+            luid = self.newLocalID()
+            self.remotelyCachedLUIDs[instance.processUniqueID()] = luid
+            self.remotelyCachedObjects[luid] = pb.Local(instance, self.serializingPerspective)
+        if self._given is not None:
+            self._given.append((luid, instance, True))
+        if self._exports is not None:
+            self._exports.addCache(luid)
+        return luid
+
+    def cachedRemotelyAs(self, instance: Any, incref: int = 0) -> Any:
+        """Find the number of a `Cacheable` that the peer has a copy of, if it has."""
+        luid: Any = super().cachedRemotelyAs(instance, incref)
+        if luid is not None and incref and self._given is not None:
+            self._given.append((luid, instance, True))
+        return luid
+
+    def _checkCount(self, held: Sized) -> None:
+        limit = getattr(self.factory, "maxReferences", self.maxReferences)
+        if len(held) >= limit:
+            # Whoever knows it adds the name of the call.
+            raise TooManyReferences("", limit)
