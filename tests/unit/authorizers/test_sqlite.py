@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pbauth import Hashing, SQLAuthorizer, StoreError
+from pbauth.authorizers.sql import sqlite
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
 from pbauth.authorizers.sql.sqlite import STEPS
 from pbauth.mechanisms.scram import ScramVerifier
@@ -50,6 +51,10 @@ class SQLAuthorizerTests(AccountStoreSuite, SQLTestCase):
 
 class SharedFileTests(SQLStoreSuite, SQLTestCase):
     """Several processes on one file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(sqlite, "OFTEN", 0.02)
 
 
 class FileTests(SQLTestCase):

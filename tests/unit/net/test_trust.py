@@ -286,7 +286,7 @@ class FetchTests(TLSTestCase):
         """A server that says nothing is left after the timeout."""
         port = self.record()
         with self.assertRaises(LoginTimeout):
-            await self.fetch("127.0.0.1", port, timeout=1)
+            await self.fetch("127.0.0.1", port, timeout=0.2)
         await self.closed()
         self.assertEqual(self.factory.made, 1)
 
