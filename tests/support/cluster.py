@@ -68,8 +68,6 @@ class Cluster:
         server = Program(
             *TWISTD,
             *("--accounts", self._url, "--state", self._test.mktemp(), "--proxy-protocol"),
-            # All clients are on this machine, and try again at once when the database was away.
-            *("--throttle", "exempt=127.0.0.0/8"),
             *("--port", f"{where}:privateKey={self.certificate}:certKey={self.certificate}"),
             stdin=None,
         )
