@@ -26,6 +26,12 @@ from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.perspectives.sessions import EndReason, Session, Sessions
 
+#: Of a verifier of SCRAM, what anybody sees who claims the name: iterations, and bytes of salt.
+Cost = tuple[int, int]
+
+#: So many of them are told apart among the accounts of a store, the most frequent ones.
+MOST_COSTS = 8
+
 #: What whoever says nothing gets.
 _HASHING = Hashing()
 
@@ -69,6 +75,8 @@ class Authorizer:
         self.proofs = EquivalentProofs(self.sessions.ofIdentity)
         self._services: Any = None
         self._decoySecret = secrets.token_bytes(32)
+        # Iterations and bytes of salt of verifiers that are not as `hashing` has them.
+        self._otherCosts: set[Cost] = set()
         if serviceCollection is not None:
             self.setServiceCollection(serviceCollection)
 
@@ -135,12 +143,28 @@ class Authorizer:
         if mechanism in KEY_MECHANISMS:
             return AuthorizedKeys(mechanism)
 
-        derived = hashlib.blake2b(f"{mechanism}\0{name}".encode(), key=secret).digest()
+        def derive(*parts: object) -> bytes:
+            text = "\0".join(map(str, (mechanism, name, *parts)))
+            return hashlib.blake2b(text.encode(), key=secret).digest()
+
         if mechanism == md5.NAME:
-            return MD5Verifier(derived[:16])
-        # The client sees the salt. To fit these keys a proof would have to hash to zero.
-        salt = derived[: self.hashing.saltBytes]
-        return ScramVerifier(salt, self.hashing.iterations, bytes(32), bytes(32))
+            return MD5Verifier(derive()[:16])
+        # The client sees iterations and salt. Some accounts have those of another time, or of
+        # another server; so have some decoys, each of them always the same.
+        costs = {(self.hashing.iterations, self.hashing.saltBytes), *self._otherCosts}
+        iterations, saltBytes = max(costs, key=lambda cost: derive(*cost))
+        salt = derive(iterations, saltBytes, "salt")
+        if saltBytes > len(salt):
+            salt += derive(iterations, saltBytes, "more salt")
+        # To fit these keys a proof would have to hash to zero.
+        return ScramVerifier(salt[:saltBytes], iterations, bytes(32), bytes(32))
+
+    def _noteCosts(self, costs: Iterable[Cost]) -> None:
+        """Take note of iterations and bytes of salt that verifiers of accounts have."""
+        for cost in costs:
+            if len(self._otherCosts) >= MOST_COSTS:
+                return
+            self._otherCosts.add(cost)
 
     def renewVerifier(
         self, identity: IIdentity, old: ScramVerifier, new: ScramVerifier
@@ -303,6 +327,7 @@ class DefaultAuthorizer(Authorizer):
             raise DuplicateIdentity(identity.name)
         self.identities[identity.name] = identity
         identity.stored = True
+        self._noteCostOf(identity)
         return succeed(None)
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
@@ -320,6 +345,7 @@ class DefaultAuthorizer(Authorizer):
             raise KeyError(identity.name)
         self.identities[identity.name] = identity
         identity.stored = True
+        self._noteCostOf(identity)
         self.endUnauthorized(identity)
         return succeed(None)
 
@@ -439,6 +465,15 @@ class DefaultAuthorizer(Authorizer):
         for identity in made.values():
             self.addIdentity(identity)
         return len(made)
+
+    def _noteCostOf(self, identity: IIdentity) -> None:
+        def note(verifiers: dict[str, Verifier]) -> None:
+            verifier = verifiers.get(scram.NAME)
+            if isinstance(verifier, ScramVerifier):
+                self._noteCosts([verifier.cost])
+
+        # Whoever waits for a password that can't be derived is told of that.
+        maybeDeferred(identity.getVerifiers).addCallbacks(note, lambda failure: None)
 
     def _names(self, after: str, most: int | None) -> list[str]:
         return sorted(name for name in self.identities if name > after)[:most]

@@ -6,6 +6,7 @@ Stores read and write records; so do dumps of accounts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +15,7 @@ from twisted.internet.defer import maybeDeferred
 
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IIdentity
-from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.names import checkName
 
@@ -178,3 +179,22 @@ def holdersAmong(records: Iterable[Record], service: str) -> list[tuple[str, str
         for held, perspective in record.keys
         if held == service
     )
+
+
+def frequentCosts(records: Iterable[Record]) -> list[tuple[int, int]]:
+    """
+    Find what verifiers of SCRAM cost.
+
+    Args:
+        records: of identities.
+
+    Returns:
+        Iterations and bytes of salt, the most frequent ones first.
+    """
+    found: Counter[tuple[int, int]] = Counter()
+    for record in records:
+        for mechanism, encoded in record.verifiers:
+            if mechanism == scram.NAME:
+                iterations, _, salt = encoded.split("$")[1].partition(":")
+                found[int(iterations), len(salt.rstrip("=")) * 3 // 4] += 1
+    return [cost for cost, _ in found.most_common()]

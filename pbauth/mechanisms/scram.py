@@ -220,6 +220,11 @@ class ScramVerifier:
             salt, iterations
         )
 
+    @property
+    def cost(self) -> tuple[int, int]:
+        """What anybody sees who claims the name: iterations, and bytes of salt."""
+        return self.iterations, len(self.salt)
+
     def covers(self, proof: object) -> bool:
         """Whether a login that was proved by this verifier still stands."""
         return proof is self or proof == self

@@ -42,8 +42,11 @@ class PostgresAuthorizerTests(AccountStoreSuite, PostgresTestCase):
     """`SQLAuthorizer` on PostgreSQL passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
-        url = postgres().lendDatabase(self)
-        return self.open(url, serviceCollection=services, hashing=hashing)
+        self.url = postgres().lendDatabase(self)
+        return self.open(self.url, serviceCollection=services, hashing=hashing)
+
+    def reopened(self, authorizer: Any) -> Any:
+        return self.open(self.url, hashing=authorizer.hashing)
 
     def twoServers(self) -> tuple[Any, Any]:
         """Two on one database."""

@@ -39,7 +39,7 @@ from pbauth._async import chooseReactor
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
-from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.accounts.records import Record, frequentCosts, holdersAmong, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
@@ -91,6 +91,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         self._content = self._file.read(None)
         if self._content.refusal:
             raise StoreError(self._content.refusal)
+        self._noteCosts(frequentCosts(self._content.records.values()))
         self._decoySecret = self._file.decoySecret()
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
@@ -323,6 +324,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
     def _know(self, content: Content) -> None:
         self._content = content
+        self._noteCosts(frequentCosts(content.records.values()))
         # Clients are told only that the accounts can't be reached; the operator once, what is
         # wrong.
         self._say(content.refusal)

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from pbauth._async import chooseReactor
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.hashing import Hashing
-from pbauth.accounts.records import Record, recordOf
+from pbauth.accounts.records import Record, frequentCosts, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.authorizers.sql.engine import Engine, Statements
@@ -138,9 +138,10 @@ class SQLAuthorizer(CopyingAuthorizer):
         self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
         self._pausedUntil = 0.0
         try:
-            self._decoySecret = self._engine.prepare()
+            self._decoySecret, costs = self._engine.prepare()
         except self._engine.Error as error:
             raise self._refusal(error) from None
+        self._noteCosts(costs)
         self._pool: Any = self._engine.openPool(self._reactor)
 
     def close(self) -> None:
@@ -277,9 +278,13 @@ class SQLAuthorizer(CopyingAuthorizer):
             with `StoreError`.
         """
         wanted = list(records)
-        return Deferred.fromCoroutine(
-            self._write(lambda statements: _add(statements, wanted, skipKnown))
-        )
+
+        async def add() -> int:
+            added = await self._write(lambda statements: _add(statements, wanted, skipKnown))
+            self._noteCosts(frequentCosts(wanted))
+            return added
+
+        return Deferred.fromCoroutine(add())
 
     # Reading.
 

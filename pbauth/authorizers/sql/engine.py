@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 from twisted.application.service import IService
 
+from pbauth.accounts.authorizer import Cost
+
 #: The version of the schema.
 SCHEMA_VERSION = 2
 
@@ -30,6 +32,20 @@ _MANY_ROWS = 300
 
 #: The row of the table ``meta`` that all decoys are made from.
 DECOY_SECRET = "decoy secret"  # noqa: S105 - the name of a row
+
+
+def costsOf(rows: Iterable[tuple[Any, ...]]) -> list[Cost]:
+    """
+    Read what verifiers cost.
+
+    Args:
+        rows: iterations as text, and the length of the salt in base64 without padding.
+    """
+    return [
+        (int(iterations), int(length) * 3 // 4)
+        for iterations, length in rows
+        if str(iterations).isdigit()
+    ]
 
 
 class Engine(Protocol):
@@ -52,12 +68,12 @@ class Engine(Protocol):
     @property
     def IntegrityError(self) -> type[Exception]: ...
 
-    def prepare(self) -> bytes:
+    def prepare(self) -> tuple[bytes, list[Cost]]:
         """
         Check the database, make the tables where there are none, upgrade older ones.
 
         Returns:
-            What decoys are made from.
+            What decoys are made from: a secret; and what most verifiers of SCRAM cost.
 
         Raises:
             StoreError: it is no database of pbauth, or one of a later version.

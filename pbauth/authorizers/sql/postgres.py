@@ -26,7 +26,8 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed
+from pbauth.accounts.authorizer import MOST_COSTS, Cost
+from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed, costsOf
 from pbauth.errors import StoreError
 from pbauth.net.addresses import isLoopback
 
@@ -60,6 +61,16 @@ _SCHEMA_ROW = "schema version"
 
 # For whoever makes or upgrades the tables: one at a time. The number is "pbau".
 _LOCK = "SELECT pg_advisory_xact_lock(1885495669)"
+
+# Of SCRAM-SHA-256$<iterations>:<salt>$<keys>, the most frequent ones.
+_COSTS = """
+    SELECT split_part(cost, ':', 1), length(rtrim(split_part(cost, ':', 2), '='))
+    FROM (
+        SELECT split_part(verifier, '$', 2) AS cost
+        FROM verifiers WHERE mechanism = 'SCRAM-SHA-256'
+    ) AS costs
+    GROUP BY 1, 2 ORDER BY count(*) DESC, 1, 2 LIMIT %s
+"""
 
 _TELL_OTHERS = """
     CREATE FUNCTION tell_{column}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -144,7 +155,7 @@ class PostgresEngine:
             }
         )
 
-    def prepare(self) -> bytes:
+    def prepare(self) -> tuple[bytes, list[Cost]]:
         """Check the database, make the tables, or upgrade them (see `Engine`)."""
         with psycopg.connect(self._conninfo) as connection:
             # With as little of the rights as will do: a schema that is there is not made.
@@ -163,7 +174,9 @@ class PostgresEngine:
                     for statement in STEPS[step]:
                         connection.execute(statement)  # type: ignore[call-overload]
                 self._setRow(connection, _SCHEMA_ROW, str(SCHEMA_VERSION).encode())
-            return _row(connection, DECOY_SECRET)
+            return _row(connection, DECOY_SECRET), costsOf(
+                connection.execute(_COSTS, (MOST_COSTS,))
+            )
 
     def _checkVersion(self, connection: psycopg.Connection[Any]) -> int:
         version = int(_row(connection, _SCHEMA_ROW))

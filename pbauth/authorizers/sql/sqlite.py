@@ -14,13 +14,26 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pbauth._files import createPrivate
-from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed
+from pbauth.accounts.authorizer import MOST_COSTS, Cost
+from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed, costsOf
 from pbauth.errors import StoreError
 
 _log = Logger()
 
 #: Says of an SQLite file that it is one of ours: "pbau".
 APPLICATION_ID = 0x70626175
+
+# Of SCRAM-SHA-256$<iterations>:<salt>$<keys>, the most frequent ones.
+_COSTS = """
+    SELECT iterations, length(rtrim(substr(rest, 1, instr(rest, '$') - 1), '='))
+    FROM (
+        SELECT
+            substr(verifier, 15, instr(verifier, ':') - 15) AS iterations,
+            substr(verifier, instr(verifier, ':') + 1) AS rest
+        FROM verifiers WHERE mechanism = 'SCRAM-SHA-256'
+    )
+    GROUP BY 1, 2 ORDER BY count(*) DESC, 1, 2 LIMIT ?
+"""
 
 _TELL_OTHERS = """
     CREATE TRIGGER {table}_{event}
@@ -107,7 +120,7 @@ class SQLiteEngine:
         self.where = path
         self._lockTimeout = lockTimeout
 
-    def prepare(self) -> bytes:
+    def prepare(self) -> tuple[bytes, list[Cost]]:
         """Check the file, make it, or upgrade it (see `Engine`)."""
         _makePrivate(self.where)
         with closing(
@@ -129,7 +142,7 @@ class SQLiteEngine:
                 "SELECT value FROM meta WHERE name = ?", (DECOY_SECRET,)
             ).fetchone()
             connection.execute("COMMIT")
-            return bytes(row[0])
+            return bytes(row[0]), costsOf(connection.execute(_COSTS, (MOST_COSTS,)))
 
     def _chooseWriteAheadLog(self, connection: sqlite3.Connection) -> None:
         """Choose the write-ahead log; SQLite itself would not wait for another process."""

@@ -185,6 +185,35 @@ class AuthorizerSuite(Mixin):
             self.assertEqual(verifiers, {**before, SCRAM: better})
             self.assertEqual(found.getAllKeys(), [("game", "black")])
 
+    async def test_decoysOfOldCosts(self) -> None:
+        """
+        Where accounts have iterations and salts of another time, some names that do not exist have
+        them, too, always the same ones; so no account stands out by them.
+        """
+        authorizer = self.makeAuthorizer(hashing=Hashing(iterations=4096, saltBytes=16))
+        costs = [(5000, 12), (6000, 64), (7000, 17)]
+        for number, (iterations, saltBytes) in enumerate(costs):
+            identity = authorizer.createIdentity(f"user{number}")
+            salt = b"s" * saltBytes
+            identity.setVerifiers({SCRAM: ScramVerifier.fromPassword("secret", salt, iterations)})
+            await maybeDeferred(identity.save)
+        authorizer = self.reopened(authorizer)
+
+        async def decoys() -> list[Any]:
+            names = [f"nobody{number}" for number in range(200)]
+            return [await settled(authorizer.getDecoyVerifier(name, SCRAM)) for name in names]
+
+        found = await decoys()
+        self.assertEqual(await decoys(), found)
+        seen = [decoy.cost for decoy in found]
+        for cost in [(4096, 16), *costs]:
+            self.assertTrue(20 < seen.count(cost) < 90, (cost, seen.count(cost)))
+        self.assertEqual(len({decoy.salt for decoy in found}), 200)
+
+    def reopened(self, authorizer: Any) -> Any:
+        """Another authorizer on the same store, as after a restart."""
+        return authorizer
+
     async def test_replacePassword(self) -> None:
         """A password is replaced if nobody has changed the account in the meantime; keys stay."""
         authorizer = self.makeAuthorizer(hashing=MD5)

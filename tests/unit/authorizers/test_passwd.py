@@ -322,7 +322,11 @@ class PasswdFileAuthorizerTests(AccountStoreSuite, TestCase):
     """`PasswdFileAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
-        return PasswdFileAuthorizer(self.mktemp(), services, hashing)
+        self.path = self.mktemp()
+        return PasswdFileAuthorizer(self.path, services, hashing)
+
+    def reopened(self, authorizer: Any) -> Any:
+        return PasswdFileAuthorizer(self.path, hashing=authorizer.hashing)
 
     def twoServers(self) -> tuple[Any, Any]:
         """Two on one file."""

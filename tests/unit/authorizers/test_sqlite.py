@@ -41,7 +41,11 @@ class SQLAuthorizerTests(AccountStoreSuite, SQLTestCase):
     """`SQLAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
-        return self.open(self.mktemp(), serviceCollection=services, hashing=hashing)
+        self.path = self.mktemp()
+        return self.open(self.path, serviceCollection=services, hashing=hashing)
+
+    def reopened(self, authorizer: Any) -> Any:
+        return self.open(self.path, hashing=authorizer.hashing)
 
     def twoServers(self) -> tuple[Any, Any]:
         """Two on one file."""
