@@ -29,6 +29,9 @@ from pbauth.perspectives.sessions import EndReason, Session, Sessions
 #: Of a verifier of SCRAM, what anybody sees who claims the name: iterations, and bytes of salt.
 Cost = tuple[int, int]
 
+#: How many bytes the secret has that decoys are made from.
+DECOY_BYTES = 32
+
 #: So many of them are told apart among the accounts of a store, the most frequent ones.
 MOST_COSTS = 8
 
@@ -74,7 +77,7 @@ class Authorizer:
         self.sessions = Sessions(audit)
         self.proofs = EquivalentProofs(self.sessions.ofIdentity)
         self._services: Any = None
-        self._decoySecret = secrets.token_bytes(32)
+        self._decoySecret = secrets.token_bytes(DECOY_BYTES)
         # Iterations and bytes of salt of verifiers that are not as `hashing` has them.
         self._otherCosts: set[Cost] = set()
         if serviceCollection is not None:
@@ -125,6 +128,11 @@ class Authorizer:
             Fires with the identity; fails with `Unauthorized` if there is none.
         """
         raise NotImplementedError(f"{type(self).__name__} must define getIdentityRequest.")
+
+    @property
+    def decoySecret(self) -> bytes:
+        """What decoys are made from; where it moves along with the accounts, decoys stay."""
+        return self._decoySecret
 
     def getDecoyVerifier(self, name: str, mechanism: str) -> Any:
         """

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet import ssl
 
 from pbauth._files import createPrivate, exposure
+from pbauth.accounts.authorizer import DECOY_BYTES
 from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
 from pbauth.authorizers.sql.authorizer import SQLAuthorizer
 from pbauth.errors import StoreError
@@ -19,6 +20,9 @@ DEFAULT_FOLDER = "pbauth-state"
 
 _DATABASE = "accounts.sqlite"
 _CERTIFICATE = "server.pem"
+
+# What decoys are made from. Each store keeps it; here it is kept for another store to begin with.
+_DECOYS = "decoys"
 
 
 def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> Any:
@@ -41,6 +45,13 @@ def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> 
     """
     if accounts is None:
         _makeFolder(folder)
+    authorizer = _open(folder, accounts, decoySecret=_readDecoySecret(folder), **options)
+    _keepDecoySecret(folder, authorizer.decoySecret)
+    return authorizer
+
+
+def _open(folder: str, accounts: str | None, **options: Any) -> Any:
+    if accounts is None:
         return SQLAuthorizer(os.path.abspath(os.path.join(folder, _DATABASE)), **options)
     kind, _, file = accounts.partition(":")
     if kind == "sqlite" and file:
@@ -53,6 +64,34 @@ def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> 
         f"There are no accounts {kind}:... Say sqlite:FILE, passwd:FILE, or "
         "postgresql://user@host/database"
     )
+
+
+def _readDecoySecret(folder: str) -> bytes | None:
+    path = os.path.join(folder, _DECOYS)
+    try:
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            secret = file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"Can't use {path}: {error.strerror}.") from None
+    problem = exposure(path, found, f"Others can read the secret in {path}")
+    if problem is not None:
+        raise StoreError(problem)
+    if len(secret) != DECOY_BYTES:
+        raise StoreError(f"{path} is damaged. Remove it: then it is made anew.")
+    return secret
+
+
+def _keepDecoySecret(folder: str, secret: bytes) -> None:
+    path = os.path.join(folder, _DECOYS)
+    # Whoever has accounts elsewhere may have no state folder.
+    if os.path.isdir(folder) and not os.path.exists(path):
+        try:
+            createPrivate(path, secret)
+        except OSError as error:
+            raise StoreError(f"Can't make {path}: {error.strerror}.") from None
 
 
 def databaseFile(folder: str, accounts: str | None = None) -> str | None:

@@ -67,6 +67,8 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         reactor: provides threads; the global one by default.
         lockTimeout: seconds to wait while another process writes.
         audit: as for `Authorizer`.
+        decoySecret: what decoys are made from, 32 random bytes, where there is no ``FILE.decoy``
+            yet; by default new ones.
 
     Raises:
         StoreError: the file can't be read or made, others can read it, or a line is malformed.
@@ -81,6 +83,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         reactor: Any = None,
         lockTimeout: float = 5.0,
         audit: Audit | None = None,
+        decoySecret: bytes | None = None,
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._file = PasswdFile(os.path.abspath(os.fspath(path)), lockTimeout)
@@ -92,7 +95,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         if self._content.refusal:
             raise StoreError(self._content.refusal)
         self._noteCosts(frequentCosts(self._content.records.values()))
-        self._decoySecret = self._file.decoySecret()
+        self._decoySecret = self._file.decoySecret(decoySecret or self._decoySecret)
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """

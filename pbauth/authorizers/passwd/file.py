@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -292,9 +291,12 @@ class PasswdFile:
                 time.sleep(0.01)
             yield
 
-    def decoySecret(self) -> bytes:
+    def decoySecret(self, new: bytes) -> bytes:
         """
-        The secret that decoys are made from; it is made if there is none, and then kept.
+        Return the secret that decoys are made from.
+
+        Args:
+            new: kept from now on if there is none yet.
 
         Raises:
             StoreError: it can't be made or read, or others can read it.
@@ -302,7 +304,7 @@ class PasswdFile:
         path = f"{os.path.realpath(self._path)}.decoy"
         with self._explained("make the secret of the decoys beside"):
             if not os.path.exists(path):
-                createPrivate(path, secrets.token_bytes(_DECOY_BYTES))
+                createPrivate(path, new)
             with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
                 found = os.fstat(descriptor)
                 secret = os.read(descriptor, _DECOY_BYTES)

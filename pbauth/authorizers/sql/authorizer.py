@@ -115,6 +115,8 @@ class SQLAuthorizer(CopyingAuthorizer):
         passwordInURL: whether a URL may hold a password. Not where others see it: in the arguments
             of a program, for instance.
         audit: as for `Authorizer`.
+        decoySecret: what decoys are made from, 32 random bytes, in a database that is made now; by
+            default new ones.
 
     Raises:
         StoreError: the database can't be opened or made, is none of pbauth, or is one of a
@@ -131,6 +133,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         lockTimeout: float = 5.0,
         passwordInURL: bool = True,
         audit: Audit | None = None,
+        decoySecret: bytes | None = None,
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._reading: dict[str, _Reading] = {}
@@ -138,7 +141,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
         self._pausedUntil = 0.0
         try:
-            self._decoySecret, costs = self._engine.prepare()
+            self._decoySecret, costs = self._engine.prepare(decoySecret or self._decoySecret)
         except self._engine.Error as error:
             raise self._refusal(error) from None
         self._noteCosts(costs)

@@ -68,9 +68,12 @@ class Engine(Protocol):
     @property
     def IntegrityError(self) -> type[Exception]: ...
 
-    def prepare(self) -> tuple[bytes, list[Cost]]:
+    def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """
         Check the database, make the tables where there are none, upgrade older ones.
+
+        Args:
+            decoySecret: the secret that decoys are made from, of a database that has none yet.
 
         Returns:
             What decoys are made from: a secret; and what most verifiers of SCRAM cost.

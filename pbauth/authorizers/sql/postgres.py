@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -155,7 +154,7 @@ class PostgresEngine:
             }
         )
 
-    def prepare(self) -> tuple[bytes, list[Cost]]:
+    def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the database, make the tables, or upgrade them (see `Engine`)."""
         with psycopg.connect(self._conninfo) as connection:
             # With as little of the rights as will do: a schema that is there is not made.
@@ -167,7 +166,7 @@ class PostgresEngine:
                     "CREATE TABLE meta (name TEXT PRIMARY KEY, value BYTEA NOT NULL)"
                 )
                 self._setRow(connection, _SCHEMA_ROW, b"1")
-                self._setRow(connection, DECOY_SECRET, secrets.token_bytes(32))
+                self._setRow(connection, DECOY_SECRET, decoySecret)
             if self._checkVersion(connection) < SCHEMA_VERSION:
                 connection.execute(_LOCK)
                 for step in range(self._checkVersion(connection) + 1, SCHEMA_VERSION + 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import time
 from contextlib import closing
@@ -120,7 +119,7 @@ class SQLiteEngine:
         self.where = path
         self._lockTimeout = lockTimeout
 
-    def prepare(self) -> tuple[bytes, list[Cost]]:
+    def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the file, make it, or upgrade it (see `Engine`)."""
         _makePrivate(self.where)
         with closing(
@@ -136,7 +135,7 @@ class SQLiteEngine:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute(
                 "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                (DECOY_SECRET, secrets.token_bytes(32)),
+                (DECOY_SECRET, decoySecret),
             )
             row = connection.execute(
                 "SELECT value FROM meta WHERE name = ?", (DECOY_SECRET,)
