@@ -103,6 +103,9 @@ reactor.run()
 class ForkTests(TestCase):
     """Each program is run twice."""
 
+    if not sys.platform.startswith("linux"):
+        skip = "Elsewhere than on Linux all programs are started from scratch."
+
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
