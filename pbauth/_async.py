@@ -100,8 +100,10 @@ def within(
 
 class OneShot:
     """
-    An event that happens once, or never will: whoever waits for it is told, before and after.  The
-    first call of `fire` or `fail` counts; others do nothing.
+    An event that happens once, or never will.
+
+    Whoever waits for it is told, before and after. The first call of `fire` or `fail` counts;
+    others do nothing.
     """
 
     __slots__ = ("_outcome", "_waiting")
@@ -169,8 +171,9 @@ class _Flight:
 
 class SingleFlight(Generic[_Result]):
     """
-    An operation that is under way once at a time, however many callers ask for it: all of them get
-    its result.
+    An operation that is under way once at a time, however many callers ask for it.
+
+    All who ask while it is under way get its result.
 
     Args:
         operation: called with the arguments of `run`; gives a Deferred, a coroutine or a value.
@@ -232,6 +235,8 @@ class SingleFlight(Generic[_Result]):
 
 def chooseReactor(reactor: Any = None) -> Any:
     """
+    Return the reactor that was given, or else the global one.
+
     Args:
         reactor: what the caller was given, a `twisted.internet.task.Clock` in tests; or `None`.
 

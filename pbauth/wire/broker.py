@@ -66,10 +66,10 @@ def dropConnection(protocol: Protocol) -> None:
 
 
 class _Pinged(pb.Referenceable):
-    """What a peer calls to know whether anybody is there (see `pbauth.wire.keepalive`)."""
+    """What a peer calls to know whether this end is there (see `pbauth.wire.keepalive`)."""
 
     def remote_ping(self) -> None:
-        """Be there."""
+        """Answer."""
 
 
 #: The name that it has at each of our brokers. Stock ones say that they have no such object, which
@@ -133,7 +133,7 @@ class Broker(SerializingBroker):
     _readsOwnWay = _writesOwnWay = True
 
     def __init_subclass__(cls, **kw: Any) -> None:
-        """A subclass that takes part in what is passed over here gets it as from Twisted."""
+        """Find out whether a subclass overrides what takes expressions, and has to get them."""
         super().__init_subclass__(**kw)
         cls._readsOwnWay = _keeps(cls, READING)
         cls._writesOwnWay = _keeps(cls, WRITING)
@@ -182,7 +182,7 @@ class Broker(SerializingBroker):
         self._writer: CoalescingWriter | None = None
 
     def makeConnection(self, transport: Any) -> None:
-        """The connection is made."""
+        """Take the transport of the connection."""
         if coalesces(transport):
             self._writer = CoalescingWriter(transport)
         # Twisted tells the family of a client's socket only.
@@ -194,8 +194,9 @@ class Broker(SerializingBroker):
 
     def speakFirst(self) -> None:
         """
-        As a client, do not wait for the server's greeting, but speak at once, and check the
-        greeting when it comes: that saves a round trip, with every server.
+        Choose the dialect without waiting for the server's greeting, as a client.
+
+        The greeting is checked when it comes. That saves a round trip, with every server.
         """
         if self.currentDialect is None:
             self._awaitsGreeting = True
@@ -205,7 +206,7 @@ class Broker(SerializingBroker):
             self.connectionReady()
 
     def handshakeCompleted(self) -> None:
-        """The TLS handshake is over, and the server is one to trust (see `IHandshakeListener`)."""
+        """Take note that the TLS handshake is over (see `IHandshakeListener`)."""
         self._whetherSecured().fire()
 
     def _whetherSecured(self) -> OneShot:
@@ -214,7 +215,7 @@ class Broker(SerializingBroker):
         return self._secured
 
     def callExpressionReceived(self, obj: Any) -> None:
-        """Take what was read: first of all, the greeting."""
+        """Act upon what was read: first of all, the greeting."""
         if not self._awaitsGreeting:
             if self.currentDialect is None and self.isClient and type(obj) is not list:
                 raise MalformedMessage("The greeting is no list of dialects")
@@ -461,7 +462,7 @@ class Broker(SerializingBroker):
         self._references.clear()
 
     def _receivePlain(self, items: list[Any]) -> bool:
-        """A message whose values were read. Others are read as Twisted does."""
+        """Act upon a message whose values were read, unless it has to be read as by Twisted."""
         if not items:
             raise MalformedMessage("The message is empty")
         command = items[0]
@@ -577,14 +578,14 @@ class Broker(SerializingBroker):
         return waiting
 
     def connectionReady(self) -> None:
-        """The protocol is agreed on; by one who speaks first, supposed."""
+        """Take note that the protocol is agreed on; by a client that speaks first, supposed."""
         self._dialectChosen()
         super().connectionReady()
         if not self._awaitsGreeting:
             self._greeted.fire()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is closed: tell whatever waits for it."""
+        """Tell whatever waits for the connection that it is closed."""
         if self._violation is not None:
             reason = Failure(self._violation)
         self._reader.close()
@@ -611,8 +612,7 @@ class Broker(SerializingBroker):
 
     def whenSecured(self) -> Deferred[None]:
         """
-        Wait until the TLS handshake is over; on a connection without TLS there is nothing to
-        wait for.
+        Wait until the TLS handshake is over, if there is TLS.
 
         Returns:
             Fires then; fails with the reason if the connection is closed before.

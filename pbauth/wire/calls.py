@@ -16,11 +16,12 @@ from pbauth.errors import ProtocolViolation
 
 class WireObject(pb.Referenceable):
     """
-    A `Referenceable` whose methods may be coroutines, and which answers a call that does not fit
-    by `ProtocolViolation`: stock PB would write the arguments, secrets maybe, into the log.
+    A `Referenceable` whose methods may be coroutines.  A call that does not fit is answered by
+    `ProtocolViolation`: stock PB would write the arguments, which may be secrets, to the log.
     """
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        """Call the method, and serialise its result (see `twisted.spread.pb.Referenceable`)."""
         method, arguments, keywords = readCall(self, "remote", broker, message, args, kw)
         result = method(*arguments, **keywords)
         if inspect.iscoroutine(result):
@@ -32,7 +33,7 @@ def readCall(
     called: Any, prefix: str, broker: Any, message: Any, args: Any, kw: Any, perspective: Any = None
 ) -> tuple[Any, Any, dict[str, Any]]:
     """
-    Read a call as it came, and see whether it fits.
+    Read a call as it came, and check whether it fits.
 
     Args:
         called: the object that is called.
@@ -73,7 +74,7 @@ def readCall(
 
 @lru_cache(maxsize=256)
 def _arity(function: Any) -> tuple[int, int]:
-    """The least and the most arguments by place, without ``self``."""
+    """Return the least and the most arguments by place, without ``self``."""
     _, *parameters = inspect.signature(function).parameters.values()
     open_ = any(each.kind is each.VAR_POSITIONAL for each in parameters)
     needed = [
@@ -92,11 +93,13 @@ def _checkCount(function: Any, count: int) -> None:
 
 def asName(name: Any) -> str:
     """
+    Return a name as text.
+
     Args:
         name: what the peer sent as a name; clients of Twisted 1.x and stock Twisted send bytes.
 
     Returns:
-        It as text; the empty text, which is nobody's name, where it is none.
+        The text; empty, which is nobody's name, where it is no name.
     """
     if isinstance(name, bytes):
         return name.decode("utf-8", "replace")

@@ -53,7 +53,7 @@ def channelOf(broker: Any) -> Channel:
 
 
 def _pinOf(transport: Any) -> str | None:
-    """The fingerprint of the key whose certificate the client showed, if it did."""
+    """Return the fingerprint of the key whose certificate the client showed, if it did."""
     if not ISSLTransport.providedBy(transport):
         return None
     certificate: Any = transport.getPeerCertificate()
@@ -61,7 +61,7 @@ def _pinOf(transport: Any) -> str | None:
 
 
 def _channelBindingOf(transport: Any) -> bytes | None:
-    """The ``tls-exporter`` data of a connection by TLS 1.3 (RFC 9266, section 2)."""
+    """Return the ``tls-exporter`` data of a connection over TLS 1.3 (RFC 9266, section 2)."""
     if not ISSLTransport.providedBy(transport):
         return None
     connection: Any = transport.getHandle()  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ from pbauth.wire.encoding import (
 
 class MalformedMessage(Exception):
     """
-    What the peer sent is not Perspective Broker, or breaks its rules, or is more than it may send.
+    The peer has sent what is not Perspective Broker, or breaks its rules, or is too much.
 
     It is the only error by which the reader, and what acts upon messages, blames the peer: any
     other is a mistake on this side.
@@ -79,7 +79,7 @@ DEEPEST = 1000
 @frozen
 class Limits:
     """
-    How much a peer may send that is not trusted yet: a login takes half as much, or less. Small
+    How much a client may send before it has logged in: a login takes half as much, or less.  Small
     values take more memory than bytes, so there may not be many of them.
 
     Attributes:
@@ -101,6 +101,7 @@ class _Unspoken(dict[int, bytes]):
     """The words before a dialect was agreed on, or in one without words."""
 
     def __missing__(self, number: int) -> bytes:
+        """Refuse every word."""
         if number in banana.Banana.incomingVocabulary:
             raise MalformedMessage("Invalid item: a word, in a dialect without words")
         raise KeyError(number)
@@ -111,7 +112,7 @@ UNSPOKEN: dict[int, bytes] = _Unspoken()
 
 
 def _readPrefix(buffer: bytes, start: int, limit: int) -> tuple[int, int, int] | None:
-    """A token's number, its type and where it ends; `None`: it is to be continued."""
+    """Return a token's number, its type and where it ends; `None` if it is not whole yet."""
     number = shift = 0
     for place in range(start, min(len(buffer), start + limit + 1)):
         byte = buffer[place]

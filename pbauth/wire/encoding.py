@@ -73,6 +73,8 @@ def _head(length: int, token: int) -> bytes:
 
 def encodeInt(number: int, limit: int) -> bytes:
     """
+    Write a number.
+
     Args:
         number: any `int`.
         limit: the most bytes that a prefix may have.
@@ -98,6 +100,8 @@ def encodeInt(number: int, limit: int) -> bytes:
 
 def encodeBytes(data: bytes) -> bytes:
     """
+    Write bytes.
+
     Args:
         data: any `bytes`.
 
@@ -215,6 +219,8 @@ def _write(
 
 def encodeRemote(luid: int, limit: int) -> bytes:
     """
+    Write a reference to an object of this end.
+
     Args:
         luid: the number of an object that the peer gets a reference to.
         limit: the most bytes that a prefix may have.
@@ -227,13 +233,15 @@ def encodeRemote(luid: int, limit: int) -> bytes:
 
 def encodeAnswer(requestID: int, result: Encoded, limit: int) -> bytes:
     """
+    Write the message ``answer`` of Perspective Broker.
+
     Args:
         requestID: what is answered.
         result: the answer.
         limit: the most bytes that a prefix may have.
 
     Returns:
-        The message ``answer`` of Perspective Broker.
+        The message.
     """
     return _ANSWER + encodeInt(requestID, limit) + result.data
 

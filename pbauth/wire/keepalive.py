@@ -44,10 +44,10 @@ class _Nobody:
     """Takes the answer, whatever it is: that something was received has been noted."""
 
     def callback(self, answer: Any) -> None:
-        """The peer is there."""
+        """Do nothing: the peer is there."""
 
     def errback(self, answer: Any) -> None:
-        """The peer is there, or the connection is closed."""
+        """Do nothing: the peer is there, or the connection is closed."""
 
 
 _NOBODY = _Nobody()
@@ -230,7 +230,7 @@ def _progress(transport: Any) -> tuple[int, int]:
 
 
 def _keepAlive(transport: Any, interval: float) -> None:
-    """Let TCP notice a dead peer in about the same time."""
+    """Let TCP notice a peer that is gone in about the same time."""
     theSocket: Any = getattr(transport, "socket", None)
     if getattr(theSocket, "family", None) not in (socket.AF_INET, socket.AF_INET6):
         return
