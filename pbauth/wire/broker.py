@@ -47,7 +47,7 @@ from pbauth.wire.prelogin import (
 )
 from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.security import allowsPlain, allowsReferences
-from pbauth.wire.serializing import SerializingBroker
+from pbauth.wire.serializing import Given, SerializingBroker
 from pbauth.wire.twistedprivate import READING, WRITING
 from pbauth.wire.writer import CoalescingWriter, coalesces
 
@@ -164,9 +164,8 @@ class Broker(SerializingBroker):
         )
         # The references that were made for the message that is being received.
         self._references: list[pb.RemoteReference] = []
-        # What the peer gets references to by what is being serialised: numbers and objects, and
-        # whether they are copied.
-        self._given: list[tuple[int, Any, bool]] | None = None
+        # What the peer gets references to by what is being serialised.
+        self._given: list[Given] | None = None
         # The name of the method that the peer calls.
         self._calling: bytes | None = None
         self._words: dict[bytes, bytes] = {}

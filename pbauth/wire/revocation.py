@@ -110,26 +110,50 @@ class Exports:
         self._objects: dict[Any, frozenset[Any]] = {}
         self._caches: dict[Any, frozenset[Any]] = {}
 
-    def addObject(self, luid: Any, new: bool) -> None:
+    def addObject(self, luid: Any, new: bool) -> frozenset[Any] | None:
         """
         Note that the peer gets a reference to an object.
 
         Args:
             luid: its number.
             new: the peer had none before.
-        """
-        self._add(self._objects, luid, new)
 
-    def addCache(self, luid: Any) -> None:
+        Returns:
+            The sessions that it belonged to before, for `putBack`.
+        """
+        return self._add(self._objects, luid, new)
+
+    def addCache(self, luid: Any) -> frozenset[Any] | None:
         """
         Note that the peer gets a copy of a `Cacheable`, which it had not before.
 
         Args:
             luid: its number.
-        """
-        self._add(self._caches, luid, True)
 
-    def _add(self, exported: dict[Any, frozenset[Any]], luid: Any, new: bool) -> None:
+        Returns:
+            As for `addObject`.
+        """
+        return self._add(self._caches, luid, True)
+
+    def putBack(self, isCache: bool, luid: Any, sessions: frozenset[Any] | None) -> None:
+        """
+        Note that the peer does not get something after all.
+
+        Args:
+            isCache: it is a `Cacheable`.
+            luid: its number.
+            sessions: that it belonged to before.
+        """
+        exported = self._caches if isCache else self._objects
+        if sessions is None:
+            exported.pop(luid, None)
+        else:
+            exported[luid] = sessions
+
+    def _add(
+        self, exported: dict[Any, frozenset[Any]], luid: Any, new: bool
+    ) -> frozenset[Any] | None:
+        before = None if new else exported.get(luid)
         exporters = self.exporters
         if new:
             if exporters is not None:
@@ -139,6 +163,19 @@ class Exports:
                 del exported[luid]
             else:
                 exported[luid] |= exporters
+        return before
+
+    def sessionsOf(self, luid: Any) -> frozenset[Any] | None:
+        """
+        Return the sessions that a `Cacheable` belongs to.
+
+        Args:
+            luid: its number.
+
+        Returns:
+            The sessions; `None` if it belongs to none.
+        """
+        return self._caches.get(luid)
 
     def objectToCall(self, broker: Any, luid: Any, found: Any) -> Any:
         """

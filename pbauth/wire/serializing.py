@@ -30,6 +30,11 @@ from pbauth.wire.twistedprivate import PrivateBroker, jellyStrictly
 _log = LeanLogger()
 
 
+#: What the peer gets a reference to: its number, the object, whether it is copied, and the sessions
+#: that it belonged to before.
+Given = tuple[int, Any, bool, frozenset[Any] | None]
+
+
 class SerializingBroker(PrivateBroker):
     """
     Twisted's broker, as far as it sends values; the rest is in `pbauth.wire.broker`.
@@ -45,13 +50,12 @@ class SerializingBroker(PrivateBroker):
     #: `Cacheable` objects; where the factory does not say it.
     maxReferences: int = pb.MAX_BROKER_REFS
 
-    # What the broker has: the name of the method that the peer calls; the exports of sessions; the
-    # numbers and objects that the peer gets references to by what is being serialised, and whether
-    # they are copied; the words of the dialect; whether plain values, and anything, are written by
-    # this module.
+    # What the broker has: the name of the method that the peer calls; the exports of sessions; what
+    # the peer gets by what is being serialised; the words of the dialect; whether plain values, and
+    # anything, are written by this module.
     _calling: bytes | None
     _exports: Exports | None
-    _given: list[tuple[int, Any, bool]] | None
+    _given: list[Given] | None
     _words: dict[bytes, bytes]
     _writesPlain: bool
     _writesOwnWay: bool
@@ -82,7 +86,7 @@ class SerializingBroker(PrivateBroker):
             TooManyReferences: it holds more references than the peer may get.
             Exception: whatever the application's classes raise. All references are taken back.
         """
-        given: list[tuple[int, Any, bool]] = []
+        given: list[Given] = []
         before, self._given = self._given, given
         try:
             # A dialect without words, or none yet, is left to Twisted.
@@ -155,9 +159,11 @@ class SerializingBroker(PrivateBroker):
         if type(serialized) is Encoded and serialized.given is not None:
             self._takeBack(serialized.given)
 
-    def _takeBack(self, given: list[tuple[int, Any, bool]]) -> None:
+    def _takeBack(self, given: list[Given]) -> None:
         while given and not self.disconnected:
-            luid, object, isCache = given.pop()
+            luid, object, isCache, sessions = given.pop()
+            if self._exports is not None:
+                self._exports.putBack(isCache, luid, sessions)
             objects = self.remotelyCachedObjects if isCache else self.localObjects
             local: Any = objects.get(luid)
             if local is None or local.decref():
@@ -188,10 +194,10 @@ class SerializingBroker(PrivateBroker):
             self.luids[puid] = luid
         else:
             self.localObjects[luid].incref()
+        exports = self._exports
+        before = None if exports is None else exports.addObject(luid, isNew)
         if self._given is not None:
-            self._given.append((luid, object, False))
-        if self._exports is not None:
-            self._exports.addObject(luid, isNew)
+            self._given.append((luid, object, False, before))
         return luid
 
     def cacheRemotely(self, instance: Any) -> Any:
@@ -203,17 +209,19 @@ class SerializingBroker(PrivateBroker):
             luid = self.newLocalID()
             self.remotelyCachedLUIDs[instance.processUniqueID()] = luid
             self.remotelyCachedObjects[luid] = pb.Local(instance, self.serializingPerspective)
+        exports = self._exports
+        before = None if exports is None else exports.addCache(luid)
         if self._given is not None:
-            self._given.append((luid, instance, True))
-        if self._exports is not None:
-            self._exports.addCache(luid)
+            self._given.append((luid, instance, True, before))
         return luid
 
     def cachedRemotelyAs(self, instance: Any, incref: int = 0) -> Any:
         """Find the number of a `Cacheable` that the peer has a copy of, if it has."""
         luid: Any = super().cachedRemotelyAs(instance, incref)
         if luid is not None and incref and self._given is not None:
-            self._given.append((luid, instance, True))
+            exports = self._exports
+            before = None if exports is None else exports.sessionsOf(luid)
+            self._given.append((luid, instance, True, before))
         return luid
 
     def _checkCount(self, held: Sized) -> None:

@@ -172,7 +172,11 @@ class KeywordTests(PairTestCase):
             def remote_take(self, **kw: Any) -> Any:
                 return sorted(kw)
 
-        for kind in (Board, Thing):
+        class Player(pb.Avatar):
+            def perspective_take(self, **kw: Any) -> Any:
+                return sorted(kw)
+
+        for kind in (Board, Thing, lambda: pb.AsReferenceable(Player(), "perspective")):
             self.root.result = kind
             given = self.successResultOf(self.call("give"))
             for value in ([b"unicode", b"x"], [b"local", b"root"], [b"reference", 1, [b"list"]]):

@@ -17,6 +17,7 @@ from twisted.spread import jelly, pb
 from pbauth import AuthServerFactory, Broker, Policy
 from pbauth.errors import NotSerializable, TooManyReferences
 from pbauth.testing import MemoryServer
+from pbauth.wire.revocation import RevokedObject
 from tests.support.pairs import PairTestCase
 
 
@@ -217,6 +218,21 @@ class SerializingTests(PairTestCase):
         (local,) = self.server.remotelyCachedObjects.values()
         self.assertEqual(local.refcount, 1)
         del held
+
+    def test_exports(self) -> None:
+        """What was taken back belongs to no session, and what a session holds stays its own."""
+        one, other, thing = object(), object(), Thing()
+        ofOne, ofOther = self.server.exportingFor(one), self.server.exportingFor(other)
+        self.assertRaises(NotSerializable, ofOne.serialize, [Thing(), Cache(1), Colour.RED])
+        # These get the same numbers.
+        self.server.serialize([Thing(), Cache(1)])
+        ofOne.serialize(thing)
+        self.assertRaises(NotSerializable, ofOther.serialize, [thing, Colour.RED])
+        self.server.revoke(one)
+        kinds = [type(local.object) for local in self.server.localObjects.values()][1:]
+        self.assertEqual(kinds, [Thing, RevokedObject])
+        (local,) = self.server.remotelyCachedObjects.values()
+        self.assertIs(type(local.object), Cache)
 
     def test_stoppedObserving(self) -> None:
         """An application's mistake there is logged, and nothing else."""
