@@ -63,6 +63,8 @@ def _string(text: bytes) -> bytes:
     return head(len(text), b"\x82") + text
 
 
+_MALFORMED_HEADERS = "headers of the PROXY protocol that can't be read"
+
 #: What is sent first on each connection, and what again and again after that.
 POURED: dict[str, tuple[bytes, bytes]] = {
     # What stock PB keeps until its memory is full.
@@ -104,7 +106,13 @@ POURED: dict[str, tuple[bytes, bytes]] = {
     "calls of what is not there": (GREETING, call(1, b"root", b"nothing", 1) * 50),
     "calls of objects that were not given": (GREETING, call(1, 99, b"respond", b"x") * 50),
     "random bytes": (b"", bytes(range(256)) * 256),
+    # SASLprep takes its time for letters like this one.
+    "names that are too long": (GREETING, claim("\u0130" * 4000)),
+    _MALFORMED_HEADERS: (b"PROXY TCP4 203.0.113.7 192.0.2.1 port 8787\r\n", GREETING),
 }
+
+#: Of these, what is for a port behind a load balancer.
+PROXIED = {_MALFORMED_HEADERS}
 
 
 class Attacker:
@@ -146,6 +154,28 @@ class Attacker:
         padding = _string(b"x" * Limits().longestString) * 8
         text = (GREETING + begun + padding)[:65_000]
         return self._hold(port, connections, lambda: iter([text]))
+
+    def do_guesses(self, path: str, account: str, guesses: int) -> dict[str, Any]:
+        """
+        Send passwords on one connection, all at once, to where somebody else checks them.
+
+        Args:
+            path: of the UNIX socket.
+            account: whose passwords they might be.
+            guesses: how many.
+        """
+        text = GREETING
+        for number in range(1, guesses + 1):
+            initial = f"\0{account}\0guess {number}".encode()
+            text += call(2 * number, b"root", b"username", account, "PLAIN", initial)
+            text += call(2 * number + 1, number, b"respond", b"")
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(_PATIENCE)
+            peer.connect(path)
+            with contextlib.suppress(OSError):
+                peer.sendall(text)
+            _, over = _challengesOn(peer)
+        return {"connections": 1, "ended": int(over), "sent": len(text), "calls": guesses}
 
     def do_deaf(self, port: int, connections: int) -> dict[str, Any]:
         """Make as many calls as a stranger may, and do not read the answers."""

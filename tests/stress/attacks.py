@@ -8,8 +8,9 @@ from typing import Any
 from attrs import evolve, frozen
 
 from pbauth import Policy
+from tests.benchmarks.peers.accounts import nameOf
 from tests.benchmarks.program import Program, Stage
-from tests.stress.attackers import POURED
+from tests.stress.attackers import POURED, PROXIED
 from tests.stress.findings import Findings
 from tests.stress.resources import MEBIBYTE, forgetPeakOf, peakOf, sizeOf
 
@@ -20,6 +21,9 @@ MOST_GROWTH = 8 * MEBIBYTE
 _CHALLENGERS = 17
 
 _ACCOUNTS = 40
+
+# As many as fit into the bytes that a stranger may send.
+_GUESSES = 250
 
 
 @frozen
@@ -152,10 +156,11 @@ class Attacks:
                 what,
                 "pour",
                 what=what,
-                port=port,
+                port=self._ports["proxied"] if what in PROXIED else port,
                 seconds=plan.seconds,
                 connections=plan.connections,
             )
+        self._guesses()
         self._ordinary()
         self._attack(
             f"{plan.calls:,} logins that are never ended",
@@ -199,6 +204,17 @@ class Attacks:
         self._findings.figures["logLines"] = log["lines"]
         self._findings.expect(
             not log["bad"], f"no traceback in the {log['lines']:,} lines of the server's log"
+        )
+
+    def _guesses(self) -> None:
+        """Many passwords before the first answer: no more are looked at than may fail."""
+        path, most = self._server.ask("listenPlain"), Policy().maxAttempts
+        name = f"{_GUESSES} passwords at once, to be checked elsewhere"
+        self._attack(name, "guesses", path=path, account=nameOf(0), guesses=_GUESSES)
+        checked = self._server.ask("checked")
+        self._made[name]["checked"] = checked
+        self._findings.expect(
+            0 < checked <= most, f"of {_GUESSES} passwords {checked} were looked at"
         )
 
     def _ordinary(self) -> None:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from functools import partial
 from typing import Any
 
-from attrs import fields_dict
+from attrs import evolve, fields_dict
 from twisted.application.service import MultiService
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import ssl
+from twisted.internet.defer import fail
+from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
-from pbauth import AuthServerFactory, DefaultAuthorizer, Hashing, Perspective, Policy, Service
+from pbauth import (
+    AuthServerFactory,
+    CredAuthorizer,
+    DefaultAuthorizer,
+    Hashing,
+    Perspective,
+    Policy,
+    Service,
+)
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.net.certificates import makeCertificate
+from pbauth.net.proxy import ProxiedFactory
 from pbauth.net.trust import serverOptions
 from tests.benchmarks.peers.accounts import PASSWORD, SERVICE, nameOf
 
@@ -57,6 +74,28 @@ class GuardedService(Service):
         return self.perspectiveClass(name)
 
 
+@implementer(ICredentialsChecker)
+class SlowChecker:
+    """
+    Takes its time, as PAM does, and knows nobody.
+
+    Attributes:
+        checked: how many passwords it was given.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(self) -> None:
+        self.checked = 0
+
+    def requestAvatarId(self, credentials: Any) -> Any:
+        from twisted.internet import reactor
+
+        self.checked += 1
+        refusal: Any = partial(fail, UnauthorizedLogin())
+        return deferLater(reactor, 0.1, refusal)  # type: ignore[arg-type]
+
+
 class Server:
     """
     Args:
@@ -91,6 +130,7 @@ class Server:
             self._service.createPerspective(nameOf(number))
         self._addAccounts()
         self._outcomes: dict[int, str] = {}
+        self._slow = SlowChecker()
 
     def _addAccounts(self) -> None:
         ((mechanism, made),) = Hashing.CHEAPEST.makeVerifiers(PASSWORD, _SALT).items()
@@ -117,7 +157,28 @@ class Server:
             factory = TLSMemoryBIOFactory(options, False, factory)
             port = reactor.listenTCP(0, factory, interface=HOST, backlog=1024)
             ports["tls"] = port.getHost().port
+            port = reactor.listenTCP(
+                0, ProxiedFactory(factory.wrappedFactory, reactor), interface=HOST, backlog=1024
+            )
+            ports["proxied"] = port.getHost().port
         return ports
+
+    def do_listenPlain(self) -> str:
+        """Listen on a UNIX socket, for passwords that are checked elsewhere; tell its path."""
+        from twisted.internet import reactor
+
+        reactor: Any
+        authorizer = CredAuthorizer([self._slow], accounts=self._authorizer)
+        policy = evolve(self._policy, mechanisms=["PLAIN"])
+        folder = tempfile.mkdtemp()
+        reactor.addSystemEventTrigger("after", "shutdown", shutil.rmtree, folder, True)
+        path = f"{folder}/socket"
+        reactor.listenUNIX(path, AuthServerFactory(authorizer, policy, reactor, self._limits))
+        return path
+
+    def do_checked(self) -> int:
+        """Tell how many passwords were checked elsewhere."""
+        return self._slow.checked
 
     def do_look(self) -> dict[str, int]:
         """Tell how many are logged in, and how many are connected and not logged in."""

@@ -27,7 +27,8 @@ def sendAtOnce() -> None:
     def withoutDelay(create: Any) -> Any:
         def createInternetSocket(self: Any) -> Any:
             made = create(self)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if made.family != socket.AF_UNIX:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return made
 
         return createInternetSocket
