@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ for _name in (
 roles.register_local_role("doc", linkToPage)
 
 
+@cache
 def read(path: Path) -> tuple[Any, str]:
-    """The document, and what docutils has to say about it."""
+    """Return the document, which nobody changes, and what docutils has to say about it."""
     warnings = io.StringIO()
     document = publish_doctree(
         path.read_text(),

@@ -12,6 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import pbauth
+from tests.support.sources import nodesOf
 
 PACKAGE = Path(pbauth.__file__).parent
 PROJECT = PACKAGE.parent
@@ -62,7 +63,7 @@ def modules() -> dict[str, Path]:
 
 def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
     """The modules of the package that a module imports, at any depth of the code."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodesOf(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -120,7 +121,7 @@ class LayerTests(SynchronousTestCase):
         for module, path in modules().items():
             if not module.startswith("mechanisms"):
                 continue
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodesOf(path):
                 if isinstance(node, ast.Import):
                     names = {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom):
@@ -132,7 +133,7 @@ class LayerTests(SynchronousTestCase):
     def test_globalReactor(self) -> None:
         """The global reactor is imported in one place."""
         for module, path in modules().items():
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodesOf(path):
                 if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet":
                     if any(alias.name == "reactor" for alias in node.names):
                         self.assertIn(module, KNOWS_THE_REACTOR)

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import pbauth
 from pbauth.mechanisms import md5
 from pbauth.mechanisms.md5 import MD5Verifier
+from tests.support.sources import nodesOf
 
 
 class MD5Tests(SynchronousTestCase):
@@ -51,7 +52,7 @@ class MD5Tests(SynchronousTestCase):
         callers = {
             path.relative_to(package).as_posix()
             for path in package.rglob("*.py")
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in nodesOf(path)
             if (
                 (isinstance(node, ast.Attribute) and node.attr in ("md5", "respond_md5"))
                 and isinstance(node.value, ast.Name)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pbauth
 from pbauth.wire import twistedprivate
+from tests.support.sources import nodesOf
 
 PACKAGE = Path(pbauth.__file__).parent
 ALLOWED = Path(twistedprivate.__file__)
@@ -25,17 +26,17 @@ def isPrivate(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    """All modules of the package."""
+def modules() -> Iterator[tuple[Path, tuple[ast.AST, ...]]]:
+    """All modules of the package, and their nodes."""
     for path in PACKAGE.rglob("*.py"):
-        yield path, ast.parse(path.read_text())
+        yield path, nodesOf(path)
 
 
 def ours() -> set[str]:
     """The private names that some class or module of the package sets or defines."""
     found: set[str] = set()
-    for _, tree in trees():
-        for node in ast.walk(tree):
+    for _, nodes in modules():
+        for node in nodes:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 found.add(node.name)
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -55,9 +56,9 @@ class OneModuleTests(SynchronousTestCase):
         defined = ours()
         used = {
             (path.relative_to(PACKAGE).as_posix(), node.attr)
-            for path, tree in trees()
+            for path, nodes in modules()
             if path != ALLOWED
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.Attribute) and isPrivate(node.attr) and node.attr not in defined
         }
         self.assertEqual(used, set())
@@ -65,13 +66,13 @@ class OneModuleTests(SynchronousTestCase):
     def test_overridden(self) -> None:
         """So is a private name that a class of Twisted's has, by a subclass."""
         used = set()
-        for path, tree in trees():
+        for path, nodes in modules():
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             if path == ALLOWED or parts[-1] == "__main__":
                 continue
             module = import_module(name)
-            for node in tree.body:
+            for node in nodes[0].body:
                 kind: Any = getattr(module, node.name) if isinstance(node, ast.ClassDef) else None
                 theirs = {
                     private
