@@ -105,10 +105,11 @@ class SerializingBroker(PrivateBroker):
             if self.stockSerialization:
                 return super().serialize(object, perspective, method, args, kw)
             made = self._jelly(object, perspective, method, args, kw)
-            if not (self._writesOwnWay and self._words):
-                return made
+            # Now, since what can't be written is to be taken back.
             pieces: list[bytes] = []
             encodeExpression(made, pieces.append, self._reader.limit, self._words)
+            if not (self._writesOwnWay and self._words):
+                return made
             return Encoded(b"".join(pieces), given)
         except TooManyReferences as error:
             self._takeBack(given)

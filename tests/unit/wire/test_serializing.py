@@ -202,6 +202,21 @@ class SerializingTests(PairTestCase):
             self.assertNothingLeft()
         self.assertEqual(cache.observers, [])
 
+    def test_otherBrokers(self) -> None:
+        """So it is with a broker of an application, which is given expressions."""
+
+        class Own(Broker):
+            def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
+                return super().serialize(object, *args, **kw)
+
+        self.connect(Own)
+        for result in ([Thing(), Colour.RED], [Thing(), 1 << 500], [Cache(1), bytes(700_000)]):
+            self.root.result = result
+            self.failureResultOf(self.call("give"))
+            self.failureResultOf(self.call("take", result))
+            self.flushLoggedErrors()
+            self.assertNothingLeft()
+
     def test_heldBefore(self) -> None:
         """What the peer held before, it holds after."""
         thing, cache = Thing(), Cache(1)
