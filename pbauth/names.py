@@ -35,12 +35,12 @@ def checkName(name: object, what: str = "name") -> str:
         raise TypeError(f"A {what} is a str, not {type(name).__name__}.")
     if not name:
         raise InvalidName(f"A {what} must not be empty.")
+    if len(name) <= LONGEST and name.isascii() and name.isprintable():
+        # Nearly all are, and each login checks some.
+        return name
     if isTooLong(name):
         # Before anything looks at its characters.
         raise InvalidName(f"A {what} takes at most {LONGEST} bytes; this one takes more.")
-    if name.isascii() and name.isprintable():
-        # Nearly all are, and each login checks some.
-        return name
     for character in name:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
             raise InvalidName(

@@ -159,8 +159,10 @@ class Authorizer:
             return MD5Verifier(derive()[:16])
         # The client sees iterations and salt. Some accounts have those of another time, or of
         # another server; so have some decoys, each of them always the same.
-        costs = {(self.hashing.iterations, self.hashing.saltBytes), *self._otherCosts}
-        iterations, saltBytes = max(costs, key=lambda cost: derive(*cost))
+        iterations, saltBytes = self.hashing.iterations, self.hashing.saltBytes
+        costs = {(iterations, saltBytes), *self._otherCosts}
+        if len(costs) > 1:
+            iterations, saltBytes = max(costs, key=lambda cost: derive(*cost))
         salt = derive(iterations, saltBytes, "salt")
         if saltBytes > len(salt):
             salt += derive(iterations, saltBytes, "more salt")

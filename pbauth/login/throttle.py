@@ -178,6 +178,8 @@ class Penalties:
         Returns:
             Seconds; 0: not at all.
         """
+        if who not in self._penalties:
+            return 0.0
         return max(0.0, self.of(who) - FREE)
 
     def of(self, who: Hashable) -> float:
@@ -234,12 +236,11 @@ class ThrottleState:
         self._exempt = [ipaddress.ip_network(each) for each in throttle.exempt]
 
     def _concerned(self, network: str, name: str) -> list[tuple[Penalties, Hashable]]:
-        # The same work, whether it is known here or not.
-        who, pair = _digest(name), _digest(network, name)
+        pair = _digest(network, name)
         if pair in self._known:
             return [(self._pairs, pair)]
         # An exempt network has none.
-        return [(self._networks, network), (self._names, who)]
+        return [(self._networks, network), (self._names, _digest(name))]
 
     def wait(self, network: str, name: str) -> float:
         """
@@ -252,7 +253,11 @@ class ThrottleState:
         Returns:
             Seconds; 0: not at all.
         """
-        return max(penalties.wait(who) for penalties, who in self._concerned(network, name))
+        # The same work, whether it is known here or not.
+        who, pair = _digest(name), _digest(network, name)
+        if pair in self._known:
+            return self._pairs.wait(pair)
+        return max(self._networks.wait(network), self._names.wait(who))
 
     def busy(self, network: str, name: str, underWay: Callable[[Hashable], int]) -> Hashable | None:
         """
