@@ -77,8 +77,8 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             None,
             "How much whoever fails to log in is slowed down: off, or any of free=FAILURES a "
-            "minute, longest=SECONDS and exempt=NETWORK, with commas between them. "
-            "By default free=5,longest=600.",
+            "minute, longest=SECONDS, checks=PASSWORDS at once and exempt=NETWORK, with commas "
+            "between them. By default free=5,longest=600,checks=4.",
         ],
         [
             "audit",

@@ -122,7 +122,7 @@ class Attempt:
         for a refusal, since whoever sends many makes the store fail for others.
         """
         self.abandon()
-        self._attempts.fail()
+        self._attempts.fail(self.name, self.mechanism)
 
     def release(self) -> None:
         """Take note that whatever this attempt costs was counted: it is booked no more."""
@@ -260,9 +260,16 @@ class Attempts:
         self._checks -= 1
         check.end()
 
-    def fail(self) -> None:
-        """Take note that a login could not be checked."""
+    def fail(self, name: str, mechanism: str) -> None:
+        """
+        Take note that a login could not be checked.
+
+        Args:
+            name: the claimed one.
+            mechanism: the name of the mechanism.
+        """
         if not self._exhausted:
+            self._audit.refused(self._origin, name, mechanism, "it could not be checked")
             self._limits.checkFailed(self._network)
             self._countFailure()
 

@@ -13,19 +13,18 @@ from collections.abc import Hashable
 from pbauth._async import OneShot
 from pbauth.login.throttle import ThrottleState, responsible
 
-#: The most checks that are under way at once for one network.
-MOST_CHECKS = 4
-
 
 class ChecksUnderWay:
     """
     The checks that are under way on all ports of a server.
 
     Args:
+        most: how many are under way at once for one network.
         throttle: knows who has failed already; `None` where the policy has none.
     """
 
-    def __init__(self, throttle: ThrottleState | None) -> None:
+    def __init__(self, most: int, throttle: ThrottleState | None) -> None:
+        self._most = most
         self._throttle = throttle
         self._counts: dict[Hashable, int] = {}
         self._ends: dict[Hashable, OneShot] = {}
@@ -42,7 +41,7 @@ class ChecksUnderWay:
             Happens when it is time to ask again; `None`: it is its turn.
         """
         who: Hashable = None
-        if self._count(network) >= MOST_CHECKS:
+        if self._count(network) >= self._most:
             who = network
         elif self._counts and self._throttle is not None:
             who = self._throttle.busy(network, name, self._count)

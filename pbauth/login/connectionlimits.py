@@ -149,11 +149,9 @@ class ConnectionLimits:
         self.unauthenticated = UnauthenticatedConnections(
             policy.maxUnauthenticated, policy.graceTime, reactor
         )
-        self.throttle: ThrottleState | None = None
-        if policy.throttle:
-            throttle = Throttle() if policy.throttle is True else policy.throttle
-            self.throttle = ThrottleState(reactor.seconds, throttle)
-        self.checks = ChecksUnderWay(self.throttle)
+        throttle = policy.throttle if isinstance(policy.throttle, Throttle) else Throttle()
+        self.throttle = ThrottleState(reactor.seconds, throttle) if policy.throttle else None
+        self.checks = ChecksUnderWay(throttle.checksAtOnce, self.throttle)
 
     def admits(self, network: str) -> bool:
         """

@@ -68,11 +68,14 @@ class Throttle:
         longestWait: the longest that anybody has to wait, in seconds.
         exempt: addresses and networks that never have to wait, such as one behind which an office
             is, or the machine that monitors this server. Names that are guessed at from there do.
+        checksAtOnce: how many passwords of one network are checked elsewhere at once (`PLAIN`);
+            others wait for their turn.
     """
 
     freeFailures: int = field(default=5, validator=_wholeNumber)
     longestWait: float = field(default=600.0, validator=_positive)
     exempt: tuple[str, ...] = field(default=(), converter=_asNetworks)
+    checksAtOnce: int = field(default=4, validator=_wholeNumber)
 
     @classmethod
     def fromText(cls, text: str) -> Throttle:
@@ -96,14 +99,16 @@ class Throttle:
                     fields["freeFailures"] = int(value)
                 elif key == "longest":
                     fields["longestWait"] = float(value)
+                elif key == "checks":
+                    fields["checksAtOnce"] = int(value)
                 elif key == "exempt":
                     fields["exempt"] = [*fields.get("exempt", ()), value]
                 else:
                     raise ValueError(part)
             except ValueError:
                 raise ValueError(
-                    f"{part.strip()!r} is none of free=FAILURES, longest=SECONDS and "
-                    "exempt=NETWORK."
+                    f"{part.strip()!r} is none of free=FAILURES, longest=SECONDS, checks=PASSWORDS "
+                    "and exempt=NETWORK."
                 ) from None
         return cls(**fields)
 

@@ -57,11 +57,11 @@ from pbauth import (
     PublicKey,
     ScramVerifier,
     StoreError,
+    Throttle,
     TooManyAttempts,
     Unauthorized,
 )
 from pbauth.cred.checker import MOST_WAITING
-from pbauth.login.checks import MOST_CHECKS
 from pbauth.mechanisms.scram import ScramKeys
 from pbauth.testing import MemoryServer
 from tests.support.interfaces import OnlyAuthorizer
@@ -349,7 +349,7 @@ class LimitTests(CheckerTestCase):
         Slow.asked.clear()
         self.add("slow", None)
         guesses = self.guess(*[b"wrong"] * 50, b"secret", name=b"slow")
-        self.assertEqual(len(Slow.asked), MOST_CHECKS)
+        self.assertEqual(len(Slow.asked), Throttle().checksAtOnce)
         checked = 0
         while Slow.asked:
             checked += 1
@@ -361,7 +361,7 @@ class LimitTests(CheckerTestCase):
         """Many who come at once wait for their turn; so many that it takes too long are told so."""
         self.authorizer.identityClass = Slow
         Slow.asked.clear()
-        names = [f"user{number}" for number in range(MOST_CHECKS + MOST_WAITING + 1)]
+        names = [f"user{number}" for number in range(Throttle().checksAtOnce + MOST_WAITING + 1)]
         for name in names:
             self.add(name, None)
         guesses = [self.guess(b"secret", name=name.encode())[0] for name in names]

@@ -22,19 +22,21 @@ from zope.interface import implementer
 
 from pbauth import (
     Anonymous,
+    Audit,
     AuthServerFactory,
     CredAuthorizer,
+    DefaultAuthorizer,
     Hashing,
     Password,
     Policy,
     ProtocolViolation,
     StoreError,
+    Throttle,
     TooManyAttempts,
     Unauthorized,
     getObjectAt,
 )
 from pbauth.login.attempts import MOST_UNANSWERED
-from pbauth.login.checks import MOST_CHECKS
 from pbauth.login.throttle import ThrottleState
 from pbauth.mechanisms import plain, scram
 from pbauth.mechanisms.scram import ScramVerifier
@@ -158,9 +160,11 @@ class SlowCheckTests(SynchronousTestCase):
     def serve(self, **policy: Any) -> None:
         """Serve accounts whose passwords are checked elsewhere, slowly, on a UNIX socket."""
         self.checker = Slow()
+        self.events: list[Any] = []
         services = MultiService()
+        accounts = DefaultAuthorizer(audit=Audit(self.events.append))
         self.memory = MemoryServer(
-            CredAuthorizer([self.checker], services),
+            CredAuthorizer([self.checker], services, accounts=accounts),
             Policy(mechanisms=["PLAIN"], **policy),
         )
         self.from_("alice's")
@@ -175,6 +179,10 @@ class SlowCheckTests(SynchronousTestCase):
         uid = zlib.crc32(place.encode())
         self.memory._peer = peer
         self.patch(origin, "uidOf", lambda transport: uid)
+
+    def refused(self) -> list[Any]:
+        """The refusals that the audit log has."""
+        return [event for event in self.events if event["event"] == "login.refused"]
 
     def root(self) -> Any:
         """Open a connection, and give its root object."""
@@ -234,7 +242,7 @@ class SlowCheckTests(SynchronousTestCase):
         """One network never has more than a few checks under way; others find room."""
         for number in range(100):
             self.guess(self.root(), "wrong", f"user{number}")
-        self.assertEqual(len(self.checker.asked), MOST_CHECKS)
+        self.assertEqual(len(self.checker.asked), Throttle().checksAtOnce)
         self.from_("elsewhere")
         self.guess(self.root(), "secret")
         self.assertEqual(self.checker.asked[-1][:2], (b"alice", b"secret"))
@@ -271,6 +279,8 @@ class SlowCheckTests(SynchronousTestCase):
         answers = [self.guess(self.root(), "wrong") for _ in range(20)]
         self.answerAll(StoreError)
         self.assertEqual(self.kinds(answers), [StoreError] * 6 + [TooManyAttempts] * 14)
+        told = [(each["identity"], each["reason"]) for each in self.refused()]
+        self.assertEqual(told, [("alice", "it could not be checked")] * 6)
         self.assertEqual(self.flushLoggedErrors(), [])
         self.from_("elsewhere")
         answer = self.guess(self.root(), "secret")
@@ -283,7 +293,7 @@ class SlowCheckTests(SynchronousTestCase):
         root = self.root()
         for number in range(100):
             self.guess(root, f"wrong {number}")
-        self.assertEqual(len(self.checker.asked), MOST_CHECKS)
+        self.assertEqual(len(self.checker.asked), Throttle().checksAtOnce)
         self.answerAll()
         self.assertEqual(len(self.checker.passwords), 6)
 

@@ -220,6 +220,7 @@ class SettingsTests(SynchronousTestCase):
             {"freeFailures": 1.5},
             {"freeFailures": True},
             {"longestWait": -1},
+            {"checksAtOnce": 0},
             {"longestWait": "long"},
             {"exempt": ["nowhere"]},
             {"exempt": ["192.0.2.1/24"]},
@@ -239,6 +240,7 @@ class SettingsTests(SynchronousTestCase):
         for text, throttle in [
             ("free=20", Throttle(freeFailures=20)),
             ("longest=300", Throttle(longestWait=300)),
+            ("checks=8,free=9", Throttle(checksAtOnce=8, freeFailures=9)),
             (
                 "free=1, exempt=192.0.2.7,exempt=2001:db8::/48",
                 Throttle(freeFailures=1, exempt=("192.0.2.7/32", "2001:db8::/48")),
