@@ -21,6 +21,23 @@ state           what it is
 
 There is at most one login or connection, and one timer, in any state; a login begins only where
 there is neither.  So nothing that happens belongs to a connection of the past.
+
+Why not `twisted.application.internet.ClientService`
+====================================================
+
+Its ``prepareConnection`` could run the login (Twisted 26.10 was tried), but:
+
+- a login that fails leaves its connection open, and the next one is made beside it; `stopService`
+  during a login does not close it either;
+- a connection that is lost during the login raises ``NoTransition`` out of ``connectionLost``;
+- it tries for ever: a wrong password is tried again and again, since the retry policy is told a
+  number, not the error (nor the ``retryAfter`` of `TooManyAttempts`); one that returns ``None``
+  leaves the service waiting for ever;
+- any connection sets the number of failures back, however short it was, so that a server that lets
+  everybody in and drops them again is asked every second by every client;
+- ``whenConnected`` gives a protocol, not a perspective: that a session ended while its connection
+  lives on, which calls wait for the next one, and when the application hears of both would need
+  this machine beside that one.
 """
 
 from __future__ import annotations
