@@ -350,6 +350,8 @@ async def prove(
         broker.restrict(MOST_UNPROVED)
     exchange, challenge, challenger = await _claim(root, username, credentials)
     response = await settled(exchange.respond(challenge))
+    if wary:
+        broker.expectProof(exchange.checkOutcome)
     answer = await challenger.callRemote("respond", response, *attach)
     outcome, *references = _checked(answer, 3 if attach else 2)
     exchange.checkOutcome(outcome)

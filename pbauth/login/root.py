@@ -47,7 +47,7 @@ from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import isTooLong
 from pbauth.net.origin import Origin, originOf
 from pbauth.perspectives.sessions import EndReason, Session, SessionReference
-from pbauth.wire.broker import Broker, dropConnection
+from pbauth.wire.broker import PINGED, PROVED, Broker, dropConnection
 from pbauth.wire.calls import WireObject, asName
 from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import KeepAlive
@@ -340,6 +340,11 @@ class AuthChallenger(WireObject):
         outcome, wrapper = await self.prove(response)
         if not attach:
             return outcome, wrapper
+        if attach[2] is not None:
+            # The client holds our calls back until it has the proof, and `attached` may wait for
+            # the answer to one. Others than pbauth's brokers take no notice.
+            named = self._serv.broker.remoteForName(PINGED)
+            named.callRemote(PROVED.decode(), outcome, pbanswer=False)
         return outcome, wrapper, await wrapper.attach(*attach)
 
     async def prove(self, response: Any) -> tuple[bytes, IdentityWrapper]:

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from pbauth._async import OneShot
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
-from pbauth.errors import ProtocolViolation
+from pbauth.errors import ProtocolViolation, ServerNotTrusted
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.net.origin import originOf
 from pbauth.wire.decoding import MalformedMessage, Reader
@@ -71,11 +71,18 @@ class _Pinged(pb.Referenceable):
     def remote_ping(self) -> None:
         """Answer."""
 
+    def remote_proved(self, outcome: Any) -> None:
+        """Do nothing: the login is over, or its answer has the proof, too."""
+
 
 #: The name that it has at each of our brokers. Stock ones say that they have no such object, which
 #: is as good an answer.
 PINGED = b"pbauth"
 _PINGED = _Pinged()
+
+#: The method of it by which a server proves itself before it answers the login (see
+#: `Broker.expectProof`).
+PROVED = b"proved"
 
 
 @implementer(IHandshakeListener, IRestrictableBroker, IRevokingBroker)
@@ -267,6 +274,26 @@ class Broker(SerializingBroker):
             self.readsOurErrors = True
             for held in limits.held:
                 self._blame(self._actUpon, held)
+
+    def expectProof(self, check: Callable[[bytes], None]) -> None:
+        """
+        Take the server's proof also if it comes before the answer, and everything after that.
+
+        Args:
+            check: takes the proof; raises `ServerNotTrusted` if it is none.
+        """
+        if isinstance(self._limits, UnprovedServerLimits):
+            self._limits.check = check
+
+    def _takeProof(self, limits: UnprovedServerLimits, arguments: tuple[Any, ...]) -> None:
+        if limits.check is None or len(arguments) != 1 or type(arguments[0]) is not bytes:
+            raise MalformedMessage("It can be no proof")
+        try:
+            limits.check(arguments[0])
+        except ServerNotTrusted:
+            # The answer will be no better.
+            return
+        self.loggedIn()
 
     def _actUpon(self, held: Any) -> None:
         """Act upon a call that was held back."""
@@ -482,7 +509,10 @@ class Broker(SerializingBroker):
         ):
             checkName(items[3])
             if limits is not None and isinstance(limits, UnprovedServerLimits):
-                limits.held.append((items, [*self._references]))
+                if items[2] == PINGED and items[3] == PROVED:
+                    self._takeProof(limits, items[5])
+                else:
+                    limits.held.append((items, [*self._references]))
                 self._references.clear()
                 return True
             if items[6]:

@@ -98,13 +98,16 @@ class UnprovedServerLimits:
 
     Attributes:
         held: the calls that have been held back.
+        check: takes what may be the server's proof, and raises `ServerNotTrusted` unless it is one;
+            `None`: there is nothing to be proved yet.
     """
 
-    __slots__ = ("_bytesLeft", "held")
+    __slots__ = ("_bytesLeft", "check", "held")
 
     def __init__(self, mostBytes: int) -> None:
         self._bytesLeft = mostBytes
         self.held: list[Any] = []
+        self.check: Callable[[bytes], None] | None = None
 
     @property
     def exceeded(self) -> bool:

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from pbauth import (
+    AuthRoot,
     Broker,
     ICredentials,
     ProtocolViolation,
@@ -22,6 +23,7 @@ from pbauth import (
     getObjectAt,
 )
 from pbauth import logIn as logInOn
+from pbauth._async import settled
 from pbauth.errors import WireError
 from pbauth.testing import MemoryServer, RecordingPerspective
 from pbauth.wire.prelogin import LOGIN_SECURITY
@@ -176,6 +178,40 @@ class RogueTests(SynchronousTestCase):
         self.assertIsNotNone(self.rogue.client)
         self.assertEqual(self.client.called, [])
 
+    def test_proofs(self) -> None:
+        """A proof that is none changes nothing; what can't be one breaks the rules."""
+
+        def respond(client: Any) -> Any:
+            named = client.broker.remoteForName("pbauth")
+            named.callRemote("proved", b"no proof", pbanswer=False)
+            client.callRemote("note", 1).addErrback(lambda failure: None)
+            return b"no proof", self.rogue, self.rogue
+
+        self.rogue.onRespond = respond
+        self.failureResultOf(self.logIn(), ServerNotTrusted)
+        self.assertEqual(self.client.called, [])
+        arguments: tuple[Any, ...]
+        for arguments in ((), (1,), (b"x", b"y")):
+
+            def wrong(client: Any, arguments: Any = arguments) -> Any:
+                named = client.broker.remoteForName("pbauth")
+                named.callRemote("proved", *arguments, pbanswer=False)
+                return Deferred()
+
+            self.rogue.onRespond = wrong
+            self.assertCutOff()
+
+    def test_earlyProof(self) -> None:
+        """Nor does one count that comes before there is anything to prove."""
+
+        def challenge() -> Any:
+            broker = self.memory.pumps[-1].server
+            broker.remoteForName("pbauth").callRemote("proved", b"", pbanswer=False)
+            return b"challenge", self.rogue
+
+        self.rogue.onUsername = challenge
+        self.assertCutOff()
+
     def test_otherMessages(self) -> None:
         """What no login takes ends the connection."""
         for message in ([b"uncache", 1], [b"decache", 1], [b"didNotUnderstand", b"x"], [b"x"]):
@@ -271,6 +307,46 @@ class HonestTests(WireTestCase):
         self.assertIsInstance(copied, Copied)
         self.assertEqual(reference.perspective, None)
         self.assertEqual(self.answer(perspective, "after"), 5)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_waits(self) -> None:
+        """It may wait for the client's answer while it attaches: its proof comes before that."""
+
+        class Player(RecordingPerspective):
+            async def attached(self, clientref: Any, identity: Any) -> Any:
+                self.answered = await clientref.callRemote("note", "who are you?")
+                return await settled(super().attached(clientref, identity))
+
+            def perspective_after(self) -> int:
+                answered: int = self.answered
+                return answered
+
+        self.game.perspectiveClass = Player
+        for memory in (self.memory, self.stockServer()):
+            self.client.called.clear()
+            login = memory.logIn("alice", "secret", "game", client=self.client)
+            memory.flush()
+            perspective = self.successResultOf(login)
+            self.assertEqual(self.client.called, [("who are you?",)])
+            answer = perspective.callRemote("after")
+            memory.flush()
+            self.assertEqual(self.successResultOf(answer), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def stockServer(self) -> MemoryServer:
+        """The same accounts, under Twisted's own broker."""
+        root = AuthRoot(self.memory.authorizer, None, self.memory.clock)
+        return MemoryServer(self.memory.authorizer, factory=pb.PBServerFactory(root))
+
+    def test_stockClient(self) -> None:
+        """A client under Twisted's own broker takes no notice of the proof that comes before."""
+        factory = pb.PBClientFactory()
+        self.memory.connect(factory)
+        opening = factory.getRootObject()
+        self.memory.flush()
+        login = logInOn(self.successResultOf(opening), self.client, "game", "alice", "secret")
+        self.memory.flush()
+        self.successResultOf(login)
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_errors(self) -> None:
