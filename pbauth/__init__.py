@@ -25,6 +25,7 @@ from pbauth.client.credentials import (
     PlainPassword,
     PrivateKey,
 )
+from pbauth.client.knownservers import KnownServers
 from pbauth.client.login import (
     Login,
     authIdentity,
@@ -133,6 +134,7 @@ __all__ = [
     "InvalidName",
     "InvalidPassword",
     "KeyNotFound",
+    "KnownServers",
     "Login",
     "LoginTimeout",
     "MechanismNotSupported",

@@ -14,15 +14,14 @@ from attrs import frozen
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.spread import pb
 
-from pbauth.cli.knownservers import KnownServer, KnownServers, addressOf
 from pbauth.cli.passwords import passwordOption, readPassword, readSecretFile
-from pbauth.cli.running import interruptible
 from pbauth.client.connection import Target
 from pbauth.client.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
+from pbauth.client.knownservers import KnownServers
 from pbauth.client.login import Login
+from pbauth.client.terminal import askOnTerminal, interruptible, shown
+from pbauth.errors import ServerNotTrusted
 from pbauth.interfaces import ICredentials, IRenewingCredentials
-from pbauth.net.strports import tlsAddress
-from pbauth.net.trust import fetchFingerprint, isVouchedFor
 
 
 @frozen
@@ -34,7 +33,7 @@ class Connecting:
         timeout: seconds for each step.
         insecure: connect without TLS to another machine.
         trust: what to trust; `None`: the known servers, and the system's certificate authorities.
-        knownServers: the file of known servers.
+        knownServers: the path of the file of known servers.
         acceptNew: trust a server that is not known without asking.
         passwordStdin: read passwords from standard input.
         keyFile: of a private key to log in by; `None`: by a password.
@@ -47,7 +46,7 @@ class Connecting:
     timeout: float
     insecure: bool
     trust: str | None
-    knownServers: KnownServers
+    knownServers: str
     acceptNew: bool
     passwordStdin: bool
     keyFile: str | None = None
@@ -95,48 +94,28 @@ class Connecting:
             What to trust, for `connect`.
 
         Raises:
-            click.ClickException: it is not to be trusted.
-            ServerNotTrusted: the connection would not be protected.
+            ServerNotTrusted: it is not to be trusted, or the connection would not be protected.
         """
         trust = self.trust
-        address = tlsAddress(endpoint)
-        if trust is None and address is not None:
-            trust = await self._settle(reactor, *address)
+        if trust is None:
+            servers = KnownServers(self.knownServers, self._ask)
+            trust = await servers.trustFor(endpoint, timeout=self.timeout, reactor=reactor)
         Target(endpoint, None, self.insecure, trust).endpoint(reactor)
         return trust
 
-    async def _settle(self, reactor: Any, host: str, port: int) -> str | None:
-        address = addressOf(host, port)
-        known = self.knownServers.find(address)
-        if not known and await isVouchedFor(reactor, host, port, self.timeout):
-            return None
-        pin = await fetchFingerprint(reactor, host, port, self.timeout)
-        if not known:
-            self._agree(address, pin)
-            with interruptible():
-                known = self.knownServers.add(address, pin)
-        if known and pin not in {each.pin for each in known}:
-            raise click.ClickException(_alarm(self.knownServers.path, address, pin, known))
-        return pin
-
-    def _agree(self, address: str, pin: str) -> None:
-        shown = f"The server {address} shows the key {pin}."
+    def _ask(self, address: str, pin: str) -> bool:
         if self.acceptNew:
             click.echo(
-                f"{shown} It is trusted from now on (see {self.knownServers.path}).", err=True
+                f"{shown(address, pin)} It is trusted from now on (see {self.knownServers}).",
+                err=True,
             )
-        elif self.passwordStdin or not sys.stdin.isatty():
-            raise click.ClickException(
-                f"{shown} It is not one that you trust, and there is no terminal to ask on. If it "
-                f"is the right one, say --accept-new once, or --trust {pin}"
+            return True
+        if self.passwordStdin or not sys.stdin.isatty():
+            raise ServerNotTrusted(
+                f"{shown(address, pin)} It is not one that you trust, and there is no terminal to "
+                f"ask on. If it is the right one, use --accept-new once, or --trust {pin}"
             )
-        else:
-            with interruptible():
-                agreed = click.confirm(
-                    f"{shown} It is not known. Trust it from now on?", default=False, err=True
-                )
-            if not agreed:
-                raise click.ClickException("The server is not trusted, and nothing was sent to it.")
+        return askOnTerminal(address, pin)
 
     def credentials(self, *, renew: bool = True) -> ICredentials:
         """
@@ -182,27 +161,8 @@ class Connecting:
         await closed
 
 
-def _alarm(path: str, address: str, pin: str, known: list[KnownServer]) -> str:
-    numbers = " and ".join(str(each.line) for each in known)
-    lines = "line" if len(known) == 1 else "lines"
-    return "\n".join(
-        [
-            f"THE SERVER {address} SHOWS ANOTHER KEY THAN BEFORE.",
-            "Either it was given a new one, or somebody stands between you and the server.",
-            "It is not trusted: you were not asked for a password, and none was sent.",
-            *(f"  known: {each.pin} (line {each.line} of {path})" for each in known),
-            f"  shown: {pin}",
-            "Ask its administrator which one is right. If the key was to be expected, remove",
-            f"{lines} {numbers} of {path} and try again.",
-        ]
-    )
-
-
 def defaultKnownServers() -> str:
-    """
-    Returns:
-        The path of the file of known servers, unless the user says otherwise.
-    """
+    """Return the path of the file of known servers, unless the user says otherwise."""
     return os.path.join(click.get_app_dir("pbauth"), "known_servers")
 
 
@@ -272,7 +232,7 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
             timeout,
             insecure,
             trust,
-            KnownServers(known_servers),
+            known_servers,
             accept_new,
             password_stdin,
             keyFile,

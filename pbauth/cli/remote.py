@@ -15,8 +15,8 @@ from twisted.spread import pb
 from pbauth.accounts.hashing import Hashing
 from pbauth.admin.remote import openAdministration
 from pbauth.cli.connecting import Connecting, explained, networkOptions, trustOptions
-from pbauth.cli.knownservers import KnownServers
-from pbauth.cli.running import interruptible, run
+from pbauth.cli.running import run
+from pbauth.client.terminal import interruptible
 from pbauth.server.firstrun import ADMINISTRATOR
 
 _Result = TypeVar("_Result")
@@ -173,7 +173,7 @@ def remotePlace(context: click.Context) -> RemotePlace | None:
         options["timeout"],
         options["insecure"],
         options["trust"],
-        KnownServers(options["known_servers"]),
+        options["known_servers"],
         options["accept_new"],
         options["login_password_stdin"],
         options["login_key"],

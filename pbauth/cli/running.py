@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
@@ -94,23 +92,6 @@ def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
         return runOnce(main)
     except _EXPLAINED as error:
         raise click.ClickException(str(error)) from None
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """
-    While the program waits for its user, and the reactor for the program: let Ctrl-C and a polite
-    kill end it, as Ctrl-C does where no reactor runs: what a prompt did to the terminal is undone.
-    """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def administer(

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbauth import AdminService, PublicKey
 from pbauth.admin.service import Administrator
 from pbauth.cli import main
-from pbauth.cli.knownservers import KnownServers, addressOf
+from pbauth.client.knownservers import KnownServers, addressOf
 from pbauth.server.firstrun import _KEY, _SHOWN
 from tests.support.pages import DOCS, read
 from tests.support.processes import PBAUTH, Program

@@ -310,6 +310,35 @@ class ListingTests(ListingTestCase):
         output = await self.client("keyclient.py", said[1], said[2], str(path), "alice")
         self.assertEqual(output, "('alice', 'alice')\n")
 
+    async def test_remembering(self) -> None:
+        """A server is asked about once; whoever says no is not asked for a password."""
+        folder = os.path.abspath(self.mktemp())
+        for stdin, *command in (
+            ("secret\n", "user", "add", "--password-stdin", "alice"),
+            ("", "key", "grant", "alice", "echo"),
+        ):
+            program = await run(*PBAUTH, "--state", folder, *command, stdin=stdin)
+            self.assertEqual(program.exitCode, 0, program.output)
+        server = Program(*TWISTD, "--state", folder, "--port", "ssl:0:interface=127.0.0.1")
+        self.addCleanup(server.stop)
+        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)")
+        where = f"tls:127.0.0.1:{said[1]}"
+        options: dict[str, Any] = {"stdin": None, "terminal": True, "directory": folder}
+        for answer in ("n", "y", None):
+            client = self.start("rememberingclient.py", where, "alice", **options)
+            if answer is not None:
+                await client.waitFor(re.escape(said[2]) + r".* Trust it from now on\? \[y/N\]")
+                client.write(f"{answer}\n")
+            if answer != "n":
+                await client.waitFor("Password: ")
+                client.write("secret\n")
+            await client.whenEnded()
+            refused = answer == "n"
+            self.assertEqual(client.exitCode, refused, client.output)
+            self.assertEqual("The server is not trusted" in client.output, refused)
+            self.assertEqual("('alice', 'alice')" in client.output, not refused)
+            self.assertEqual("Trust it" in client.output, answer is not None)
+
 
 class CoverageTests(SynchronousTestCase):
     """Nothing is shown that is not run."""

@@ -13,11 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import ServerNotTrusted
+from pbauth import KnownServers, ServerNotTrusted
 from pbauth.cli import connecting as module
 from pbauth.cli.connecting import Connecting, explained
-from pbauth.cli.knownservers import KnownServers, addressOf
-from pbauth.cli.running import interruptible
+from pbauth.client.knownservers import addressOf
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import fingerprintOf
@@ -81,7 +80,7 @@ class SettleTests(CommandLineTestCase):
             "insecure": False,
             "keyFile": None,
             "trust": None,
-            "knownServers": self.known,
+            "knownServers": self.path,
             "acceptNew": False,
             "passwordStdin": False,
             **options,
@@ -91,9 +90,9 @@ class SettleTests(CommandLineTestCase):
 
     async def refused(self, **options: Any) -> str:
         """The server is not trusted; give the reason."""
-        with self.assertRaises(click.ClickException) as raised:
+        with self.assertRaises(ServerNotTrusted) as raised:
             await self.settle(**options)
-        return raised.exception.format_message()
+        return str(raised.exception)
 
     async def test_known(self) -> None:
         """A known server is trusted by its key, without a word."""
@@ -310,16 +309,6 @@ class CommandTests(CommandLineTestCase):
 
 class PiecesTests(SynchronousTestCase):
     """What the commands share."""
-
-    def test_interruptible(self) -> None:
-        """While the user is waited for, signals do what Ctrl-C does where no reactor runs."""
-        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with self.assertRaises(KeyboardInterrupt):
-                with interruptible():
-                    signal.raise_signal(number)
-        after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        self.assertEqual(before, after)
 
     def test_explained(self) -> None:
         """What is no endpoint is put into one line; other errors are left as they are."""

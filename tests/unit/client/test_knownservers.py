@@ -7,12 +7,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import click
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pbauth.cli.knownservers import KnownServer, KnownServers, addressOf
+from pbauth import KnownServers, ServerNotTrusted, connect
+from pbauth.client.knownservers import KnownServer, addressOf
 from tests.support.processes import Program
+from tests.support.tls import TLSTestCase
 
 PIN = "SHA256:" + "A" * 43 + "="
 OTHER = "SHA256:" + "B" * 42 + "A="
@@ -32,11 +33,18 @@ class KnownServersTests(SynchronousTestCase):
 
     def mistake(self, operation: Any, *arguments: Any) -> str:
         """Do what fails, and give the one line."""
-        with self.assertRaises(click.ClickException) as raised:
+        with self.assertRaises(ServerNotTrusted) as raised:
             operation(*arguments)
-        message = raised.exception.format_message()
+        message = str(raised.exception)
         self.assertNotIn("\n", message)
         return message
+
+    def test_types(self) -> None:
+        """What can't be a path or a question is refused at once; a path may be a `Path`."""
+        for path, *ask in ((None,), (object(),), (b"x",), (self.path, None), (self.path, "yes")):
+            with self.assertRaises(TypeError):
+                KnownServers(path, *ask)  # type: ignore[arg-type]
+        self.assertEqual(KnownServers(Path(self.path)).path, self.path)
 
     def test_addresses(self) -> None:
         """A server has one spelling."""
@@ -164,6 +172,93 @@ class KnownServersTests(SynchronousTestCase):
             self.assertEqual(len(self.known.find(f"host{number}:87")), 1)
 
 
+class TrustTests(TLSTestCase):
+    """Whom to trust, in a program of one's own."""
+
+    def setUp(self) -> None:
+        self.path = os.path.join(os.path.abspath(self.mktemp()), "known_servers")
+        self.port = self.serve()
+        self.endpoint = f"tls:localhost:{self.port}"
+        self.address = addressOf("localhost", self.port)
+        self.asked: list[tuple[str, str]] = []
+        self.answer: Any = True
+
+    def ask(self, address: str, pin: str) -> Any:
+        """The application asks its user."""
+        self.asked.append((address, pin))
+        return self.answer() if callable(self.answer) else self.answer
+
+    def trust(self) -> Deferred[str | None]:
+        """A program starts, and asks whom to trust."""
+        return KnownServers(self.path, self.ask).trustFor(self.endpoint, timeout=10)
+
+    async def refused(self) -> str:
+        """The server is not trusted; give the reason."""
+        with self.assertRaises(ServerNotTrusted) as raised:
+            await self.trust()
+        return str(raised.exception)
+
+    async def test_remembered(self) -> None:
+        """Asked about once, remembered, and good to log in."""
+        for _ in range(2):
+            self.assertEqual(await self.trust(), self.pin)
+            self.assertEqual(self.asked, [(self.address, self.pin)])
+        trust = await self.trust()
+        whoami = await connect(self.endpoint, None, "alice", "secret", "game", trust=trust)
+        self.assertEqual(await self.works(whoami), "SCRAM-SHA-256-PLUS")
+
+    async def test_answersThatTakeTime(self) -> None:
+        """A Deferred and a coroutine may answer."""
+
+        async def coroutine() -> bool:
+            return True
+
+        for answer in (lambda: succeed(True), coroutine):
+            self.answer = answer
+            self.assertEqual(await self.trust(), self.pin)
+            os.remove(self.path)
+        self.assertEqual(len(self.asked), 2)
+
+    async def test_refused(self) -> None:
+        """What is not a yes is a no, and nothing is remembered."""
+        for answer in (False, None, 1, "yes", lambda: succeed(False)):
+            self.answer = answer
+            self.assertIn("not trusted, and nothing was sent", await self.refused())
+        self.assertFalse(os.path.exists(self.path))
+
+    async def test_anotherKey(self) -> None:
+        """A server that shows another key than before is refused, without a question."""
+        KnownServers(self.path).add(self.address, OTHER)
+        reason = await self.refused()
+        self.assertIn("SHOWS ANOTHER KEY THAN BEFORE", reason)
+        self.assertIn(f"line 1 of {self.path}", reason)
+        self.assertEqual(self.asked, [])
+
+    async def test_failedQuestion(self) -> None:
+        """What the question raises, whoever waits gets; nobody is trusted by that."""
+
+        def fail() -> bool:
+            raise ZeroDivisionError
+
+        self.answer = fail
+        with self.assertRaises(ZeroDivisionError):
+            await self.trust()
+        self.assertFalse(os.path.exists(self.path))
+
+    async def test_withoutQuestions(self) -> None:
+        """Endpoints that are not by TLS, or say whom to trust, need no question."""
+        for endpoint in (f"tcp:127.0.0.1:{self.port}", "unix:/run/pbauth"):
+            self.endpoint = endpoint
+            self.assertIsNone(await self.trust())
+        self.endpoint = "tls:localhost"
+        with self.assertRaises(ValueError):
+            await self.trust()
+        self.endpoint = None  # type: ignore[assignment]
+        with self.assertRaises(TypeError):
+            await self.trust()
+        self.assertEqual(self.asked, [])
+
+
 class ProcessesTests(TestCase):
     """One file, many programs."""
 
@@ -171,7 +266,7 @@ class ProcessesTests(TestCase):
         """What several programs add at the same time is all there."""
         path = os.path.join(os.path.abspath(self.mktemp()), "known_servers")
         code = (
-            "import sys; from pbauth.cli.knownservers import KnownServers\n"
+            "import sys; from pbauth import KnownServers\n"
             "for number in range(20): KnownServers(sys.argv[1]).add("
             "f'{sys.argv[2]}{number}:87', 'SHA256:' + 43 * 'A')"
         )

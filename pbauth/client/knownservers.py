@@ -1,0 +1,255 @@
+"""
+Known servers: which key each of them showed when it was trusted, in a file.
+
+A line holds the address and the fingerprint of one server, ``example.com:8787 SHA256:...``; a
+server may have more than one line. Empty lines, and those that begin with ``#``, are for people.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from pbauth._async import chooseReactor, settled
+from pbauth._files import lock, writePrivate
+from pbauth.client.terminal import askOnTerminal
+from pbauth.errors import ServerNotTrusted
+from pbauth.net.fingerprints import checkPin
+from pbauth.net.strports import tlsAddress
+from pbauth.net.trust import fetchFingerprint, isVouchedFor
+
+
+def addressOf(host: str, port: int) -> str:
+    """
+    Return how the file names a server.
+
+    Args:
+        host: a name, or an IP address.
+        port: the port.
+
+    Returns:
+        ``example.com:8787``, or ``[::1]:8787``.
+
+    Raises:
+        ValueError: that can't be the name of a host.
+    """
+    try:
+        name = str(ipaddress.ip_address(host))
+    except ValueError:
+        name = host.lower().rstrip(".")
+    if not name or not name.isprintable() or " " in name or name.startswith("#"):
+        raise ValueError(f"{host!r} is not the name of a host.")
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+@frozen
+class KnownServer:
+    """
+    One line of the file.
+
+    Attributes:
+        line: its number, from 1.
+        address: of the server.
+        pin: the fingerprint of its key.
+    """
+
+    line: int
+    address: str
+    pin: str
+
+
+class KnownServers:
+    """
+    Whom a user trusts, as ``ssh`` and the ``pbauth`` command have it: a server that is not known
+    is asked about, one that was trusted is remembered by its key, and one that shows another key
+    than before is refused.
+
+    A server that the system's certificate authorities vouch for needs no asking, and is not
+    remembered.  The file may be shared by many programs; it is read again for each question.
+
+    Attributes:
+        path: of the file.
+
+    Args:
+        path: of the file; it need not be there.
+        ask: takes the address of a server that is not known, ``"example.com:8787"``, and the
+            fingerprint of its key; returns whether to trust it from now on, or a Deferred or
+            coroutine of that. By default the user is asked on the terminal, which blocks the
+            reactor until the answer; where there is no terminal, the server is refused.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        ask: Callable[[str, str], bool | Awaitable[bool]] = askOnTerminal,
+    ) -> None:
+        if not callable(ask):
+            raise TypeError(f"ask must be callable, not {type(ask).__name__}.")
+        given = os.fspath(path)
+        if not isinstance(given, str):
+            raise TypeError(f"path must be a str or a path, not {type(path).__name__}.")
+        self.path = given
+        self._ask = ask
+
+    def trustFor(
+        self, endpoint: str, *, timeout: float = 30, reactor: Any = None
+    ) -> Deferred[str | None]:
+        """
+        Make sure that a server may be trusted: before anybody is asked for a password, and before
+        anything is sent to it.
+
+        Args:
+            endpoint: where the server is: ``"tls:example.com:8787"``, or another endpoint string.
+            timeout: seconds for each connection that looks at the server's key.
+            reactor: makes these connections; the global one by default.
+
+        Returns:
+            Fires with what to give to `connect`, `Login` and `PerspectiveClient` as ``trust``: the
+            fingerprint of the server's key; `None` for one that certificate authorities vouch for,
+            and for an endpoint that is not by TLS, or says by itself what to trust. Fails with
+            `ServerNotTrusted` where the server is not to be trusted, or the file can't say so, and
+            otherwise as `connect` and ``ask`` do.
+        """
+        return Deferred.fromCoroutine(self._trustFor(endpoint, timeout, chooseReactor(reactor)))
+
+    async def _trustFor(self, endpoint: str, timeout: float, reactor: Any) -> str | None:
+        if not isinstance(endpoint, str):
+            raise TypeError(f"endpoint must be a str, not {type(endpoint).__name__}.")
+        where = tlsAddress(endpoint)
+        if where is None:
+            return None
+        address = addressOf(*where)
+        known = self.find(address)
+        if not known and await isVouchedFor(reactor, *where, timeout):
+            return None
+        pin: str = await fetchFingerprint(reactor, *where, timeout)
+        if not known:
+            if await settled(self._ask(address, pin)) is not True:
+                raise ServerNotTrusted("The server is not trusted, and nothing was sent to it.")
+            known = self.add(address, pin)
+        if known and pin not in {each.pin for each in known}:
+            raise ServerNotTrusted(_alarm(self.path, address, pin, known))
+        return pin
+
+    def find(self, address: str) -> list[KnownServer]:
+        """
+        Find what is known of a server.
+
+        Args:
+            address: ``"example.com:8787"``, as `addressOf` gives it.
+
+        Returns:
+            The lines of this server.
+
+        Raises:
+            ServerNotTrusted: the file can't be read, or is not to be relied on.
+        """
+        return [known for known in self._parse(self._read()) if known.address == address]
+
+    def add(self, address: str, pin: str) -> list[KnownServer]:
+        """
+        Add a server; whatever other programs add at the same time stays.
+
+        Args:
+            address: as `addressOf` gives it.
+            pin: the fingerprint of its key.
+
+        Returns:
+            Nothing, if it is known by this key now. Otherwise nothing was added, since somebody
+            else has added it with other keys in the meantime: the lines of those.
+
+        Raises:
+            ServerNotTrusted: the file can't be read or written, or is not to be relied on.
+        """
+        with self._mistakes("write"), self._locked() as path:
+            text = self._read()
+            known = [each for each in self._parse(text) if each.address == address]
+            if known:
+                return [] if pin in {each.pin for each in known} else known
+            if text and not text.endswith(b"\n"):
+                text += b"\n"
+            former = os.stat(path) if os.path.exists(path) else None
+            writePrivate(path, text + f"{address} {pin}\n".encode(), former=former)
+        return []
+
+    def _read(self) -> bytes:
+        with self._mistakes("read"):
+            try:
+                with open(self.path, "rb") as file:
+                    if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+                        raise ServerNotTrusted(
+                            f"Everybody can write to {self.path}, so it can't say whom to trust. "
+                            f"Check it, then run: chmod 600 {self.path}"
+                        )
+                    return file.read()
+            except FileNotFoundError:
+                return b""
+
+    def _parse(self, text: bytes) -> Iterator[KnownServer]:
+        for number, line in enumerate(text.split(b"\n"), 1):
+            if not line.strip() or line.lstrip().startswith(b"#"):
+                continue
+            try:
+                known = _parseLine(number, line)
+            except ValueError:
+                raise ServerNotTrusted(
+                    f"Line {number} of {self.path} is not 'HOST:PORT SHA256:...'. "
+                    "Correct it, or remove it."
+                ) from None
+            yield known
+
+    @contextmanager
+    def _mistakes(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ServerNotTrusted(
+                f"Can't {what} the known servers in {self.path}: {error.strerror}."
+            ) from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[str]:
+        """Keep other programs out; give the path of the file itself, if this is a link to it."""
+        path = os.path.realpath(self.path)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        # A file of its own, since the file itself is replaced.
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock(descriptor, wait=True)
+            yield path
+        finally:
+            os.close(descriptor)
+
+
+def _alarm(path: str, address: str, pin: str, known: list[KnownServer]) -> str:
+    numbers = " and ".join(str(each.line) for each in known)
+    lines = "line" if len(known) == 1 else "lines"
+    return "\n".join(
+        [
+            f"THE SERVER {address} SHOWS ANOTHER KEY THAN BEFORE.",
+            "Either it was given a new one, or somebody stands between you and the server.",
+            "It is not trusted: you were not asked for a password, and none was sent.",
+            *(f"  known: {each.pin} (line {each.line} of {path})" for each in known),
+            f"  shown: {pin}",
+            "Ask its administrator which one is right. If the key was to be expected, remove",
+            f"{lines} {numbers} of {path} and try again.",
+        ]
+    )
+
+
+def _parseLine(number: int, line: bytes) -> KnownServer:
+    address, pin = line.decode("utf-8").split()
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()):
+        raise ValueError(address)
+    return KnownServer(number, address, checkPin(pin))
