@@ -566,7 +566,7 @@ class IRenewingExchange(IClientExchange):
 
 class IRestrictableBroker(Interface):
     """
-    The broker of a connection that may take little from who has not logged in.
+    The broker of a connection that takes little from its peer until the login is over.
     """
 
     brokeProtocol = Attribute("Whether the peer broke the rules of the protocol.")
@@ -577,14 +577,15 @@ class IRestrictableBroker(Interface):
 
     def restrict(mostBytes: int) -> None:
         """
-        Until `loggedIn`, take only what a login needs: calls with plain arguments, small ones,
-        and not more than so many bytes in all.
+        Take only what a login needs, until `loggedIn`, and not more than so many bytes in all. Of a
+        client: calls with plain arguments, small ones. Of a server: answers; its calls are held
+        back.
         """
 
     def loggedIn(guest: bool = False) -> None:
         """
-        The peer has logged in. A guest, who has proved nothing, may send plain values only, and not
-        too large ones; but any number of them.
+        Take everything: the client has logged in, or the server has proved itself. A guest, who has
+        proved nothing, may send plain values only, and not too large ones; but any number of them.
         """
 
 
