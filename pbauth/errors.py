@@ -383,6 +383,10 @@ class InvalidPassword(ValueError):
     """The password is empty or holds characters that nobody can type (RFC 4013)."""
 
 
+class PassphraseNeeded(ValueError):
+    """The private key in a file is encrypted, and no passphrase was given."""
+
+
 class ExchangeRefused(Exception):
     """
     Internal: a mechanism's exchange failed.

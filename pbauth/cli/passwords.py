@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-from pbauth.client.credentials import PassphraseNeeded
+from pbauth.errors import PassphraseNeeded
 
 _Credentials = TypeVar("_Credentials")
 

@@ -21,7 +21,7 @@ from zope.interface import implementer
 from pbauth._async import OneShot
 from pbauth.accounts.hashing import Derivations
 from pbauth.client.renewal import askHashing
-from pbauth.errors import MechanismNotSupported, ServerNotTrusted
+from pbauth.errors import MechanismNotSupported, PassphraseNeeded, ServerNotTrusted
 from pbauth.interfaces import ICredentials, IRenewingCredentials, IRenewingExchange
 from pbauth.mechanisms import anonymous, ed25519, external, plain, scram
 from pbauth.mechanisms.channel import Channel
@@ -262,10 +262,6 @@ class PlainPassword:
                 "The password would be sent without TLS. Use an endpoint 'tls:HOST:PORT'."
             )
         return OneMessageClient(plain.makeMessage(name, self._password))
-
-
-class PassphraseNeeded(ValueError):
-    """The private key is encrypted, and no passphrase was given."""
 
 
 @implementer(ICredentials)

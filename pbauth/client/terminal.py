@@ -48,7 +48,7 @@ def askOnTerminal(address: str, pin: str) -> bool:
     if not sys.stdin.isatty():
         raise ServerNotTrusted(
             f"{shown(address, pin)} It is not one that you trust, and there is no terminal to ask "
-            "on."
+            "on. If it is the right one, start the program on a terminal once."
         )
     with interruptible():
         return click.confirm(

@@ -15,8 +15,19 @@ import goservice  # noqa: E402
 import goweb  # noqa: E402
 import play  # noqa: E402
 import screen  # noqa: E402
+import signin  # noqa: E402
 import tableview  # noqa: E402
 
 sys.path.remove(str(GO))
 
-__all__ = ["GO", "board_text", "gogame", "goservice", "goweb", "play", "screen", "tableview"]
+__all__ = [
+    "GO",
+    "board_text",
+    "gogame",
+    "goservice",
+    "goweb",
+    "play",
+    "screen",
+    "signin",
+    "tableview",
+]

@@ -13,17 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pbauth import Hashing
+from pbauth import Hashing, Password, PlainPassword, PrivateKey
 from pbauth.admin.administration import Administration
 from pbauth.server.state import openAuthorizer
 from tests.support.goexample import GO as EXAMPLE
-from tests.support.goexample import board_text, gogame, goservice, play, screen, tableview
+from tests.support.goexample import board_text, gogame, goservice, play, screen, signin, tableview
 from tests.support.processes import PATIENCE, TWIST, Program, childrenOf
 
 HERE = Path(__file__).parent.parent / "support"
@@ -462,6 +469,7 @@ class CommandTests(SynchronousTestCase):
         for arguments, term, said, code in (
             ((), "xterm", "Error: Say where to sit: black, white or observer", 2),
             (("black", "--size", "9"), "xterm", "Error: --size and --komi are for --open", 2),
+            (("black", "--key", "x", "--plain"), "xterm", "Error: Only one of --key", 2),
             (("black",), "dumb", "Error: This terminal can't be drawn on (TERM is dumb", 1),
             (("black",), None, "Error: This terminal can't be drawn on (TERM is dumb", 1),
         ):
@@ -473,6 +481,53 @@ class CommandTests(SynchronousTestCase):
     def test_canDraw(self) -> None:
         """Not every encoding has stones."""
         self.assertEqual([*map(play.canDraw, ("utf-8", "ascii", "latin-1"))], [True, False, False])
+
+
+class SignInTests(SynchronousTestCase):
+    """By what to log in, for a server that is trusted."""
+
+    def login(self, asked: list[str], **options: Any) -> Any:
+        """Log in as the options say; the user types `secret`."""
+
+        def prompt(what: str, hide_input: bool, err: bool) -> str:
+            self.assertTrue(hide_input)
+            asked.append(what)
+            return "secret"
+
+        class Stdin:
+            def isatty(self) -> bool:
+                return True
+
+        self.patch(signin.click, "prompt", prompt)
+        self.patch(sys, "stdin", Stdin())
+        given: dict[str, Any] = {
+            **dict.fromkeys(("key", "certificate")),
+            **dict.fromkeys(("insecure", "accept_new", "password_stdin", "plain"), False),
+            **{"timeout": 5, "known_servers": "", "trust": "SHA256:" + "A" * 43, **options},
+        }
+        login = signin.SignIn(**given).login(None, "tls:127.0.0.1:87", "alice", "go")
+        return self.successResultOf(Deferred.fromCoroutine(login))
+
+    def test_passwords(self) -> None:
+        """A password is asked for; it is shown to the server only where that is wanted."""
+        asked: list[str] = []
+        login = self.login(asked)
+        self.assertIsInstance(login.credentials, Password)
+        self.assertEqual((login.identity, login.service, login.timeout), ("alice", "go", 5))
+        self.assertIsInstance(self.login(asked, plain=True).credentials, PlainPassword)
+        self.assertEqual(asked, ["Password", "Password"])
+
+    def test_keys(self) -> None:
+        """A passphrase is asked for where the key has one; no password is."""
+        key = Ed25519PrivateKey.generate()
+        for encryption, expected in (
+            (NoEncryption(), []),
+            (BestAvailableEncryption(b"secret"), ["Passphrase"]),
+        ):
+            path, asked = self.mktemp(), list[str]()
+            Path(path).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+            self.assertIsInstance(self.login(asked, key=path).credentials, PrivateKey)
+            self.assertEqual(asked, expected)
 
 
 #: Runs a program, and says what has become of the terminal. (Ctrl-C reaches the shell, too.)

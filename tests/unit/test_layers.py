@@ -168,8 +168,5 @@ class PublicTests(SynchronousTestCase):
         programs = [*PROJECT.glob("docs/listings/*.py"), *PROJECT.glob("docs/examples/**/*.py")]
         self.assertGreater(len(programs), 30)
         for path in programs:
-            if path.name == "play.py":
-                # Shares the command's way to trust a server, which is not public yet.
-                continue
             private = set(imports(path, known)) - PUBLIC
             self.assertEqual(private, set(), path)

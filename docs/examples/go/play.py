@@ -8,7 +8,7 @@ Play Go in a terminal, on a server that runs `goservice.GoService`::
 
 It needs pbauth, sgfmill and a terminal.  It logs in again by itself when the connection or the
 server was gone, and shows the board as it is then.  What it knows is in `tableview`, what it shows
-in `board_text`, how that gets on the terminal in `screen`.
+in `board_text`, how that gets on the terminal in `screen`, and how it logs in in `signin`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from attrs import evolve
 from board_text import Mistake, draw, painted, parse, plain
 from gogame import COLOURS, GoGameError
 from screen import NoTerminal, Screen, Typing
+from signin import SignIn, hangUp, run, signInOptions
 from tableview import View, clean
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
-from pbauth import BackOff, Detached, NotAttached, PerspectiveClient, connect
-from pbauth.cli.connecting import Connecting, connectingOptions, explained
-from pbauth.cli.running import run
+from pbauth import BackOff, Detached, NotAttached, PerspectiveClient
 
 #: Who waits for a move does not want to wait long for the connection.
 PATIENCE = BackOff(shortest=0.5, longest=15)
@@ -263,7 +263,7 @@ def canDraw(encoding: str) -> bool:
 @click.option("--size", type=int, help="Of the board of that game.  [default: 19]")
 @click.option("--komi", type=float, help="What white gets in that game.  [default: 7.5]")
 @click.option("--ascii", is_flag=True, help="Draw with letters and dots.")
-@connectingOptions
+@signInOptions
 def main(
     endpoint: str,
     name: str,
@@ -273,7 +273,7 @@ def main(
     size: int | None,
     komi: float | None,
     ascii: bool,
-    connecting: Connecting,
+    signIn: SignIn,
 ) -> None:
     """Play Go, or watch. NAME is yours; SIDE is black, white or observer, or that of a game:
     game-7/black.
@@ -291,21 +291,14 @@ def main(
         raise click.ClickException(str(missing)) from None
 
     async def go(reactor: Any) -> View | None:
-        trust = await connecting.settleTrust(reactor, endpoint)
-        credentials = connecting.credentials()
-        how: dict[str, Any] = {
-            "timeout": connecting.timeout,
-            "insecure": connecting.insecure,
-            "trust": trust,
-            "reactor": reactor,
-        }
+        login = await signIn.login(reactor, endpoint, name, service)
         if opening is not None:
-            host = await connect(endpoint, None, name, credentials, service, "host", **how)
+            host = await evolve(login, perspective="host").run(reactor)
             lines, points = 19 if size is None else size, 7.5 if komi is None else komi
             try:
                 await host.callRemote("open", opening, lines, points)
             finally:
-                await connecting.hangUp(reactor, host.broker, credentials)
+                await hangUp(host.broker, login.credentials)
             click.echo(f"{opening} is open: {lines} lines, komi {points:g}.")
         if screen is None:
             return None
@@ -316,7 +309,7 @@ def main(
             ascii=ascii or not canDraw(encoding),
             colours=not os.environ.get("NO_COLOR"),
         )
-        seat = Seat(window, endpoint, credentials, service, side, window, username=name, **how)
+        seat = Seat(window, evolve(login, perspective=side, client=window), reactor=reactor)
         seat.startService()
         try:
             await window.ended
@@ -324,17 +317,16 @@ def main(
             await seat.stopService()
         return window.view
 
-    with explained(endpoint):
-        try:
-            view = run(go)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except pb.RemoteError as error:
-            text = clean(f"That failed on the server: {error}")
-            raise click.ClickException(text) from None
-        finally:
-            if screen is not None:
-                screen.leave()
+    try:
+        view = run(go, endpoint)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except pb.RemoteError as error:
+        text = clean(f"That failed on the server: {error}")
+        raise click.ClickException(text) from None
+    finally:
+        if screen is not None:
+            screen.leave()
     if view is not None:
         over = view.result is not None
         click.echo(f"{view.game}: {view.status() if over else 'it goes on. Come back soon.'}")

@@ -34,8 +34,7 @@ from pbauth import (
     connect,
     getObjectAt,
 )
-from pbauth.client.credentials import PassphraseNeeded
-from pbauth.errors import ExchangeRefused
+from pbauth.errors import ExchangeRefused, PassphraseNeeded
 from pbauth.interfaces import IClientExchange, IExchange
 from pbauth.mechanisms import decodeVerifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
