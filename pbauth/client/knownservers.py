@@ -16,14 +16,18 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-from pbauth._async import chooseReactor, settled
+from pbauth._async import chooseReactor, settled, within
 from pbauth._files import lock, writePrivate
 from pbauth.client.terminal import askOnTerminal
-from pbauth.errors import ServerNotTrusted
+from pbauth.errors import LoginTimeout, ServerNotTrusted
 from pbauth.net.fingerprints import checkPin
 from pbauth.net.strports import tlsAddress
 from pbauth.net.trust import fetchFingerprint, isVouchedFor
+
+#: Seconds after which a file that another program has locked is tried again.
+_POLL = 0.05
 
 
 def addressOf(host: str, port: int) -> str:
@@ -136,7 +140,7 @@ class KnownServers:
         if not known:
             if await settled(self._ask(address, pin)) is not True:
                 raise ServerNotTrusted("The server is not trusted, and nothing was sent to it.")
-            known = self.add(address, pin)
+            known = await self._remember(address, pin, timeout, reactor)
         if known and pin not in {each.pin for each in known}:
             raise ServerNotTrusted(_alarm(self.path, address, pin, known))
         return pin
@@ -171,7 +175,31 @@ class KnownServers:
         Raises:
             ServerNotTrusted: the file can't be read or written, or is not to be relied on.
         """
-        with self._mistakes("write"), self._locked() as path:
+        return self._add(address, pin, wait=True) or []
+
+    async def _remember(
+        self, address: str, pin: str, timeout: float, reactor: Any
+    ) -> list[KnownServer]:
+        """As `add`, but let the reactor run while another program has the file locked."""
+
+        async def remember() -> list[KnownServer]:
+            while (known := self._add(address, pin, wait=False)) is None:
+                await deferLater(reactor, _POLL)
+            return known
+
+        try:
+            return await within(timeout, reactor, remember())
+        except LoginTimeout:
+            raise ServerNotTrusted(
+                f"Another program has kept {self.path}.lock locked for {timeout:g} seconds, so the "
+                "server can't be remembered. End that program, and try again."
+            ) from None
+
+    def _add(self, address: str, pin: str, *, wait: bool) -> list[KnownServer] | None:
+        """As `add`; `None` if another program has the file locked, and that is not waited for."""
+        with self._mistakes("write"), self._locked(wait) as path:
+            if path is None:
+                return None
             text = self._read()
             known = [each for each in self._parse(text) if each.address == address]
             if known:
@@ -218,15 +246,17 @@ class KnownServers:
             ) from None
 
     @contextmanager
-    def _locked(self) -> Iterator[str]:
-        """Keep other programs out; give the path of the file itself, if this is a link to it."""
+    def _locked(self, wait: bool) -> Iterator[str | None]:
+        """
+        Keep other programs out; give the path of the file itself, if this is a link to it; or
+        `None`, if another program keeps this one out.
+        """
         path = os.path.realpath(self.path)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         # A file of its own, since the file itself is replaced.
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            lock(descriptor, wait=True)
-            yield path
+            yield path if lock(descriptor, wait=wait) else None
         finally:
             os.close(descriptor)
 

@@ -8,9 +8,11 @@ from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import KnownServers, ServerNotTrusted, connect
+from pbauth._files import lock
 from pbauth.client.knownservers import KnownServer, addressOf
 from tests.support.processes import Program
 from tests.support.tls import TLSTestCase
@@ -244,6 +246,28 @@ class TrustTests(TLSTestCase):
         with self.assertRaises(ZeroDivisionError):
             await self.trust()
         self.assertFalse(os.path.exists(self.path))
+
+    async def test_locked(self) -> None:
+        """The reactor runs while another program has the file locked, and not for ever."""
+        os.mkdir(os.path.dirname(self.path))
+        descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self.assertTrue(lock(descriptor, wait=True))
+        clock = Clock()
+        remembering = Deferred.fromCoroutine(
+            KnownServers(self.path)._remember(self.address, OTHER, 10, clock)
+        )
+        clock.pump([1] * 9)
+        self.assertNoResult(remembering)
+        clock.advance(1)
+        reason = self.failureResultOf(remembering, ServerNotTrusted).getErrorMessage()
+        self.assertIn(f"{self.path}.lock locked for 10 seconds", reason)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        trusting = self.trust()
+        while not self.asked:
+            await self.turn()
+        self.assertNoResult(trusting)
+        os.close(descriptor)
+        self.assertEqual(await trusting, self.pin)
 
     async def test_withoutQuestions(self) -> None:
         """Endpoints that are not by TLS, or say whom to trust, need no question."""
