@@ -37,21 +37,6 @@ TWIST = (
 _DOCUMENTATION = str(Path(__file__).parent.parent.parent / "docs") + os.sep
 
 
-def _bytecode() -> dict[str, str]:
-    """
-    Where Python keeps no bytecode beside the sources, it is kept in the folder of this test run: a
-    third of what most programs take is to compile our modules.
-    """
-    if not sys.dont_write_bytecode:
-        return {}
-    if not _folder:
-        _folder.append(os.path.abspath("bytecode"))
-    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": _folder[0]}
-
-
-_folder: list[str] = []
-
-
 def _isImported(command: list[str]) -> bool:
     """Return whether the fork server has imported most of what a program imports."""
     executable, first, *rest = command
@@ -80,7 +65,7 @@ def _canFork(
 
 def _environment() -> dict[str, str]:
     """Return the environment of a program for which a test says nothing else."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **_bytecode()}
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def _forkServer(imported: tuple[str, ...]) -> ForkServer:
