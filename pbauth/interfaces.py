@@ -594,10 +594,11 @@ class IRevokingBroker(Interface):
     The broker of a connection that can end what a session has exported to the peer.
     """
 
-    def exportingFor(session: Any) -> Any:
+    def exportingFor(session: Any, client: Any = None) -> Any:
         """
         Return a broker that is like this one, but notes that the references which the peer gets
-        through it are exports of this `pbauth.perspectives.sessions.Session`.
+        through it are exports of this `pbauth.perspectives.sessions.Session`; as are those that go
+        out in calls of `client`, the peer's own object, if it is one.
         """
 
     def revoke(session: Any) -> None:

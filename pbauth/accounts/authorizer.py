@@ -9,9 +9,11 @@ from typing import Any
 
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred, DeferredLock, fail, maybeDeferred, succeed
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._async import settled
+from pbauth._contained import contained
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity
@@ -25,6 +27,8 @@ from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.perspectives.sessions import EndReason, Session, Sessions
+
+_log = Logger()
 
 #: Of a verifier of SCRAM, what anybody sees who claims the name: iterations, and bytes of salt.
 Cost = tuple[int, int]
@@ -264,7 +268,11 @@ class Authorizer:
 
     def _endUnauthorized(self, identity: IIdentity, sessions: list[Session]) -> None:
         for session in sessions:
-            if not self.proofs.allows(identity, session):
+            allowed = False
+            # Nobody stays because of what the class of the identity raises.
+            with contained(_log, "What {session!r} may do can't be told", session=session):
+                allowed = self.proofs.allows(identity, session)
+            if not allowed:
                 session.end(EndReason.REVOKED)
 
     def identityRemoved(self, name: str) -> None:

@@ -19,7 +19,7 @@ state           event                           what happens
 ==============  ==============================  ===========================================
 
 So `brokerDetached` is called exactly once for each `brokerAttached` that succeeded, whatever ends
-the session, and its own failure is logged and changes nothing.
+the session.  What the application raises while a session ends is logged and changes nothing.
 
 What the client holds is a reference to the session, not to the perspective: from the moment that
 the session ends, calls fail with `Detached`, and so do those that were under way.
@@ -28,15 +28,17 @@ the session ends, calls fail with `Detached`, and so do those that were under wa
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
+from twisted.spread.jelly import Jellyable
 
 from pbauth._async import OneShot, run, settled
+from pbauth._contained import contained
 from pbauth.audit import Audit
 from pbauth.errors import Detached
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
@@ -94,8 +96,62 @@ class SessionReference(pb.Referenceable):
         if self._exporting is None:
             revokes = IRevokingBroker.providedBy(broker)
             self._exporting = broker.exportingFor(self.session) if revokes else broker
-        result = perspective.perspectiveMessageReceived(self._exporting, message, args, kw)
-        return self.session.watch(result) if isinstance(result, Deferred) else result
+        return callFor(
+            frozenset({self.session}),
+            perspective.perspectiveMessageReceived,
+            self._exporting,
+            message,
+            args,
+            kw,
+        )
+
+
+def callFor(
+    sessions: frozenset[Any],
+    receive: Callable[[Any, Any, Any, Any], Any],
+    broker: Any,
+    message: Any,
+    args: Any,
+    kw: Any,
+) -> Any:
+    """
+    Pass a call on, for sessions.
+
+    Args:
+        sessions: that the called object belongs to; one of them is live.
+        receive: the object's method that takes calls.
+        broker: as the method sees it.
+        message: the name of the method that is called.
+        args: its arguments.
+        kw: its arguments by name.
+
+    Returns:
+        What it comes to, serialised, or a Deferred of that.
+
+    Raises:
+        Exception: whatever the method raises.
+    """
+    fails = getattr(broker, "fails", None)
+    try:
+        result = receive(broker, message, args, kw)
+    except Exception as error:
+        if fails is None or not isinstance(error, Jellyable):
+            raise
+        return fail(fails(Failure()))
+    if not isinstance(result, Deferred):
+        return result
+    (session, *others) = sessions
+    return session.watch(result if fails is None else result.addErrback(fails), others)
+
+
+class _UnderWay:
+    """A call that is under way, and whose it is."""
+
+    __slots__ = ("answer", "sessions")
+
+    def __init__(self, sessions: set[Session]) -> None:
+        self.answer: Deferred[Any] = Deferred()
+        self.sessions = sessions
 
 
 class Session:
@@ -150,7 +206,7 @@ class Session:
         self._state = _State.REQUESTED
         self._requested: IPerspective | None = None
         self._ended = OneShot()
-        self._underWay: set[Deferred[Any]] | None = None
+        self._underWay: set[_UnderWay] | None = None
         sessions._add(self)
         broker.notifyOnDisconnect(self._connectionLost)
 
@@ -165,41 +221,52 @@ class Session:
         """Tell whether the client may call the perspective."""
         return self._state is _State.LIVE
 
-    def watch(self, result: Deferred[Any]) -> Deferred[Any]:
+    @property
+    def ended(self) -> bool:
+        """Tell whether the session has ended, for whatever reason."""
+        return self._state is _State.ENDED
+
+    def watch(self, result: Deferred[Any], others: Iterable[Session] = ()) -> Deferred[Any]:
         """
         Watch over a call of the client's that is under way.
 
         Args:
             result: what it will come to.
+            others: further sessions that the called object belongs to.
 
         Returns:
-            Fires with that; or fails with `Detached`, if the session ends before.
+            Fires with that; or fails with `Detached`, if all these sessions end before.
         """
         if result.called and not result.paused:
             return result
-        answer: Deferred[Any] = Deferred()
-        underWay = self._underWay = self._underWay or set()
-        underWay.add(answer)
+        call = _UnderWay({self, *others})
+        for session in call.sessions:
+            session._underWay = session._underWay or set()
+            session._underWay.add(call)
 
-        def succeeded(value: Any) -> None:
-            if answer in underWay:
-                underWay.discard(answer)
-                answer.callback(value)
+        def settle(result: Any) -> None:
+            if not call.sessions:
+                # The client has its answer, `Detached`: an ended session gives nothing. A bug of
+                # the application's reaches the log all the same.
+                if isinstance(result, Failure) and not result.check(pb.Error, CancelledError):
+                    _log.failure("A call failed after its session had ended.", result)
+                return
+            for session in call.sessions:
+                if session._underWay is not None:
+                    session._underWay.discard(call)
+            # It may be a failure.
+            call.answer.callback(result)
 
-        def failed(failure: Failure) -> None:
-            if answer in underWay:
-                underWay.discard(answer)
-                answer.errback(failure)
-            elif not failure.check(pb.Error):
-                _log.failure("A call failed after its session had ended.", failure)
-
-        result.addCallbacks(succeeded, failed)
-        return answer
+        result.addBoth(settle)
+        return call.answer
 
     def _cutOff(self) -> None:
         underWay = self._underWay or set()
         while underWay:
-            underWay.pop().errback(Failure(Detached()))
+            call = underWay.pop()
+            call.sessions.discard(self)
+            if not call.sessions:
+                call.answer.errback(Failure(Detached()))
         if IRevokingBroker.providedBy(self.broker):
             self.broker.revoke(self)
 
@@ -212,7 +279,7 @@ class Session:
 
         Raises:
             Detached: the session was ended in the meantime.
-            Exception: whatever `brokerAttached` raised.
+            Exception: whatever the perspective or its service raised.
         """
         if self._state is not _State.REQUESTED:
             raise Detached()
@@ -224,15 +291,21 @@ class Session:
             )
         self._state = _State.ATTACHING
         self._requested = perspective
+        if IRevokingBroker.providedBy(self.broker):
+            # What it is told from now on, by `attached` too, ends with the session.
+            self.broker.exportingFor(self, self.clientref)
         self._showPerspectiveToClient(perspective)
-        service = perspective.getService()
-        if service is not None:
-            service.cachePerspective(perspective)
         try:
+            service = perspective.getService()
+            if service is not None:
+                service.cachePerspective(perspective)
             given = await settled(
                 perspective.brokerAttached(self.clientref, self.identity, self.broker)
             )
         except BaseException:
+            self._state = _State.ENDED
+            with contained(_log, "{session!r} can't be cut off", session=self):
+                self._cutOff()
             self._finish()
             raise
         self._audit.attached(self)
@@ -250,9 +323,10 @@ class Session:
             raise Detached()
         self._showPerspectiveToClient(given)
         self._state = _State.LIVE
-        clients = self._clients()
-        if clients is not None:
-            clients.joined(self)
+        with contained(_log, "The clients of {session!r} do not work", session=self):
+            clients = self._clients()
+            if clients is not None:
+                clients.joined(self)
 
     def end(self, reason: EndReason) -> Deferred[None]:
         """
@@ -291,18 +365,18 @@ class Session:
 
     async def _detach(self) -> None:
         self._state = _State.ENDED
-        self._cutOff()
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
-        clients = self._clients()
-        if clients is not None:
-            clients.left(self)
+        with contained(_log, "{session!r} can't be cut off", session=self):
+            self._cutOff()
+        with contained(_log, "The clients of {session!r} do not work", session=self):
+            clients = self._clients()
+            if clients is not None:
+                clients.left(self)
         self._audit.detached(self, (self.endReason or EndReason.DETACHED).value)
-        try:
+        with contained(_log, "detached() failed for {session!r}", session=self):
             await settled(
                 self.perspective.brokerDetached(self.clientref, self.identity, self.broker)
             )
-        except Exception:
-            _log.failure("detached() failed for {session!r}", session=self)
         self._finish()
 
     def _finish(self) -> None:
@@ -311,9 +385,10 @@ class Session:
         self._sessions._discard(self)
         if not self.broker.disconnected:
             self.broker.dontNotifyOnDisconnect(self._connectionLost)
-        service = None if requested is None else requested.getService()
-        if service is not None:
-            service.uncachePerspective(requested)
+        with contained(_log, "uncachePerspective() failed for {session!r}", session=self):
+            service = None if requested is None else requested.getService()
+            if service is not None:
+                service.uncachePerspective(requested)
         self._ended.fire()
 
 

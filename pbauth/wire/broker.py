@@ -45,7 +45,8 @@ from pbauth.wire.prelogin import (
     PreLoginLimits,
     UnprovedServerLimits,
 )
-from pbauth.wire.revocation import ExportingBroker, Exports
+from pbauth.wire.references import compareReferences
+from pbauth.wire.revocation import ExportingBroker, Exports, remotesIn
 from pbauth.wire.security import allowsPlain, allowsReferences
 from pbauth.wire.serializing import Given, SerializingBroker
 from pbauth.wire.twistedprivate import READING, WRITING
@@ -83,6 +84,8 @@ _PINGED = _Pinged()
 #: The method of it by which a server proves itself before it answers the login (see
 #: `Broker.expectProof`).
 PROVED = b"proved"
+
+compareReferences()
 
 
 @implementer(IHandshakeListener, IRestrictableBroker, IRevokingBroker)
@@ -449,7 +452,12 @@ class Broker(SerializingBroker):
 
     def sendDecRef(self, objectID: Any) -> None:
         """Tell the peer that a reference to its object is gone; in whatever thread it went."""
-        self._inReactor(super().sendDecRef, objectID)
+        self._inReactor(self._dropImport, objectID)
+
+    def _dropImport(self, objectID: Any) -> None:
+        if self._exports is not None:
+            self._exports.dropImport(objectID)
+        super().sendDecRef(objectID)
 
     def decCacheRef(self, objectID: Any) -> None:
         """Tell the peer that the copy of its `Cacheable` is gone; in whatever thread it went."""
@@ -478,6 +486,7 @@ class Broker(SerializingBroker):
 
     def _makeReference(self, luid: int) -> pb.RemoteReference:
         reference = pb.RemoteReference(None, self, luid, 1)
+        self._countImport(luid)
         self._references.append(reference)
         return reference
 
@@ -485,6 +494,8 @@ class Broker(SerializingBroker):
         for reference in self._references:
             # The peer has not counted this one: another one will be made for it.
             reference.doRefCount = 0
+            if self._exports is not None:
+                self._exports.dropImport(reference.luid)
         self._references.clear()
 
     def _receivePlain(self, items: list[Any]) -> bool:
@@ -522,8 +533,11 @@ class Broker(SerializingBroker):
             self._calling = None
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
+            waiting = self._takeWaiting(items[1])
+            if self._exports is not None:
+                self._exports.answered(items[1], self._noteReferences)
             self._references.clear()
-            self._takeWaiting(items[1]).callback(items[2])
+            waiting.callback(items[2])
         elif all(type(item) in _SCALARS for item in items):
             # There was nothing to be read otherwise.
             self.callExpressionReceived(items)
@@ -553,11 +567,14 @@ class Broker(SerializingBroker):
             return found
         return self._exports.objectToCall(self, luid, found)
 
-    def exportingFor(self, session: Any) -> ExportingBroker:
+    def exportingFor(self, session: Any, client: Any = None) -> ExportingBroker:
         """Return a broker that notes what a session exports (see `IRevokingBroker`)."""
         if self._exports is None:
             self._exports = Exports()
-        return ExportingBroker(self, self._exports, frozenset({session}))
+        sessions = frozenset({session})
+        if isinstance(client, pb.RemoteReference) and client.broker is self:
+            self._exports.ownImport(client.luid, sessions)
+        return ExportingBroker(self, self._exports, sessions)
 
     def revoke(self, session: Any) -> None:
         """End what only this session has exported (see `IRevokingBroker`)."""
@@ -568,7 +585,7 @@ class Broker(SerializingBroker):
         """Take an answer; one that can't be read fails the call, not the connection."""
         waiting = self._takeWaiting(requestID)
         try:
-            result = self.unserialize(netResult)
+            result = self._readAnswer(requestID, netResult)
         except Exception:
             # Whatever the classes of the application raise: who waits is told.
             waiting.errback(Failure())
@@ -584,7 +601,7 @@ class Broker(SerializingBroker):
             waiting.errback(Failure(pb.RemoteError("error", message, "Traceback unavailable")))
             return
         try:
-            error = self.unserialize(readable(fail))
+            error = self._readAnswer(requestID, readable(fail))
         except jelly.InsecureJelly:
             name = fail[0].decode("utf-8", "replace")
             message = f"{name}, a class of errors that is not known here"
@@ -605,6 +622,11 @@ class Broker(SerializingBroker):
         if waiting is None:
             raise MalformedMessage("It answers a call that was not made")
         return waiting
+
+    def _readAnswer(self, requestID: Any, expression: Any) -> Any:
+        if self._exports is None:
+            return self.unserialize(expression)
+        return self._exports.answered(requestID, self.unserialize, expression)
 
     def connectionReady(self) -> None:
         """Take note that the protocol is agreed on; by a client that speaks first, supposed."""
@@ -668,10 +690,27 @@ class Broker(SerializingBroker):
         if type(sexp) is tuple or type(sexp) is dict:
             for reference in self._references:
                 reference.perspective = perspective
+            if self._references:
+                self._noteReferences()
             return sexp
         if self._limits is not None and isinstance(self._limits, UnprovedServerLimits):
             return jelly.unjelly(sexp, LOGIN_SECURITY, None, self)
+        for luid in remotesIn(sexp):
+            exports = self._countImport(luid)
+            exports.ownImport(luid)
         return super().unserialize(sexp, perspective)
+
+    def _countImport(self, luid: Any) -> Exports:
+        exports = self._exports
+        if exports is None:
+            exports = self._exports = Exports()
+        exports.countImport(luid)
+        return exports
+
+    def _noteReferences(self) -> None:
+        if self._exports is not None:
+            for reference in self._references:
+                self._exports.ownImport(reference.luid)
 
 
 class _Numbers:

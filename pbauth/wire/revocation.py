@@ -9,14 +9,24 @@ have exported ends with the last of them.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
+from twisted.python.reflect import qual
 from twisted.spread import pb
+from twisted.spread.jelly import Jellyable
 
-from pbauth.errors import Detached
+from pbauth._contained import contained
+from pbauth.audit.events import LeanLogger
+from pbauth.errors import Detached, WireError
+from pbauth.perspectives.sessions import callFor
 from pbauth.wire.twistedprivate import released
+
+_log = LeanLogger()
+
+_Result = TypeVar("_Result")
 
 
 class ExportingBroker:
@@ -38,20 +48,43 @@ class ExportingBroker:
         return getattr(self._broker, name)
 
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
-        """Unjelly an expression, as the broker does."""
-        return self._broker.unserialize(sexp, perspective)
+        """Unjelly an expression, as the broker does; its references belong to the sessions."""
+        exports = self._exports
+        before, exports.importers = exports.importers, self._sessions
+        try:
+            return self._broker.unserialize(sexp, perspective)
+        finally:
+            exports.importers = before
 
     def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
         """Jelly an object for the sessions; also what a Deferred comes to later."""
         if isinstance(object, (Deferred, Coroutine)):
             later: Deferred[Any] = ensureDeferred(object)
             return later.addCallback(self.serialize, *args, **kw)
-        exports = self._exports
-        before, exports.exporters = exports.exporters, self._sessions
-        try:
-            return self._broker.serialize(object, *args, **kw)
-        finally:
-            exports.exporters = before
+        return self._exports.givenBy(self._sessions, self._broker.serialize, object, *args, **kw)
+
+    def fails(self, failure: Failure) -> Failure:
+        """Let what the state of an error gives to the peer belong to the sessions, too."""
+        error = failure.value
+        if isinstance(error, Jellyable) and not isinstance(error, WireError):
+            failure.value = _ErrorOfSessions(error, self._exports, self._sessions)
+        return failure
+
+
+class _ErrorOfSessions(Jellyable):
+    """An error of the application's that is sent with its state."""
+
+    def __init__(self, error: Any, exports: Exports, sessions: frozenset[Any]) -> None:
+        self._error = error
+        self._exports = exports
+        self._sessions = sessions
+
+    def __str__(self) -> str:
+        return str(self._error)
+
+    def jellyFor(self, jellier: Any) -> Any:
+        """Make an expression of the error."""
+        return self._exports.givenBy(self._sessions, jellier.jelly, self._error)
 
 
 class ExportedObject:
@@ -71,11 +104,9 @@ class ExportedObject:
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Pass a call on; while it is under way its session may end."""
-        result = self._object.remoteMessageReceived(self._broker, message, args, kw)
-        if isinstance(result, Deferred) and len(self._sessions) == 1:
-            (session,) = self._sessions
-            return session.watch(result)
-        return result
+        return callFor(
+            self._sessions, self._object.remoteMessageReceived, self._broker, message, args, kw
+        )
 
 
 class RevokedObject(pb.Referenceable):
@@ -100,12 +131,19 @@ class Exports:
     Attributes:
         exporters: the sessions that what is serialised now belongs to; `None`: to none, so that
             it stays.
+        importers: the sessions that references belong to which are read now; `None`: to none.
+        asked: the sessions of calls of the peer's objects that are under way, by the number of the
+            request: references in the answers belong to them.
     """
 
-    __slots__ = ("_caches", "_objects", "exporters")
+    __slots__ = ("_caches", "_imports", "_objects", "asked", "exporters", "importers")
 
     def __init__(self) -> None:
         self.exporters: frozenset[Any] | None = None
+        self.importers: frozenset[Any] | None = None
+        self.asked: dict[Any, frozenset[Any]] = {}
+        # Of objects of the peer's, by their numbers: how many references there are, and whose.
+        self._imports: dict[Any, tuple[int, frozenset[Any] | None]] = {}
         # The sessions by the number of the object, and by that of the `Cacheable`.
         self._objects: dict[Any, frozenset[Any]] = {}
         self._caches: dict[Any, frozenset[Any]] = {}
@@ -123,17 +161,122 @@ class Exports:
         """
         return self._add(self._objects, luid, new)
 
-    def addCache(self, luid: Any) -> frozenset[Any] | None:
+    def addCache(self, luid: Any, new: bool) -> frozenset[Any] | None:
         """
-        Note that the peer gets a copy of a `Cacheable`, which it had not before.
+        Note that the peer gets a copy of a `Cacheable`, or gets it once more.
 
         Args:
             luid: its number.
+            new: the peer had none before.
 
         Returns:
             As for `addObject`.
         """
-        return self._add(self._caches, luid, True)
+        return self._add(self._caches, luid, new)
+
+    def checkLive(self) -> None:
+        """
+        Check that the peer may get a reference now.
+
+        Raises:
+            Detached: what is serialised belongs to sessions that have all ended.
+        """
+        if self.exporters is not None and all(session.ended for session in self.exporters):
+            raise Detached()
+
+    def givenBy(
+        self, sessions: frozenset[Any], act: Callable[..., _Result], *args: Any, **kw: Any
+    ) -> _Result:
+        """
+        Serialise something that belongs to sessions.
+
+        Args:
+            sessions: the sessions.
+            act: what serialises.
+            args: for it.
+            kw: for it.
+
+        Returns:
+            What that gives.
+
+        Raises:
+            Detached: the sessions have all ended: they give nothing, not even what is plain.
+        """
+        before, self.exporters = self.exporters, sessions
+        try:
+            self.checkLive()
+            return act(*args, **kw)
+        finally:
+            self.exporters = before
+
+    def countImport(self, luid: Any) -> None:
+        """
+        Note that there is one more reference to an object of the peer's.
+
+        Args:
+            luid: its number.
+        """
+        count, sessions = self._imports.get(luid, (0, None))
+        self._imports[luid] = (count + 1, sessions)
+
+    def ownImport(self, luid: Any, sessions: frozenset[Any] | None = None) -> None:
+        """
+        Note whose a reference is that was counted before: what goes out by it is theirs.
+
+        Args:
+            luid: the number of the object of the peer's.
+            sessions: the sessions; `None`: the `importers`.
+        """
+        owners = self.importers if sessions is None else sessions
+        if owners is not None and luid in self._imports:
+            count, before = self._imports[luid]
+            self._imports[luid] = (count, owners | (before or owners))
+
+    def dropImport(self, luid: Any) -> None:
+        """
+        Note that there is one reference less to an object of the peer's.
+
+        Args:
+            luid: its number.
+        """
+        count, sessions = self._imports.get(luid, (0, None))
+        if count > 1:
+            self._imports[luid] = (count - 1, sessions)
+        else:
+            self._imports.pop(luid, None)
+
+    def answered(self, requestID: Any, read: Callable[..., _Result], *args: Any) -> _Result:
+        """
+        Read the answer to a call of the peer's object.
+
+        Args:
+            requestID: the number of the request.
+            read: what reads it.
+            args: for it.
+
+        Returns:
+            What that gives.
+        """
+        before, self.importers = self.importers, self.asked.pop(requestID, None)
+        try:
+            return read(*args)
+        finally:
+            self.importers = before
+
+    def sessionsOfCall(self, prefix: bytes, luid: Any) -> frozenset[Any] | None:
+        """
+        Return the sessions that a call of the peer's object belongs to.
+
+        Args:
+            prefix: of the message: ``b"cache"`` for an update of a copy of a `Cacheable`.
+            luid: the number of the object, or of the `Cacheable`.
+
+        Returns:
+            The sessions; `None` if it belongs to none.
+        """
+        if prefix == b"cache":
+            return self._caches.get(luid)
+        return self._imports.get(luid, (0, None))[1]
 
     def putBack(self, isCache: bool, luid: Any, sessions: frozenset[Any] | None) -> None:
         """
@@ -165,18 +308,6 @@ class Exports:
                 exported[luid] |= exporters
         return before
 
-    def sessionsOf(self, luid: Any) -> frozenset[Any] | None:
-        """
-        Return the sessions that a `Cacheable` belongs to.
-
-        Args:
-            luid: its number.
-
-        Returns:
-            The sessions; `None` if it belongs to none.
-        """
-        return self._caches.get(luid)
-
     def objectToCall(self, broker: Any, luid: Any, found: Any) -> Any:
         """
         Give what the broker calls when the peer calls an object.
@@ -205,11 +336,15 @@ class Exports:
         for luid in _takeFrom(self._objects, session):
             local = broker.localObjects.get(luid)
             if local is not None:
-                puid = local.object.processUniqueID()
+                found = local.object
+                puid = found.processUniqueID()
                 broker.luids.pop(puid, None)
                 local.object = revoked = RevokedObject()
                 broker.luids[revoked.processUniqueID()] = luid
-                released(broker, puid)
+                with contained(
+                    _log, "What waits for a {kind} to go failed", kind=qual(type(found))
+                ):
+                    released(broker, puid)
         for luid in _takeFrom(self._caches, session):
             local = broker.remotelyCachedObjects.get(luid)
             if local is not None:
@@ -218,7 +353,29 @@ class Exports:
                 local.object = revokedCache = RevokedCache()
                 broker.remotelyCachedLUIDs[revokedCache.processUniqueID()] = luid
                 observer = pb.RemoteCacheObserver(broker, cacheable, perspective)
-                cacheable.stoppedObserving(perspective, observer)
+                with contained(
+                    _log, "stoppedObserving failed for {kind}", kind=qual(type(cacheable))
+                ):
+                    cacheable.stoppedObserving(perspective, observer)
+
+
+def remotesIn(expression: Any) -> Iterator[Any]:
+    """
+    Find the references to objects of the peer's in an expression.
+
+    Args:
+        expression: one of jelly's.
+
+    Returns:
+        The numbers of the objects.
+    """
+    waiting = [expression]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is list:
+            if len(item) == 2 and item[0] == b"remote" and type(item[1]) in (int, bytes):
+                yield item[1]
+            waiting.extend(item)
 
 
 def _takeFrom(exported: dict[Any, frozenset[Any]], session: Any) -> list[Any]:

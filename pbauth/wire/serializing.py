@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.reflect import qual
 from twisted.spread import pb
 
+from pbauth._contained import contained
 from pbauth.audit.events import LeanLogger
 from pbauth.errors import TooManyReferences
 from pbauth.wire.encoding import (
@@ -176,13 +177,14 @@ class SerializingBroker(PrivateBroker):
                 self.currentLocalID -= 1
             if isCache:
                 observer = pb.RemoteCacheObserver(self, object, local.perspective)
-                try:
+                with contained(_log, "stoppedObserving failed for {kind}", kind=qual(type(object))):
                     object.stoppedObserving(local.perspective, observer)
-                except Exception:
-                    _log.failure("stoppedObserving failed for {kind}", kind=qual(type(object)))
 
     def registerReference(self, object: Any) -> Any:
         """Note that the peer gets a reference to an object, and by which sessions."""
+        exports = self._exports
+        if exports is not None:
+            exports.checkLive()
         puid = object.processUniqueID()
         luid: Any = self.luids.get(puid)
         isNew = luid is None
@@ -195,7 +197,6 @@ class SerializingBroker(PrivateBroker):
             self.luids[puid] = luid
         else:
             self.localObjects[luid].incref()
-        exports = self._exports
         before = None if exports is None else exports.addObject(luid, isNew)
         if self._given is not None:
             self._given.append((luid, object, False, before))
@@ -203,6 +204,9 @@ class SerializingBroker(PrivateBroker):
 
     def cacheRemotely(self, instance: Any) -> Any:
         """Note that the peer gets a copy of a `Cacheable`, and by which sessions."""
+        exports = self._exports
+        if exports is not None:
+            exports.checkLive()
         if self.stockSerialization:
             luid: Any = super().cacheRemotely(instance)
         else:
@@ -210,8 +214,7 @@ class SerializingBroker(PrivateBroker):
             luid = self.newLocalID()
             self.remotelyCachedLUIDs[instance.processUniqueID()] = luid
             self.remotelyCachedObjects[luid] = pb.Local(instance, self.serializingPerspective)
-        exports = self._exports
-        before = None if exports is None else exports.addCache(luid)
+        before = None if exports is None else exports.addCache(luid, True)
         if self._given is not None:
             self._given.append((luid, instance, True, before))
         return luid
@@ -221,7 +224,7 @@ class SerializingBroker(PrivateBroker):
         luid: Any = super().cachedRemotelyAs(instance, incref)
         if luid is not None and incref and self._given is not None:
             exports = self._exports
-            before = None if exports is None else exports.sessionsOf(luid)
+            before = None if exports is None else exports.addCache(luid, False)
             self._given.append((luid, instance, True, before))
         return luid
 

@@ -77,6 +77,7 @@ class PrivateBroker(pb.Broker):
     _send: Callable[[bytes], None]
     readsOurErrors: bool
     takeBack: Callable[[Any], None]
+    _exports: Any
     stockSerialization: bool
 
     def __init_subclass__(cls, **kw: Any) -> None:
@@ -106,20 +107,31 @@ class PrivateBroker(pb.Broker):
         waiting: Any = self.waitingForAnswers
         netArgs = netKw = requestID = None
         answer: Deferred[Any] | None = None
+        exports = self._exports
+        if exports is not None:
+            before = exports.exporters
+            exports.exporters = sessions = exports.sessionsOfCall(prefix, objectID)
         try:
             netArgs = self.serialize(args, perspective=perspective, method=message)
             netKw = self.serialize(kw, perspective=perspective, method=message)
             requestID = self.newRequestID()
             if answerRequired:
                 answer = waiting[requestID] = Deferred()
+                if exports is not None and sessions is not None:
+                    exports.asked[requestID] = sessions
             self.sendCall(
                 prefix + b"message", requestID, objectID, message, answerRequired, netArgs, netKw
             )
         except Exception:
             waiting.pop(requestID, None)
+            if exports is not None:
+                exports.asked.pop(requestID, None)
             self.takeBack(netArgs)
             self.takeBack(netKw)
             return fail()
+        finally:
+            if exports is not None:
+                exports.exporters = before
         if answer is not None and (callback or errback):
             answer.addCallbacks(callback, errback)
         return answer

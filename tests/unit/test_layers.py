@@ -40,6 +40,7 @@ FLOORS = [
     "net",
     "_files",
     "_async",
+    "_contained",
     "interfaces",
     "names",
     "errors",

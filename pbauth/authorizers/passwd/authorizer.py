@@ -36,6 +36,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
+from pbauth._contained import contained
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
@@ -372,9 +373,7 @@ class _ChangesService(Service):
         """Begin to look."""
         super().startService()
         self._loop.clock = chooseReactor(self._reactor)
-        self._loop.start(LOOK_EVERY).addErrback(
-            lambda failure: _log.failure("The accounts are looked at no more", failure)
-        )
+        self._loop.start(LOOK_EVERY)
 
     def stopService(self) -> Deferred[None] | None:
         """
@@ -390,7 +389,9 @@ class _ChangesService(Service):
 
     def _look(self) -> Deferred[None]:
         self._looking = looking = Deferred.fromCoroutine(self._endUnauthorized())
-        return looking
+        return looking.addErrback(
+            lambda failure: _log.failure("Looking at changed accounts failed", failure)
+        )
 
     async def _endUnauthorized(self) -> None:
         try:
@@ -409,11 +410,13 @@ class _ChangesService(Service):
                 self._endUnauthorizedOf(record)
 
     def _endUnauthorizedOf(self, record: Record) -> None:
-        try:
-            self._authorizer.endUnauthorized(record.asIdentity(self._authorizer))
-        except Exception:
-            # The class of the identities is the application's: nobody stays in by what it raises.
-            _log.failure("What {name!r} may do can't be told", name=record.name)
+        identity = None
+        # Nobody stays because of what the class of the identity raises.
+        with contained(_log, "What {name!r} may do can't be told", name=record.name):
+            identity = record.asIdentity(self._authorizer)
+        if identity is not None:
+            self._authorizer.endUnauthorized(identity)
+        else:
             self._authorizer.identityRemoved(record.name)
 
 

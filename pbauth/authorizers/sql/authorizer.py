@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
+from pbauth._contained import contained
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.records import Record, frequentCosts, recordOf
@@ -356,8 +357,12 @@ class SQLAuthorizer(CopyingAuthorizer):
             some = concerned[start : start + _MANY]
             found = await self._readNow(some)
             for name in some:
-                if name in found:
-                    self.endUnauthorized(self._asIdentity(*found[name]))
+                identity = None
+                # Nobody stays because of what the class of the identity raises.
+                with contained(_log, "What {name!r} may do can't be told", name=name):
+                    identity = self._asIdentity(*found[name]) if name in found else None
+                if identity is not None:
+                    self.endUnauthorized(identity)
                 else:
                     self.identityRemoved(name)
 

@@ -271,6 +271,11 @@ class ChangesInFile(Service):
             if not self._failed:
                 _log.error("Can't look for changes to the accounts: {error}", error=str(error))
             self._failed = True
+        except Exception:
+            # As above; the loop must not end by whatever it is.
+            if not self._failed:
+                _log.failure("Can't look for changes to the accounts")
+            self._failed = True
         else:
             self._failed = False
 

@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.task import Clock
+
 from pbauth import Hashing, SQLAuthorizer, StoreError
 from pbauth.authorizers.sql import sqlite
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
@@ -220,3 +222,31 @@ class TroubleTests(SQLTestCase):
         self.assertIn("read-only", str(raised.exception))
         found = await authorizer.getIdentityRequest("alice")
         self.assertEqual(found.getAllKeys(), [("game", "alice")])
+
+
+class WatchingTests(SQLTestCase):
+    """The loop that looks for what other processes have changed."""
+
+    async def test_mistakes(self) -> None:
+        """Whatever is raised meanwhile, it looks again, and sees what it has missed."""
+        seen: list[Any] = []
+
+        async def changed(names: Any) -> None:
+            seen.append(names)
+            if len(seen) == 1:
+                raise ZeroDivisionError
+
+        authorizer = self.open()
+        clock = Clock()
+        looking = sqlite.ChangesInFile(authorizer._pool, clock, changed)
+        looking.startService()
+        self.addCleanup(looking.stopService)
+        await looking._look()
+        with self.database() as database:
+            database.execute("INSERT INTO changes (identity) VALUES ('alice')")
+            database.commit()
+        await looking._look()
+        await looking._look()
+        self.assertEqual(seen, [{"alice"}, {"alice"}])
+        self.assertTrue(looking._looking.running)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

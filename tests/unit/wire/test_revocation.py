@@ -20,30 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbauth import Detached, EndReason, IdentityConnector, KeyNotFound, Password, Policy
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
+from tests.support.pieces import Board, Piece
 from tests.support.wire import WireTestCase
-
-
-class Piece(pb.Referenceable):
-    """Something that perspectives give."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.waiting: Deferred[str] = Deferred()
-        self.inner: Any = None
-
-    def remote_name(self) -> str:
-        return self.name
-
-    def remote_wait(self) -> Deferred[str]:
-        return self.waiting
-
-    def remote_inner(self) -> Any:
-        self.inner = self.inner or Piece(f"inner {self.name}")
-        return self.inner
-
-    async def remote_innerLater(self) -> Any:
-        await self.waiting
-        return self.remote_inner()
 
 
 class View(pb.Viewable):
@@ -51,27 +29,6 @@ class View(pb.Viewable):
 
     def view_who(self, perspective: Any) -> str:
         return str(perspective.perspectiveName)
-
-
-class Board(pb.Cacheable):
-    """Something that keeps its observers informed."""
-
-    def __init__(self) -> None:
-        self.observers: list[Any] = []
-
-    def getStateToCacheAndObserveFor(self, perspective: Any, observer: Any) -> Any:
-        self.observers.append(observer)
-        return {"moves": 0}
-
-    def stoppedObserving(self, perspective: Any, observer: Any) -> None:
-        self.observers.remove(observer)
-
-
-class BoardCopy(pb.RemoteCache):
-    """The client's copy of it."""
-
-
-pb.setUnjellyableForClass(Board, BoardCopy)
 
 
 class Ticket(pb.Copyable, pb.RemoteCopy):

@@ -8,6 +8,7 @@ import datetime
 import enum
 import uuid
 from typing import Any
+from unittest.mock import Mock
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -236,7 +237,7 @@ class SerializingTests(PairTestCase):
 
     def test_exports(self) -> None:
         """What was taken back belongs to no session, and what a session holds stays its own."""
-        one, other, thing = object(), object(), Thing()
+        one, other, thing = Mock(ended=False), Mock(ended=False), Thing()
         ofOne, ofOther = self.server.exportingFor(one), self.server.exportingFor(other)
         self.assertRaises(NotSerializable, ofOne.serialize, [Thing(), Cache(1), Colour.RED])
         # These get the same numbers.

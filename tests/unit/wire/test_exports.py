@@ -1,0 +1,377 @@
+"""Every way out: what leaves because of a session ends with it, and nothing else does."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.spread import pb
+
+from pbauth import Detached, EndReason, IdentityConnector, Password
+from pbauth.testing import RecordingPerspective
+from tests.support.pieces import Board, BoardCopy, Piece
+from tests.support.wire import WireTestCase
+
+
+class Handle(pb.Error, pb.Copyable):
+    """An error with an object of the server's in its state."""
+
+    def __init__(self, piece: Any = None) -> None:
+        super().__init__("no")
+        self.piece = piece
+
+
+class RemoteHandle(pb.Error, pb.RemoteCopy):
+    """What the client makes of it."""
+
+    seen: Any = None
+
+    def setCopyableState(self, state: Any) -> None:
+        RemoteHandle.seen = state["piece"]
+
+
+pb.setUnjellyableForClass(Handle, RemoteHandle)
+
+
+class Ear(pb.Referenceable):
+    """An object of the client's that keeps what it is told, and gives another one."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.other: Any = None
+
+    def remote_hear(self, *things: Any) -> Any:
+        self.heard.extend(things)
+        return self.other
+
+    def remote_another(self) -> Any:
+        self.other = Ear()
+        return self.other
+
+    def remote_anotherAmongOthers(self) -> Any:
+        self.other = Ear()
+        # Not plain, so that Twisted's jelly reads it.
+        return [{"it": self.other}, {1, 2}]
+
+
+class Talker(RecordingPerspective):
+    """Gives pieces in each way there is."""
+
+    board = Board()
+    shared = Piece("shared")
+    greets = False
+
+    def attached(self, clientref: Any, identity: Any) -> Any:
+        self.client = clientref
+        if self.greets:
+            clientref.callRemote("hear", Piece("greeting"))
+        return super().attached(clientref, identity)
+
+    def perspective_tell(self) -> Any:
+        return self.client.callRemote("hear", Piece("told"))
+
+    def perspective_keep(self, ear: Any) -> Any:
+        self.ear = ear
+        return ear.callRemote("hear", Piece("kept"))
+
+    def perspective_keepIn(self, ears: Any) -> Any:
+        (self.ear,) = ears["ears"]
+        return self.ear.callRemote("hear", Piece("kept"))
+
+    async def perspective_another(self) -> Any:
+        other = await self.client.callRemote("another")
+        await other.callRemote("hear", Piece("another"))
+
+    async def perspective_anotherAmongOthers(self) -> Any:
+        found = await self.client.callRemote("anotherAmongOthers")
+        await found[0]["it"].callRemote("hear", Piece("another"))
+
+    def perspective_fail(self) -> Any:
+        raise Handle(Piece("failed"))
+
+    async def perspective_failLater(self) -> Any:
+        await self.client.callRemote("hear")
+        raise Handle(Piece("failed"))
+
+    def perspective_shared(self) -> Any:
+        return self.shared
+
+    def perspective_board(self) -> Any:
+        return self.board
+
+    def perspective_endYourself(self) -> Any:
+        self.endMe()
+        return Piece("too late")
+
+    def perspective_endYourselfPlainly(self) -> Any:
+        self.endMe()
+        return "plain"
+
+
+class ExportTests(WireTestCase):
+    """One connection with one session or two, each with an object of the client's."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.game.perspectiveClass = Talker
+        Talker.board, Talker.shared, Talker.greets = Board(), Piece("shared"), False
+        self.connector = IdentityConnector(
+            self.memory, None, "alice", Password("secret"), reactor=self.memory.clock
+        )
+
+    def attach(self, name: str = "alice", client: Any = None) -> Any:
+        """Attach to a perspective on the connection."""
+        request = self.connector.requestService("game", name, client)
+        self.memory.flush()
+        return self.successResultOf(request)
+
+    def perspective(self, name: str = "alice") -> Any:
+        """The server's."""
+        return self.session(name).perspective
+
+    def session(self, name: str = "alice") -> Any:
+        """The server's."""
+        sessions = self.memory.authorizer.sessions
+        (found,) = [each for each in sessions if each.perspectiveName == name]
+        return found
+
+    def end(self, name: str = "alice") -> None:
+        """End a session."""
+        self.successResultOf(self.session(name).end(EndReason.ADMINISTRATOR))
+        self.memory.flush()
+
+    def assertEnds(self, piece: Any, name: str) -> None:
+        """It answers until the session has ended."""
+        self.assertEqual(self.answer(piece, "name"), name)
+        self.end()
+        self.assertIsInstance(self.refusal(piece, "name"), Detached)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_toldToTheClient(self) -> None:
+        """What the client's object is called with, in `attached`, too."""
+        for greets, method in [(False, "tell"), (True, "whoami")]:
+            Talker.greets = greets
+            ear = Ear()
+            self.answer(self.attach(client=ear), method)
+            (piece,) = ear.heard
+            self.assertEnds(piece, "greeting" if greets else "told")
+
+    def test_referencesThatCameIn(self) -> None:
+        """What is given by references that calls, and answers to them, brought in."""
+        for method, argument in [
+            ("keep", lambda ear: ear),
+            ("keepIn", lambda ear: {"ears": [ear], "more": {1}}),
+        ]:
+            ear = Ear()
+            self.answer(self.attach(), method, argument(ear))
+            self.assertEnds(ear.heard[0], "kept")
+        for method in ("another", "anotherAmongOthers"):
+            ear = Ear()
+            self.answer(self.attach(client=ear), method)
+            self.assertEnds(ear.other.heard[0], "another")
+
+    def test_errors(self) -> None:
+        """What is in the state of an error."""
+        for method in ("fail", "failLater"):
+            self.refusal(self.attach(client=Ear()), method)
+            self.assertEnds(RemoteHandle.seen, "failed")
+
+    def test_updatesOfCaches(self) -> None:
+        """What an observer is told."""
+        heard: list[Any] = []
+        BoardCopy.observe_told = lambda copy, piece: heard.append(piece)  # type: ignore[attr-defined]
+        self.addCleanup(delattr, BoardCopy, "observe_told")
+        board = self.answer(self.attach(), "board")
+        (observer,) = Talker.board.observers
+        observer.callRemote("told", Piece("update"))
+        self.memory.flush()
+        self.assertEnds(heard[0], "update")
+        del board
+
+    def test_afterTheEnd(self) -> None:
+        """By a reference of an ended session nothing is given; what is plain still arrives."""
+        ear, kept = Ear(), Ear()
+        self.answer(self.attach(client=ear), "keep", kept)
+        talker = self.perspective()
+        server = self.session().broker
+        self.end()
+        before = dict(server.localObjects)
+        for reference in (talker.client, talker.ear):
+            self.failureResultOf(reference.callRemote("hear", Piece("late")), Detached)
+            told = reference.callRemote("hear", "bye")
+            self.memory.flush()
+            self.successResultOf(told)
+        self.assertEqual(server.localObjects, before)
+        self.assertEqual((ear.heard[-1], kept.heard[-1]), ("bye", "bye"))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_manyReferences(self) -> None:
+        """That others of its references went does not make the object anybody's."""
+        ear = Ear()
+        alice = self.attach()
+        self.answer(alice, "keep", ear)
+        for _ in range(3):
+            # Nothing keeps these.
+            self.refusal(alice, "nonsense", ear)
+            self.refusal(self.connector._identity, "nonsense", ear)
+            self.refusal(self.connector._identity, "nonsense", {1: ear, 2: {3}})
+        self.flushLoggedErrors(pb.NoSuchMethod)
+        gc.collect()
+        self.memory.flush()
+        self.answer(alice, "keep", ear)
+        self.assertEnds(ear.heard[-1], "kept")
+
+    def test_methodThatEndsItsSession(self) -> None:
+        """Its result goes nowhere, and is no object that may be called."""
+        for method in ("endYourself", "endYourselfPlainly"):
+            alice = self.attach()
+            server = self.session().broker
+            self.perspective().endMe = self.end
+            numbers = set(server.localObjects)
+            self.assertIsInstance(self.refusal(alice, method), Detached)
+            self.assertLessEqual(set(server.localObjects), numbers)
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_callsOfShared(self) -> None:
+        """A call of what two sessions hold is answered while one lives, and not after both."""
+        alice, shared = self.attach(), self.attach("shared")
+        piece = self.answer(alice, "shared")
+        self.answer(shared, "shared")
+        one = self.ask(piece, "wait")
+        self.end()
+        self.assertNoResult(one)
+        Talker.shared.waiting.callback("answer")
+        self.memory.flush()
+        self.assertEqual(self.successResultOf(one), "answer")
+        Talker.shared.waiting = Deferred()
+        other = self.ask(piece, "wait")
+        self.end("shared")
+        self.failureResultOf(other, Detached)
+
+    def test_sharedCache(self) -> None:
+        """A `Cacheable` that two sessions gave is observed until the last of them ends."""
+        alice, shared = self.attach(), self.attach("shared")
+        boards = [self.answer(each, "board") for each in (alice, shared)]
+        self.end()
+        self.assertEqual(len(Talker.board.observers), 1)
+        self.end("shared")
+        self.assertEqual(Talker.board.observers, [])
+        del boards
+
+
+class MistakeTests(WireTestCase):
+    """Applications that raise while sessions end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.game.perspectiveClass = Talker
+        Talker.board, Talker.greets = Board(), False
+
+    def assertAllEnd(self, raised: type[BaseException], times: int) -> None:
+        """A locked user is logged out everywhere, and the mistakes are logged."""
+        sessions = list(self.memory.authorizer.sessions)
+        self.assertTrue(sessions)
+        self.alice.locked = True
+        self.memory.flush()
+        self.assertEqual(list(self.memory.authorizer.sessions), [])
+        self.assertTrue(all(session.ended for session in sessions))
+        self.assertGreaterEqual(len(self.flushLoggedErrors(raised)), times)
+
+    def test_stoppedObserving(self) -> None:
+        """A `Cacheable` that raises when somebody observes it no more."""
+
+        def wrong(*args: Any) -> None:
+            raise SystemExit
+
+        self.patch(Board, "stoppedObserving", wrong)
+        for _ in range(2):
+            self.answer(self.successResultOf(self.login()), "board")
+        self.assertAllEnd(SystemExit, 2)
+
+    def test_perspectiveThatRaises(self) -> None:
+        """`detached`, the service, and whatever else is theirs."""
+        for kind, method in [
+            (Talker, "detached"),
+            (Talker, "brokerDetached"),
+            (Talker, "getService"),
+            (type(self.game), "uncachePerspective"),
+        ]:
+            for _ in range(2):
+                self.successResultOf(self.login())
+
+            def wrong(*args: Any) -> Any:
+                raise ZeroDivisionError
+
+            with_ = self.patch(kind, method, wrong)
+            self.assertAllEnd(ZeroDivisionError, 2)
+            with_.restore()
+            self.alice.locked = False
+
+    def test_clients(self) -> None:
+        """An adapter to `IClients` of theirs."""
+        from pbauth.perspectives.sessions import Session
+
+        def wrong(session: Any) -> Any:
+            raise ZeroDivisionError
+
+        self.patch(Session, "_clients", wrong)
+        for _ in range(2):
+            self.successResultOf(self.login())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        self.assertAllEnd(ZeroDivisionError, 2)
+
+    def test_serviceThatCantCache(self) -> None:
+        """Who could not be attached is no session."""
+
+        def wrong(*args: Any) -> Any:
+            raise ZeroDivisionError
+
+        self.patch(type(self.game), "cachePerspective", wrong)
+        self.failureResultOf(self.login())
+        self.assertEqual(list(self.memory.authorizer.sessions), [])
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_identityThatRaises(self) -> None:
+        """Nobody stays because the identity can't say what is allowed."""
+        for _ in range(2):
+            self.successResultOf(self.login())
+
+        def wrong(*args: Any) -> Any:
+            raise ZeroDivisionError
+
+        self.patch(self.memory.authorizer.proofs, "allows", wrong)
+        self.memory.authorizer.endUnauthorized(self.alice)
+        self.memory.flush()
+        self.assertEqual(list(self.memory.authorizer.sessions), [])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+
+class ComparingTests(WireTestCase):
+    """References compare by identity, across connections."""
+
+    def test_references(self) -> None:
+        """With each other, with `None`, and with anything."""
+        one, other = self.successResultOf(self.login()), self.successResultOf(self.login())
+        same = pb.RemoteReference(None, one.broker, one.luid, 0)
+        self.assertTrue(one == same and not one != same and hash(one) == hash(same))
+        for different in (other, None, 1, "x", object()):
+            self.assertTrue(one != different)
+            self.assertFalse(one == different)
+        references = [other, None, one]
+        self.assertIn(one, references)
+        references.remove(same)
+        self.assertEqual(references, [other, None])
+        self.assertEqual(len({one, other, same}), 2)
+
+    def test_observers(self) -> None:
+        """Two clients share a cache, as in Twisted's tutorial."""
+        self.game.perspectiveClass = Talker
+        Talker.board, Talker.greets = Board(), False
+        boards = [self.answer(self.successResultOf(self.login()), "board") for _ in range(2)]
+        first, second = Talker.board.observers
+        self.assertTrue(first != second and first != None)  # noqa: E711 - that it compares
+        (session, _) = list(self.memory.authorizer.sessions)
+        session.end(EndReason.ADMINISTRATOR)
+        self.assertEqual(Talker.board.observers, [second])
+        del boards
