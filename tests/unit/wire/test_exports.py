@@ -235,19 +235,20 @@ class ExportTests(WireTestCase):
 
     def test_callsOfShared(self) -> None:
         """A call of what two sessions hold is answered while one lives, and not after both."""
-        alice, shared = self.attach(), self.attach("shared")
-        piece = self.answer(alice, "shared")
-        self.answer(shared, "shared")
-        one = self.ask(piece, "wait")
-        self.end()
-        self.assertNoResult(one)
-        Talker.shared.waiting.callback("answer")
-        self.memory.flush()
-        self.assertEqual(self.successResultOf(one), "answer")
-        Talker.shared.waiting = Deferred()
-        other = self.ask(piece, "wait")
-        self.end("shared")
-        self.failureResultOf(other, Detached)
+        for first, last in [("alice", "shared"), ("shared", "alice")]:
+            Talker.shared = Piece("shared")
+            pieces = [self.answer(self.attach(name), "shared") for name in (first, last)]
+            calls = [self.ask(piece, "wait") for piece in pieces]
+            self.end(first)
+            for call in calls:
+                self.assertNoResult(call)
+            Talker.shared.waiting.callback("answer")
+            self.memory.flush()
+            self.assertEqual([self.successResultOf(call) for call in calls], ["answer"] * 2)
+            Talker.shared.waiting = Deferred()
+            late = self.ask(pieces[0], "wait")
+            self.end(last)
+            self.failureResultOf(late, Detached)
 
     def test_sharedCache(self) -> None:
         """A `Cacheable` that two sessions gave is observed until the last of them ends."""
