@@ -235,7 +235,7 @@ class ExportTests(WireTestCase):
 
     def test_callsOfShared(self) -> None:
         """A call of what two sessions hold is answered while one lives, and not after both."""
-        for first, last in [("alice", "shared"), ("shared", "alice")]:
+        for first, last in [("alice", "shared"), ("shared", "alice")] * 4:
             Talker.shared = Piece("shared")
             pieces = [self.answer(self.attach(name), "shared") for name in (first, last)]
             call = self.ask(pieces[0], "wait")
