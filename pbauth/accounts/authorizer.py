@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredLock, fail, maybeDeferred, 
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides
 from pbauth._async import settled
 from pbauth._contained import contained
 from pbauth.accounts.administrators import KeptAdministrator
@@ -263,7 +264,11 @@ class Authorizer:
         Args:
             identity: as it is now; the sessions may have been given other objects that stand for
                 the same identity.
+
+        Raises:
+            TypeError: it is not an identity.
         """
+        checkProvides(IIdentity, identity, "an identity")
         self._endUnauthorized(identity, self.sessions.ofIdentity(identity.name))
 
     def _endUnauthorized(self, identity: IIdentity, sessions: list[Session]) -> None:
@@ -340,7 +345,9 @@ class DefaultAuthorizer(Authorizer):
 
         Raises:
             DuplicateIdentity: the name is taken.
+            TypeError: it is not an identity.
         """
+        checkProvides(IIdentity, identity, "an identity")
         if identity.name in self.identities:
             raise DuplicateIdentity(identity.name)
         self.identities[identity.name] = identity
@@ -358,7 +365,9 @@ class DefaultAuthorizer(Authorizer):
 
         Raises:
             KeyError: it is not known.
+            TypeError: it is not an identity.
         """
+        checkProvides(IIdentity, identity, "an identity")
         if identity.name not in self.identities:
             raise KeyError(identity.name)
         self.identities[identity.name] = identity

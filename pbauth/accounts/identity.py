@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides, checkType
 from pbauth._async import OneShot
 from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
@@ -205,7 +206,11 @@ class Identity:
 
         Args:
             key: the key, with its label.
+
+        Raises:
+            TypeError: it is neither.
         """
+        checkType(AuthorizedKey, key, "an authorized key")
         others = [other for other in self.getPublicKeys() if other != key]
         self._setPublicKeys([*others, key])
 
@@ -282,7 +287,13 @@ class Identity:
         self.keyring[serviceName, perspectiveName] = True
 
     def addKeyForPerspective(self, perspective: IPerspective) -> None:
-        """Add the key to this perspective, of its service, to the keyring."""
+        """
+        Add the key to this perspective, of its service, to the keyring.
+
+        Raises:
+            TypeError: it is not a perspective.
+        """
+        checkProvides(IPerspective, perspective, "a perspective")
         self.addKeyByString(
             perspective.getService().getServiceName(), perspective.getPerspectiveName()
         )

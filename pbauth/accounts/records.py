@@ -13,6 +13,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.internet.defer import maybeDeferred
 
+from pbauth._arguments import checkProvides
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
@@ -152,7 +153,11 @@ async def recordOf(identity: IIdentity) -> Record:
 
     Returns:
         The record.
+
+    Raises:
+        TypeError: it is not an identity.
     """
+    checkProvides(IIdentity, identity, "an identity")
     verifiers = await maybeDeferred(identity.getVerifiers)
     return Record(
         identity.name,

@@ -20,6 +20,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides
 from pbauth._async import chooseReactor
 from pbauth.accounts.hashing import Hashing
 from pbauth.audit import Audit
@@ -86,6 +87,7 @@ class IdentityChecker:
         limits: ConnectionLimits | None = None,
         reactor: Any = None,
     ) -> None:
+        checkProvides(IAuthorizer, authorizer, "an authorizer")
         self.authorizer = authorizer
         self._limits = limits
         self._reactor = reactor

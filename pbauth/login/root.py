@@ -23,6 +23,7 @@ from twisted.internet.protocol import Protocol
 from twisted.spread import pb
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides, checkType
 from pbauth._async import chooseReactor, settled
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
@@ -75,6 +76,9 @@ class AuthRoot:
         limits: ConnectionLimits | None = None,
         audit: Audit | None = None,
     ) -> None:
+        checkProvides(IAuthorizer, authorizer, "an authorizer")
+        if policy is not None:
+            checkType(Policy, policy, "a policy")
         self.authorizer = authorizer
         self.policy = Policy() if policy is None else policy
         self.audit: Audit = authorizer.sessions.audit if audit is None else audit

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
 from pbauth.names import checkName
 
 
+@runtime_checkable
 class AuthorizedKey(Protocol):
     """
     One key that opens an account; of either kind.

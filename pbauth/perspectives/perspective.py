@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IService
 from pbauth.names import checkName
@@ -63,7 +64,13 @@ class Perspective:
         self.service = service
 
     def setIdentity(self, identity: IIdentity) -> None:
-        """Set whom this is for, by the identity."""
+        """
+        Set whom this is for, by the identity.
+
+        Raises:
+            TypeError: it is not an identity.
+        """
+        checkProvides(IIdentity, identity, "an identity")
         self.setIdentityName(identity.name)
 
     def setIdentityName(self, name: str) -> None:

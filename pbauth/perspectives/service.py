@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides
 from pbauth._async import SingleFlight
 from pbauth.errors import KeyNotFound
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective, IService
@@ -33,7 +34,7 @@ class Service(service.Service):
         authorizer: the authorizer of the identities that use this service.
 
     Raises:
-        TypeError: the name is not a `str`.
+        TypeError: the name is not a `str`, or the authorizer is none.
         InvalidName: the name breaks the rule.
     """
 
@@ -47,6 +48,8 @@ class Service(service.Service):
         authorizer: IAuthorizer | None = None,
     ) -> None:
         self.setName(checkName(serviceName, "name of a service"))
+        if authorizer is not None:
+            checkProvides(IAuthorizer, authorizer, "an authorizer")
         self.authorizer = authorizer
         self.perspectives: dict[str, Any] = {}
         # Of the listed ones those that were loaded, and how many clients keep each listed.
@@ -86,8 +89,7 @@ class Service(service.Service):
         Raises:
             TypeError: it is not a perspective.
         """
-        if not IPerspective.providedBy(perspective):
-            raise TypeError(f"{type(perspective).__name__} is not a perspective.")
+        checkProvides(IPerspective, perspective, "a perspective")
         perspective.setService(self)
         name = perspective.getPerspectiveName()
         self.perspectives[name] = perspective
@@ -168,6 +170,7 @@ class Service(service.Service):
 
     def cachePerspective(self, perspective: IPerspective) -> None:
         """List a loaded perspective while a client is attached. The session calls it."""
+        checkProvides(IPerspective, perspective, "a perspective")
         name = perspective.getPerspectiveName()
         if name not in self.perspectives:
             self.perspectives[name] = perspective
@@ -177,6 +180,7 @@ class Service(service.Service):
 
     def uncachePerspective(self, perspective: IPerspective) -> None:
         """Forget a loaded perspective after its last client. The session calls it."""
+        checkProvides(IPerspective, perspective, "a perspective")
         name = perspective.getPerspectiveName()
         if name not in self._cached or self.perspectives.get(name) is not perspective:
             return

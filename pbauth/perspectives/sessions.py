@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 from twisted.spread.jelly import Jellyable
 
+from pbauth._arguments import checkType
 from pbauth._async import OneShot, run, settled
 from pbauth._contained import contained
 from pbauth.audit import Audit
@@ -446,7 +447,11 @@ class Sessions:
 
         Returns:
             Fires when the perspective's `detached` has run.
+
+        Raises:
+            TypeError: it is not a session.
         """
+        checkType(Session, session, "a session")
         return session.end(reason)
 
     def endAll(self, name: str) -> None:

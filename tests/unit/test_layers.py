@@ -41,6 +41,7 @@ FLOORS = [
     "_files",
     "_async",
     "_contained",
+    "_arguments",
     "interfaces",
     "names",
     "errors",

@@ -237,10 +237,7 @@ class WatchingTests(SQLTestCase):
                 raise ZeroDivisionError
 
         authorizer = self.open()
-        clock = Clock()
-        looking = sqlite.ChangesInFile(authorizer._pool, clock, changed)
-        looking.startService()
-        self.addCleanup(looking.stopService)
+        looking = sqlite.ChangesInFile(authorizer._pool, Clock(), changed)
         await looking._look()
         with self.database() as database:
             database.execute("INSERT INTO changes (identity) VALUES ('alice')")
@@ -248,5 +245,4 @@ class WatchingTests(SQLTestCase):
         await looking._look()
         await looking._look()
         self.assertEqual(seen, [{"alice"}, {"alice"}])
-        self.assertTrue(looking._looking.running)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
