@@ -36,6 +36,13 @@ class AuthorizedKey(Protocol):
         """The key as a line of text, with its label."""
 
 
+def tidyLabel(value: Any) -> Any:
+    """
+    Take away the space around the label of a key, which no line of text keeps; an attrs converter.
+    """
+    return value.strip() if isinstance(value, str) else value
+
+
 def checkLabel(instance: Any, attribute: Any, value: str) -> None:
     """
     Check the label of a key, as an attrs validator.

@@ -23,7 +23,7 @@ from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, ServerNotTrusted
 from pbauth.interfaces import IClientExchange, IExchange, IMechanism
-from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel, tidyLabel
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Claimant, Terms
 
@@ -88,7 +88,7 @@ class PublicKey:
     mechanism: ClassVar[str] = NAME
 
     raw: bytes = field(validator=_checkRaw)
-    label: str = field(default="", eq=False, validator=checkLabel)
+    label: str = field(default="", eq=False, converter=tidyLabel, validator=checkLabel)
 
     @classmethod
     def fromLine(cls, line: str) -> PublicKey:

@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IExchange, IMechanism
-from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel
+from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel, tidyLabel
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Claimant, Terms
 from pbauth.net.fingerprints import checkPin
@@ -37,7 +37,7 @@ class CertificateKey:
     mechanism: ClassVar[str] = NAME
 
     pin: str = field(converter=checkPin)
-    label: str = field(default="", eq=False, validator=checkLabel)
+    label: str = field(default="", eq=False, converter=tidyLabel, validator=checkLabel)
 
     @classmethod
     def fromLine(cls, line: str) -> CertificateKey:

@@ -108,6 +108,11 @@ def read(form: Format, *texts: str) -> list[Entry]:
 class RoundTripTests(SynchronousTestCase):
     """Both formats, whatever there is in a record."""
 
+    def test_spaceAroundLabels(self) -> None:
+        """No line of text keeps it, so no label has it."""
+        self.assertEqual(PublicKey(b"k" * 32, "\u3000 at home ").label, "at home")
+        self.assertEqual(CertificateKey(pin(b"k" * 32), " at home").label, "at home")
+
     @given(st.lists(records, max_size=5))
     def test_roundTrip(self, written: list[Record]) -> None:
         """What is written is what is read; a line for each record."""
