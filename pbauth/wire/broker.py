@@ -439,11 +439,15 @@ class Broker(SerializingBroker):
         """Take note that the peer has dropped a reference."""
         checkKnown(objectID, self.localObjects)
         super().proto_decref(objectID)
+        if self._exports is not None and objectID not in self.localObjects:
+            self._exports.forget(False, objectID)
 
     def proto_decache(self, objectID: Any) -> None:
         """Take note that the peer has dropped its copy of a `Cacheable`."""
         checkKnown(objectID, self.remotelyCachedObjects)
         super().proto_decache(objectID)
+        if self._exports is not None and objectID not in self.remotelyCachedObjects:
+            self._exports.forget(True, objectID)
 
     def proto_uncache(self, objectID: Any) -> None:
         """Forget the copy of a `Cacheable` of the peer's."""

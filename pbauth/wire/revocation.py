@@ -293,6 +293,20 @@ class Exports:
         else:
             exported[luid] = sessions
 
+    def forget(self, isCache: bool, luid: Any) -> None:
+        """
+        Note that the peer has dropped something: its number belongs to nobody.
+
+        Args:
+            isCache: it is a `Cacheable`.
+            luid: its number.
+        """
+        self.putBack(isCache, luid, None)
+
+    def __len__(self) -> int:
+        """How much is noted."""
+        return len(self._objects) + len(self._caches) + len(self._imports) + len(self.asked)
+
     def _add(
         self, exported: dict[Any, frozenset[Any]], luid: Any, new: bool
     ) -> frozenset[Any] | None:

@@ -233,6 +233,27 @@ class ExportTests(WireTestCase):
             self.assertLessEqual(set(server.localObjects), numbers)
             self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_memory(self) -> None:
+        """What the client, and what the server, has dropped is forgotten."""
+        ear = Ear()
+        alice = self.attach(client=ear)
+
+        def exchange() -> None:
+            self.answer(alice, "keep", Ear())
+            self.answer(alice, "shared")
+            self.answer(alice, "board")
+            self.answer(alice, "tell")
+            ear.heard.clear()
+            gc.collect()
+            self.memory.flush()
+
+        exchange()
+        exports = self.session().broker._exports
+        before = len(exports)
+        for _ in range(50):
+            exchange()
+        self.assertEqual(len(exports), before)
+
     def test_callsOfShared(self) -> None:
         """A call of what two sessions hold is answered while one lives, and not after both."""
         for first, last in [("alice", "shared"), ("shared", "alice")] * 4:
