@@ -85,6 +85,7 @@ class SessionReference(pb.Referenceable):
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._sessions = frozenset({session})
         self._exporting: Any = None
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
@@ -98,7 +99,7 @@ class SessionReference(pb.Referenceable):
             revokes = IRevokingBroker.providedBy(broker)
             self._exporting = broker.exportingFor(self.session) if revokes else broker
         return callFor(
-            frozenset({self.session}),
+            self._sessions,
             perspective.perspectiveMessageReceived,
             self._exporting,
             message,
@@ -132,15 +133,16 @@ def callFor(
     Raises:
         Exception: whatever the method raises.
     """
-    fails = getattr(broker, "fails", None)
     try:
         result = receive(broker, message, args, kw)
     except Exception as error:
+        fails = getattr(broker, "fails", None)
         if fails is None or not isinstance(error, Jellyable):
             raise
         return fail(fails(Failure()))
     if not isinstance(result, Deferred):
         return result
+    fails = getattr(broker, "fails", None)
     (session, *others) = sessions
     return session.watch(result if fails is None else result.addErrback(fails), others)
 

@@ -704,6 +704,11 @@ class Broker(SerializingBroker):
             exports.ownImport(luid)
         return super().unserialize(sexp, perspective)
 
+    @property
+    def holdsReferences(self) -> bool:
+        """Whether there are references in the message that is being received."""
+        return bool(self._references)
+
     def _countImport(self, luid: Any) -> Exports:
         exports = self._exports
         if exports is None:

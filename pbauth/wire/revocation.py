@@ -49,6 +49,8 @@ class ExportingBroker:
 
     def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
         """Unjelly an expression, as the broker does; its references belong to the sessions."""
+        if (type(sexp) is tuple or type(sexp) is dict) and not self._broker.holdsReferences:
+            return sexp
         exports = self._exports
         before, exports.importers = exports.importers, self._sessions
         try:
@@ -61,7 +63,14 @@ class ExportingBroker:
         if isinstance(object, (Deferred, Coroutine)):
             later: Deferred[Any] = ensureDeferred(object)
             return later.addCallback(self.serialize, *args, **kw)
-        return self._exports.givenBy(self._sessions, self._broker.serialize, object, *args, **kw)
+        # As `Exports.givenBy`, without what that takes: each call's result goes this way.
+        exports = self._exports
+        before, exports.exporters = exports.exporters, self._sessions
+        try:
+            exports.checkLive()
+            return self._broker.serialize(object, *args, **kw)
+        finally:
+            exports.exporters = before
 
     def fails(self, failure: Failure) -> Failure:
         """Let what the state of an error gives to the peer belong to the sessions, too."""
@@ -181,7 +190,10 @@ class Exports:
         Raises:
             Detached: what is serialised belongs to sessions that have all ended.
         """
-        if self.exporters is not None and all(session.ended for session in self.exporters):
+        if self.exporters is not None:
+            for session in self.exporters:
+                if not session.ended:
+                    return
             raise Detached()
 
     def givenBy(
