@@ -53,11 +53,10 @@ class Administration:
 
     def by(self, operator: str) -> Administration:
         """
-        Args:
-            operator: somebody else's name.
+        Return the same administration in another operator's name.
 
-        Returns:
-            The same administration, in that name.
+        Args:
+            operator: the name that the audit log records for each change.
         """
         other = copy.copy(self)
         other._operator = operator
@@ -159,9 +158,11 @@ class Administration:
         self, after: str = "", most: int | None = None
     ) -> list[tuple[str, bool, int]]:
         """
+        List the identities of the store, sorted by name (by code points).
+
         Args:
-            after: begin behind this name, in the order of code points.
-            most: how many; `None`: all.
+            after: the name behind which the list begins; empty: the first one.
+            most: how many identities to return at most; `None`: all.
 
         Returns:
             For each identity its name, whether it is locked, and the number of its keys.
@@ -173,12 +174,14 @@ class Administration:
 
     async def whoCan(self, service: str) -> list[tuple[str, str, bool]]:
         """
+        List the keys to a service, with their holders.
+
         Args:
-            service: the name of a service.
+            service: the name of the service.
 
         Returns:
-            For each key to it that somebody holds: the name of that identity, the name of the
-            perspective, and whether the identity is locked; sorted.
+            For each key the name of the identity that holds it, the name of the perspective, and
+            whether the identity is locked; sorted.
 
         Raises:
             InvalidName: the name breaks the rule of `pbauth.names`.
@@ -226,8 +229,13 @@ class Administration:
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
         """
+        List the keys on the keyring of an identity.
+
+        Args:
+            name: of the identity.
+
         Returns:
-            The pairs `(serviceName, perspectiveName)` on the keyring.
+            The pairs `(serviceName, perspectiveName)`.
 
         Raises:
             UnknownUser: there is no identity of that name.
@@ -251,8 +259,13 @@ class Administration:
 
     async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:
         """
+        List the authorized public keys of an identity.
+
+        Args:
+            name: of the identity.
+
         Returns:
-            The public keys of an identity.
+            The keys of both kinds, each kind in the order in which they were added.
 
         Raises:
             UnknownUser: there is no identity of that name.

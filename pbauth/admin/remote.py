@@ -177,9 +177,11 @@ class RemoteAdministration:
 
     async def listSessions(self) -> list[tuple[str, str, str, str, str, float]]:
         """
+        List the live sessions of the server.
+
         Returns:
-            Of those who are attached now: id, identity, service, perspective, peer, and since when
-            (seconds since the epoch).
+            For each session its id, identity, service, perspective, the address of its peer, and
+            the time at which it began, in seconds since the epoch.
         """
         found: list[tuple[str, str, str, str, str, float]] = []
         last = ""

@@ -129,12 +129,14 @@ class Administrator(Perspective):
 
     async def perspective_listUsers(self, after: Any, most: Any) -> list[tuple[str, bool, int]]:
         """
+        Return the next page of identities, sorted by name.
+
         Args:
-            after: a name; empty: begin with the first one.
-            most: how many at most; there may be fewer.
+            after: the last name of the page before; empty: begin with the first name.
+            most: how many rows to return at most; there may be fewer.
 
         Returns:
-            The next ones of `(name, locked, number of keys)`, by name; none: that was the end.
+            Rows of `(name, locked, number of keys)`; no rows after the last identity.
         """
         users = await self._administration.listUsers(
             protocol.decodeCursor(after), protocol.decodeCount(most)
@@ -169,13 +171,15 @@ class Administrator(Perspective):
 
     async def perspective_listKeys(self, name: Any, after: Any, most: Any) -> list[tuple[str, str]]:
         """
+        Return the next page of the keys of an identity.
+
         Args:
-            name: of an identity.
-            after: a pair, the last one of the page before; `None`: begin with the first one.
-            most: how many at most.
+            name: of the identity.
+            after: the last pair of the page before; `None`: begin with the first one.
+            most: how many rows to return at most.
 
         Returns:
-            The next ones of its keys; none: that was the end.
+            Pairs of `(service, perspective)`; none after the last key.
 
         Raises:
             UnknownUser: there is no identity of that name.
@@ -187,13 +191,16 @@ class Administrator(Perspective):
         self, service: Any, after: Any, most: Any
     ) -> list[tuple[str, str, bool]]:
         """
+        Return the next page of those who hold a key to a service.
+
         Args:
-            service: the name of a service.
-            after: a pair, name and perspective of the last one; `None`: begin with the first one.
-            most: how many at most.
+            service: the name of the service.
+            after: name and perspective of the last row of the page before; `None`: begin with the
+                first row.
+            most: how many rows to return at most.
 
         Returns:
-            The next ones of `(name, perspective, locked)`; none: that was the end.
+            Rows of `(name, perspective, locked)`; no rows after the last key.
         """
         holders = await self._administration.whoCan(
             protocol.decodeName(service, "name of a service")
@@ -220,13 +227,15 @@ class Administrator(Perspective):
         self, name: Any, start: Any, most: Any
     ) -> list[tuple[str, str]]:
         """
+        Return the next page of the authorized public keys of an identity.
+
         Args:
-            name: of an identity.
-            start: how many to pass over.
-            most: how many at most.
+            name: of the identity.
+            start: how many keys to pass over.
+            most: how many keys to return at most.
 
         Returns:
-            The next ones, as `perspective_addPublicKeys` takes them; none: that was the end.
+            Keys in the form that `perspective_addPublicKeys` takes; none after the last key.
 
         Raises:
             UnknownUser: there is no identity of that name.
@@ -257,12 +266,14 @@ class Administrator(Perspective):
 
     async def perspective_readRecords(self, after: Any, most: Any) -> list[tuple[Any, ...]]:
         """
+        Return the next page of whole accounts, with their verifiers, sorted by name.
+
         Args:
-            after: a name; empty: begin with the first one.
-            most: how many at most.
+            after: the last name of the page before; empty: begin with the first name.
+            most: how many accounts to return at most.
 
         Returns:
-            The next accounts, each as `encodeRecord` writes it; none: that was the end.
+            Accounts in the form of `encodeRecord`; none after the last account.
         """
         page = protocol.decodeCursor(after), protocol.decodeCount(most)
         records = await self._administration.readRecords(*page)
@@ -292,14 +303,15 @@ class Administrator(Perspective):
         self, after: Any, most: Any
     ) -> list[tuple[str, str, str, str, str, float]]:
         """
+        Return the next page of the live sessions of this server, sorted by id.
+
         Args:
-            after: the id of a session; empty: begin with the first one.
-            most: how many at most.
+            after: the id of the last session of the page before; empty: begin with the first one.
+            most: how many rows to return at most.
 
         Returns:
-            Of those who are attached to this server now, in the order of the ids, the next ones of
-            `(id, identity, service, perspective, peer, since)`, the last one in seconds by the
-            server's clock; none: that was the end.
+            Rows of `(id, identity, service, perspective, peer, since)`, the last one in seconds by
+            the server's clock; no rows after the last session.
         """
         first = protocol.decodeCursor(after)
         later = (each for each in self._sessions if each.live and each.id > first)

@@ -75,10 +75,14 @@ class OnDemandAuthorizer(DefaultAuthorizer):
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
+        Find the identity of this name; make it if there is none yet.
+
+        Args:
+            name: as the client claims it.
+
         Returns:
-            Fires with the identity of that name, which is made if there is none; fails with
-            `Unauthorized` if there is nobody of that name, or with `StoreError` if it can't be
-            made.
+            Fires with the identity; fails with `Unauthorized` if nobody has this name, or with
+            `StoreError` if the identity can't be made.
         """
         found = self._find(name)
         if found is not None:

@@ -21,14 +21,19 @@ def readPassword(
     option: str = "--password-stdin",
 ) -> str:
     """
+    Read a password from the terminal or from standard input.
+
     Args:
-        fromStdin: read one line of standard input; otherwise ask on the terminal.
-        confirm: ask twice.
-        what: to ask for.
-        option: the one that says `fromStdin`.
+        fromStdin: whether to read one line of standard input; otherwise ask on the terminal.
+        confirm: whether to ask twice.
+        what: what to ask for, as the prompt says it.
+        option: the option that sets `fromStdin`, for the messages.
 
     Returns:
-        The password.
+        The password, which may be empty.
+
+    Raises:
+        click.ClickException: standard input has ended, or there is no terminal to ask on.
     """
     if fromStdin:
         line = _readLine()
@@ -66,13 +71,18 @@ def _readLine() -> str:
 
 def readSecretFile(read: Callable[..., _Credentials], path: str, fromStdin: bool) -> _Credentials:
     """
+    Read credentials from a file; ask for its passphrase if it is encrypted.
+
     Args:
-        read: takes the path of a file, and the passphrase that it is encrypted with, if it is.
-        path: that of the file.
+        read: takes the path of the file, and its passphrase where it has one.
+        path: of the file.
         fromStdin: where the passphrase comes from, as for `readPassword`.
 
     Returns:
-        What the file holds.
+        What `read` returns.
+
+    Raises:
+        click.ClickException: the file can't be read, or the passphrase is wrong.
     """
     try:
         try:

@@ -136,14 +136,16 @@ def serverOptions(command: Callable[..., None]) -> Callable[..., None]:
 
 def remotePlace(context: click.Context) -> RemotePlace | None:
     """
+    Read the options that say which server to administer, and how to log in to it.
+
     Args:
-        context: of the command itself.
+        context: of the ``pbauth`` command, with the options in front of the subcommand.
 
     Returns:
-        The server that its options name; `None`: the accounts are administered directly.
+        The server; `None`: there is no ``--server``, the accounts are administered directly.
 
     Raises:
-        click.UsageError: they do not go together.
+        click.UsageError: the options, or the options and the subcommand, do not go together.
     """
 
     def given(*names: str) -> list[str]:

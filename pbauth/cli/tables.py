@@ -78,11 +78,10 @@ class Listing:
 
 def visible(text: str) -> str:
     """
+    Escape the characters that a terminal would not show, or would obey, as Python escapes them.
+
     Args:
         text: of a cell.
-
-    Returns:
-        It, with what a terminal does not show, or obeys, escaped as Python escapes it.
     """
     if text.isprintable():
         return text
@@ -94,11 +93,10 @@ def visible(text: str) -> str:
 
 def width(text: str) -> int:
     """
-    Args:
-        text: all visible.
+    Return the number of columns that a text takes on a terminal.
 
-    Returns:
-        The number of places that it takes on a terminal.
+    Args:
+        text: without control characters, as `visible` returns it.
     """
     return sum(
         0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1

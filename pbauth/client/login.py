@@ -413,12 +413,14 @@ def _checked(answer: Any, length: int) -> tuple[Any, ...]:
 
 def asCredentials(password: str | ICredentials, reactor: Any = None) -> ICredentials:
     """
+    Return credentials for whatever a caller gave as the password.
+
     Args:
-        password: a `str`, or credentials.
+        password: a text, or credentials, which are returned as they are.
         reactor: as for `Password`.
 
-    Returns:
-        Credentials.
+    Raises:
+        TypeError: the password is neither.
     """
     if ICredentials.providedBy(password):
         return password  # type: ignore[return-value]

@@ -183,8 +183,10 @@ TABLE: dict[State, dict[Input, tuple[State, tuple[Action, ...]]]] = {
 
 class Machine:
     """
+    The state of one client that stays logged in, and how it changes.
+
     Attributes:
-        state: the present one.
+        state: the present state.
     """
 
     def __init__(self) -> None:
@@ -192,14 +194,16 @@ class Machine:
 
     def receive(self, happened: Input) -> tuple[Action, ...]:
         """
+        Change to the state that follows, and return what is to be done.
+
         Args:
-            happened: what did.
+            happened: what has happened.
 
         Returns:
-            What is to be done about it, in this order.
+            The actions, in the order in which they are to be done.
 
         Raises:
-            KeyError: that can't happen in this state.
+            KeyError: this can't happen in the present state.
         """
         self.state, actions = TABLE[self.state][happened]
         return actions
@@ -258,11 +262,10 @@ class BackOff:
 
     def __call__(self, failures: int) -> float | None:
         """
-        Args:
-            failures: how many there were one after another, 1 or more.
+        Return how many seconds to wait before the next login; `None`: give up.
 
-        Returns:
-            Seconds to wait; `None`: give up.
+        Args:
+            failures: the number of failures in a row, 1 or more.
         """
         if self.attempts is not None and failures > self.attempts:
             return None
@@ -334,11 +337,11 @@ _FINAL = (Unauthorized, ServerNotTrusted, MechanismNotSupported, TypeError, Valu
 
 def isFinal(error: BaseException) -> bool:
     """
+    Return whether the next login would fail in the same way until somebody steps in.
+
+    What servers and networks may recover from is not final.
+
     Args:
         error: why a login failed.
-
-    Returns:
-        Whether the next one would fail in the same way, until somebody does something about it.
-        Whatever servers and networks may recover from is not final.
     """
     return isinstance(error, _FINAL) and not isinstance(error, TooManyAttempts)

@@ -187,8 +187,13 @@ class CredAuthorizer(Authorizer):
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
+        Return an identity for any name: only the checker knows which names exist.
+
+        Args:
+            name: as the client claims it.
+
         Returns:
-            Fires with an identity of that name, whoever it is: only a checker knows who exists.
+            Fires with the identity; fails with `StoreError`.
         """
 
         async def request() -> Any:

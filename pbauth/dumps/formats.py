@@ -374,13 +374,15 @@ class _Reader:
 
     def entry(self, line: int, end: int, found: dict[str, Any]) -> Entry:
         """
+        Check the fields of one identity, and return them as an entry.
+
         Args:
-            line: as in `Entry`.
-            end: as in `Entry`.
-            found: the fields; those that are missing or `None` have not been given.
+            line: the first line, as in `Entry`.
+            end: the last line, as in `Entry`.
+            found: the fields by name; those that are missing or `None` were not given.
 
         Raises:
-            DumpError: a field holds what it can't hold.
+            DumpError: a field has a value that it can't have.
         """
         try:
             name = _get(found, "name", str, "a text", "")

@@ -116,9 +116,11 @@ class Throttle:
 @define
 class _Penalty:
     """
+    How much one network or name has to pay, which decreases with time.
+
     Attributes:
-        seconds: of penalty, at this time.
-        at: the time.
+        seconds: of penalty, at the time `at`.
+        at: the time, in seconds.
         step: what the next failure costs, in failures.
     """
 

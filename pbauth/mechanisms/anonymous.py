@@ -68,7 +68,7 @@ class AnonymousServer:
 @implementer(IMechanism)
 @frozen
 class AnonymousMechanism:
-    """`ANONYMOUS` as a server offers it."""
+    """The mechanism `ANONYMOUS`, as a server offers it."""
 
     name = NAME
     listedAs = frozenset({NAME})

@@ -24,10 +24,12 @@ class AuthorizedKey(Protocol):
     """
 
     @property
-    def mechanism(self) -> str: ...
+    def mechanism(self) -> str:
+        """Return the name of the mechanism that the key is for."""
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """Return what the owner calls the key."""
 
     def fingerprint(self) -> str:
         """The fingerprint, for people: ``SHA256:...``."""

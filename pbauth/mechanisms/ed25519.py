@@ -273,7 +273,7 @@ class Ed25519Server:
 @implementer(IMechanism)
 @frozen
 class Ed25519Mechanism:
-    """`ED25519` as a server offers it."""
+    """The mechanism `ED25519`, as a server offers it."""
 
     name = verifierName = NAME
     listedAs = frozenset({NAME})

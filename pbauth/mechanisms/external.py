@@ -104,7 +104,7 @@ class ExternalServer:
 @implementer(IMechanism)
 @frozen
 class ExternalMechanism:
-    """`EXTERNAL` as a server offers it."""
+    """The mechanism `EXTERNAL`, as a server offers it."""
 
     name = verifierName = NAME
     listedAs = frozenset({NAME})

@@ -140,7 +140,7 @@ class MD5Server:
 @implementer(IMechanism)
 @frozen
 class MD5Mechanism:
-    """`PB-MD5` as a server offers it."""
+    """The mechanism `PB-MD5`, as a server offers it."""
 
     name = verifierName = NAME
     listedAs = frozenset[str]()

@@ -130,7 +130,7 @@ class PlainServer:
 @implementer(IMechanism)
 @frozen
 class PlainMechanism:
-    """`PLAIN` as a server offers it."""
+    """The mechanism `PLAIN`, as a server offers it."""
 
     name = NAME
     listedAs = frozenset({NAME})

@@ -14,12 +14,12 @@ from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 @lru_cache(maxsize=1024)
 def isLoopback(host: str) -> bool:
     """
+    Return whether a host is certainly this machine: on the loopback network, or ``localhost``.
+
+    Any other name may lead anywhere.
+
     Args:
         host: an IP address, or the name of a host.
-
-    Returns:
-        Whether it is this machine for certain: an address of the loopback network, or
-        ``localhost``. Other names may lead anywhere.
     """
     if host.rstrip(".").lower() == "localhost":
         return True
@@ -33,12 +33,13 @@ def isLoopback(host: str) -> bool:
 
 def isLocal(address: Any) -> bool:
     """
-    Args:
-        address: an `IAddress`, as a transport's `getPeer` gives it.
+    Return whether a peer is on this machine.
 
-    Returns:
-        Whether the peer is on this machine: it is on the loopback network, or it does not speak
-        IP at all (a UNIX socket, a pipe, a transport in memory).
+    It is if its address is on the loopback network, or if it does not speak IP at all (a UNIX
+    socket, a pipe, a transport in memory).
+
+    Args:
+        address: an `IAddress`, as a transport's `getPeer` returns it.
     """
     if isinstance(address, (IPv4Address, IPv6Address)):
         return isLoopback(address.host)

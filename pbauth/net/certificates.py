@@ -49,14 +49,16 @@ def _dump(key: Any, certificate: x509.Certificate) -> bytes:
 
 def readCertificates(path: str | os.PathLike[str]) -> list[ssl.Certificate]:
     """
+    Read the certificates of a PEM file.
+
     Args:
-        path: of a PEM file.
+        path: of the file.
 
     Returns:
-        The certificates in it.
+        The certificates, in the order of the file.
 
     Raises:
-        ValueError: it can't be read, or holds none.
+        ValueError: the file can't be read, or holds no certificate.
     """
     try:
         with open(path, "rb") as file:
@@ -71,6 +73,7 @@ def readCertificates(path: str | os.PathLike[str]) -> list[ssl.Certificate]:
 
 
 def isAddress(host: str) -> bool:
+    """Return whether a host is given as an IP address, not by name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -16,11 +16,10 @@ PIN_PREFIX = "SHA256:"
 
 def fingerprintOf(certificate: x509.Certificate) -> str:
     """
+    Return the fingerprint of a certificate's public key: ``SHA256:`` and base64.
+
     Args:
         certificate: of a server, or of a client.
-
-    Returns:
-        The fingerprint of its public key: ``SHA256:`` and base64.
     """
     key = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo

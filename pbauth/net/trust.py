@@ -331,11 +331,10 @@ async def _lookAt(reactor: Any, host: str, port: int, options: Any) -> x509.Cert
 
 def explainSSL(error: SSL.Error) -> str:
     """
-    Args:
-        error: why a connection by TLS did not come to be, or broke.
+    Explain in one sentence, for people, why a TLS connection failed.
 
-    Returns:
-        That in words.
+    Args:
+        error: of the handshake, or of a connection that broke.
     """
     details = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else []) if part)
     if "protocol version" in details or "unsupported protocol" in details:

@@ -63,10 +63,7 @@ Both will ask whether this is the key of your server. It is:
 
 
 def randomPassword() -> str:
-    """
-    Returns:
-        A password of 120 random bits, that can be read out and typed.
-    """
+    """Return a random password of 120 bits that is easy to read out and to type."""
     return "-".join(
         "".join(secrets.choice(_ALPHABET) for _ in range(_LETTERS)) for _ in range(_GROUPS)
     )
@@ -85,8 +82,13 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """
+        Write a text to the terminal, all of it, without waiting.
+
+        Args:
+            text: may have several lines.
+
         Raises:
-            OSError: it can't be written to (any more), or not at once.
+            OSError: the terminal is gone, or does not take all of the text at once.
         """
         left = text.encode("utf-8")
         # A terminal may be set to stop programs in the background that write to it.
@@ -136,12 +138,11 @@ class Reach:
 
 def reachOf(address: Any, fingerprint: str | None) -> Reach:
     """
-    Args:
-        address: where the server listens; `None`: not known.
-        fingerprint: of its key, where it speaks TLS; else `None`.
+    Return how a client on this machine reaches a server.
 
-    Returns:
-        How a client on this machine reaches it.
+    Args:
+        address: where the server listens; `None`: unknown.
+        fingerprint: of the server's key if it speaks TLS; otherwise `None`.
     """
     if address is None:
         return Reach(fingerprint=fingerprint)
@@ -158,13 +159,12 @@ def reachOf(address: Any, fingerprint: str | None) -> Reach:
 
 def howToBegin(state: str, accounts: str | None, externalPasswords: bool) -> str:
     """
-    Args:
-        state: the state folder.
-        accounts: as for `openAuthorizer`.
-        externalPasswords: they are not kept in these accounts.
+    Return the commands that make an administrator, as a line for people.
 
-    Returns:
-        How to make an administrator by the command.
+    Args:
+        state: the path of the state folder.
+        accounts: as for `openAuthorizer`.
+        externalPasswords: whether passwords are checked elsewhere, and not kept in these accounts.
     """
     command = "pbauth"
     if accounts is not None:

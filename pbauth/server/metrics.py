@@ -146,14 +146,13 @@ class Metrics:
         limits: ConnectionLimits | None = None,
     ) -> AuthServerFactory:
         """
-        Args:
-            authorizer: as for `AuthServerFactory`, and so are the others.
-            policy: as there.
-            reactor: as there.
-            limits: as there.
+        Return a factory for servers whose connections and traffic are counted.
 
-        Returns:
-            One whose connections are counted.
+        Args:
+            authorizer: as for `AuthServerFactory`.
+            policy: as for `AuthServerFactory`.
+            reactor: as for `AuthServerFactory`.
+            limits: as for `AuthServerFactory`.
         """
         factory = AuthServerFactory(authorizer, policy, reactor, limits)
         factory.protocol = partial(MeteredBroker, self.traffic)  # type: ignore[assignment]
@@ -253,10 +252,7 @@ class Metrics:
         )
 
     def exposition(self) -> bytes:
-        """
-        Returns:
-            All metrics, and those of the process, in the text format of Prometheus.
-        """
+        """Return all metrics, with those of the process, in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 

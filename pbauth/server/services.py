@@ -76,10 +76,7 @@ class PortService(StreamServerEndpointService):
         return port
 
     def reach(self) -> Reach:
-        """
-        Returns:
-            How a client on this machine gets here.
-        """
+        """Return how a client on this machine reaches this port."""
         return reachOf(self._address, self._port.fingerprint)
 
     def say(self, where: str, fingerprint: str | None) -> None:

@@ -96,13 +96,14 @@ def _keepDecoySecret(folder: str, secret: bytes) -> None:
 
 def databaseFile(folder: str, accounts: str | None = None) -> str | None:
     """
+    Return the path of the SQLite file that `openAuthorizer` opens, which may not exist yet.
+
     Args:
-        folder: as for `openAuthorizer`.
+        folder: the state folder, as for `openAuthorizer`.
         accounts: as for `openAuthorizer`.
 
     Returns:
-        The path of the SQLite file that `openAuthorizer` opens, which may not be there yet; `None`
-        where it is something else.
+        The absolute path; `None`: the accounts are not in an SQLite file.
     """
     if accounts is None:
         return os.path.abspath(os.path.join(folder, _DATABASE))

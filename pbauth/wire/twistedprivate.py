@@ -174,7 +174,7 @@ class PrivateBroker(pb.Broker):
 
 
 class _StrictJellier(jelly._Jellier):
-    """Raises an error where Twisted's puts an `Unpersistable`."""
+    """Twisted's jellier, but raising an error where Twisted's puts an `Unpersistable`."""
 
     def __init__(self, root: str, security: Any, invoker: Any) -> None:
         super().__init__(security, None, invoker)

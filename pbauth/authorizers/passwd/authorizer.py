@@ -193,6 +193,11 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
+        Read the identity of this name from the file.
+
+        Args:
+            name: as the client claims it.
+
         Returns:
             Fires with a copy of the identity; fails with `Unauthorized` if there is none, or with
             `StoreError`.
@@ -210,9 +215,14 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         self, after: str = "", most: int | None = None
     ) -> Deferred[list[tuple[str, bool, int]]]:
         """
+        List identities, sorted by name, as `IAccountStore` describes it.
+
+        Args:
+            after: the name behind which the list begins; empty: the first one.
+            most: how many identities to list at most; `None`: all.
+
         Returns:
-            Fires with a list of `(name, locked, number of keys)`, as `IAccountStore` has it; fails
-            with `StoreError`.
+            Fires with a list of `(name, locked, number of keys)`; fails with `StoreError`.
         """
 
         async def find() -> list[tuple[str, bool, int]]:
@@ -223,9 +233,13 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
     def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
         """
+        List the keys to a service with their holders, as `IAccountStore` describes it.
+
+        Args:
+            service: the name of the service.
+
         Returns:
-            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it;
-            fails with `StoreError`.
+            Fires with a sorted list of `(name, perspectiveName, locked)`; fails with `StoreError`.
         """
 
         async def find() -> list[tuple[str, str, bool]]:
@@ -235,8 +249,14 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
     def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
         """
+        Read whole accounts, sorted by name, as `IAccountStore` describes it.
+
+        Args:
+            after: the name behind which the list begins; empty: the first one.
+            most: how many accounts to read at most; `None`: all.
+
         Returns:
-            Fires with a list of records, as `IAccountStore` has it; fails with `StoreError`.
+            Fires with a list of records; fails with `StoreError`.
         """
 
         async def read() -> list[Record]:

@@ -87,13 +87,23 @@ class Editing:
 
     def find(self, name: str) -> Record:
         """
+        Return the record of an identity.
+
+        Args:
+            name: of the identity.
+
         Raises:
-            KeyError: there is none of that name.
+            KeyError: there is no identity of that name.
         """
         return self.records[name]
 
     def add(self, record: Record) -> None:
         """
+        Add a line for a new identity at the end of the file.
+
+        Args:
+            record: of the identity.
+
         Raises:
             DuplicateIdentity: the name is taken.
         """
@@ -117,8 +127,13 @@ class Editing:
 
     def remove(self, name: str) -> None:
         """
+        Remove the line of an identity.
+
+        Args:
+            name: of the identity.
+
         Raises:
-            KeyError: there is none of that name.
+            KeyError: there is no identity of that name.
         """
         del self.records[name]
         self._lines[self._places.pop(name)] = None

@@ -106,11 +106,10 @@ def readLines(text: str) -> list[Line]:
 
 def writeLines(lines: Iterable[Line]) -> str:
     """
-    Args:
-        lines: of a file.
+    Return the text of a file that consists of these lines.
 
-    Returns:
-        Its text.
+    Args:
+        lines: of the file, in order.
     """
     return "".join(f"{line.text}\n" for line in lines)
 

@@ -63,16 +63,15 @@ _READ = """
 
 def openEngine(database: str, lockTimeout: float, passwordInURL: bool) -> Engine:
     """
+    Return the engine for a kind of database.
+
     Args:
         database: the path of an SQLite file, or the URL of a PostgreSQL database.
-        lockTimeout: as for `SQLAuthorizer`.
+        lockTimeout: seconds, as for `SQLAuthorizer`.
         passwordInURL: as for `SQLAuthorizer`.
 
-    Returns:
-        What knows that kind of database.
-
     Raises:
-        StoreError: the package for it is not installed, or it is no URL.
+        StoreError: the package for this database is not installed, or the URL is not one.
     """
     if not database.startswith(("postgresql://", "postgres://")):
         return SQLiteEngine(database, lockTimeout)
@@ -154,10 +153,10 @@ class SQLAuthorizer(CopyingAuthorizer):
 
     def changesService(self) -> IService:
         """
-        Returns:
-            A service that, while it runs, ends the sessions that a change by somebody else, another
-            server or the `pbauth` command, no longer allows: within a second, or as soon as the
-            database can be reached again.
+        Return a service that watches for changes by others: another server, or the command.
+
+        While it runs, it ends the sessions that such a change no longer allows: within a second,
+        or as soon as the database can be reached again.
         """
         return self._engine.changesService(self._reactor, self._pool, self.changed)
 
@@ -294,6 +293,11 @@ class SQLAuthorizer(CopyingAuthorizer):
 
     def getIdentityRequest(self, name: str) -> Deferred[Any]:
         """
+        Read the identity of this name from the database.
+
+        Args:
+            name: as the client claims it.
+
         Returns:
             Fires with a copy of the identity; fails with `Unauthorized` if there is none, or with
             `StoreError`.
@@ -370,10 +374,14 @@ class SQLAuthorizer(CopyingAuthorizer):
         self, after: str = "", most: int | None = None
     ) -> Deferred[list[tuple[str, bool, int]]]:
         """
+        List identities, sorted by name, as `IAccountStore` describes it.
+
+        Args:
+            after: the name behind which the list begins; empty: the first one.
+            most: how many identities to list at most; `None`: all.
+
         Returns:
-            Fires with a tuple for each of the first `most` identities after that name, sorted by
-            name: the name, whether it is locked, and the number of its keys; fails with
-            `StoreError`.
+            Fires with a list of `(name, locked, number of keys)`; fails with `StoreError`.
         """
 
         def read(statements: Statements) -> list[tuple[str, bool, int]]:
@@ -389,9 +397,13 @@ class SQLAuthorizer(CopyingAuthorizer):
 
     def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
         """
+        List the keys to a service with their holders, as `IAccountStore` describes it.
+
+        Args:
+            service: the name of the service.
+
         Returns:
-            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it; fails
-            with `StoreError`.
+            Fires with a sorted list of `(name, perspectiveName, locked)`; fails with `StoreError`.
         """
 
         def read(statements: Statements) -> list[tuple[str, str, bool]]:
@@ -407,8 +419,14 @@ class SQLAuthorizer(CopyingAuthorizer):
 
     def readRecords(self, after: str = "", most: int | None = None) -> Deferred[list[Record]]:
         """
+        Read whole accounts, sorted by name, as `IAccountStore` describes it.
+
+        Args:
+            after: the name behind which the list begins; empty: the first one.
+            most: how many accounts to read at most; `None`: all.
+
         Returns:
-            Fires with a list of records, as `IAccountStore` has it; fails with `StoreError`.
+            Fires with a list of records; fails with `StoreError`.
         """
 
         def read(statements: Statements) -> list[Record]:

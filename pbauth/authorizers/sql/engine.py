@@ -63,10 +63,12 @@ class Engine(Protocol):
     forUpdate: str
 
     @property
-    def Error(self) -> type[Exception]: ...
+    def Error(self) -> type[Exception]:
+        """Return the class of all errors that the database's module raises."""
 
     @property
-    def IntegrityError(self) -> type[Exception]: ...
+    def IntegrityError(self) -> type[Exception]:
+        """Return the class of the errors that say that a constraint is not met."""
 
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """
