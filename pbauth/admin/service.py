@@ -6,7 +6,7 @@ the audit log under its name. What crosses the wire is in `pbauth.admin.protocol
 come here: an administrator's program makes the verifier, as `pbauth.changePassword` does.
 
 Whoever holds a key to this service can give themselves any other, and read all verifiers. Keep it
-to connections by TLS or of this machine, as the ports of ``twistd pbauth`` do by themselves.
+to connections over TLS or from this machine, as the ports of ``twistd pbauth`` do by themselves.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from pbauth.cli.demo import runDemo
 from pbauth.cli.dumps import exportUsers, importUsers
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
-from pbauth.cli.remote import remotePlace, serverOptions
-from pbauth.cli.running import Place, run
+from pbauth.cli.remote import serverOf, serverOptions
+from pbauth.cli.running import GlobalOptions, run
 from pbauth.cli.sessions import session
 from pbauth.cli.users import user
 from pbauth.cli.whocan import whoCan
@@ -74,7 +74,7 @@ def main(
 
     The server itself is started by: twistd pbauth
     """
-    context.obj = Place(state, audit, accounts, policy, remotePlace(context))
+    context.obj = GlobalOptions(state, audit, accounts, policy, serverOf(context))
 
 
 @main.command("demo")

@@ -29,7 +29,7 @@ _log = Logger()
 _Tell = Callable[[str], None]
 
 #: Seconds for each thing that the demonstration waits for.
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 class DemoFailed(Exception):
@@ -148,7 +148,7 @@ class ServerProcess(ProcessProtocol):
         def late(result: Any, seconds: float) -> Any:
             raise DemoFailed(f"The server did not say {pattern!r} within {seconds:g} seconds.")
 
-        return waiter.addTimeout(PATIENCE, self._reactor, late)
+        return waiter.addTimeout(TIMEOUT, self._reactor, late)
 
     async def stop(self) -> None:
         """End the server, and wait until it is gone."""
@@ -179,10 +179,10 @@ async def runDemo(reactor: Any, tell: _Tell) -> None:
         server = ServerProcess(reactor, state)
         try:
             said = await server.waitFor(
-                r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)"
+                r"Listening on 127\.0\.0\.1:(\d+) over TLS, with the key (\S+)"
             )
             port, key = said.groups()
-            tell(f"A server process listens on 127.0.0.1, port {port}, by TLS.")
+            tell(f"A server process listens on 127.0.0.1, port {port}, over TLS.")
             tell(f"Its clients know it by its key: {key}")
             await _useServer(reactor, server, (f"tls:127.0.0.1:{port}", key), passwords, tell)
         finally:
@@ -216,7 +216,7 @@ async def _useServer(
         name: str, credential: Password, perspective: str, client: Any = None
     ) -> Deferred[Any]:
         return connect(
-            *(endpoint, None, name, credential, "demo", perspective, client, PATIENCE),
+            *(endpoint, None, name, credential, "demo", perspective, client, TIMEOUT),
             trust=key,
             reactor=reactor,
         )

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pbauth.accounts.hashing import Hashing
-from pbauth.cli.running import Place, administer
+from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.users import legacyOption
 from pbauth.dumps.formats import FORMATS, LONGEST_LINE, Format
 from pbauth.dumps.transfer import (
@@ -103,7 +103,7 @@ def importUsers(
     A line is a user, as pbauth export writes it, or with a password in place of verifiers.
     """
     chosen = _choose(form, file)
-    place: Place = context.obj
+    options: GlobalOptions = context.obj
     hashing = Hashing(md5=legacy)
     watch = _Watch()
     with _opened(file) as lines, _bar("Importing", lines.size) as update:
@@ -120,7 +120,7 @@ def importUsers(
                     batch=batch,
                     skipKnown=resume,
                     hashing=hashing,
-                    policy=place.policy,
+                    policy=options.policy,
                     progress=tell,
                     enough=lines.stop,
                 ),

@@ -9,7 +9,7 @@ from twisted.spread import pb
 
 from pbauth._async import within
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
-from pbauth.cli.running import Place, run
+from pbauth.cli.running import GlobalOptions, run
 from pbauth.client.connection import closeConnection
 from pbauth.client.login import changePassword
 from pbauth.errors import ProtocolViolation
@@ -30,13 +30,13 @@ def passwd(context: click.Context, endpoint: str, name: str, connecting: Connect
     For instance: pbauth passwd tls:example.com:8787 alice
     """
 
-    place: Place = context.obj
+    options: GlobalOptions = context.obj
 
     async def main(reactor: Any) -> None:
         trust = await connecting.settleTrust(reactor, endpoint)
         credentials = connecting.credentials(renew=False)
         new = connecting.newPassword()
-        place.policy.check(new, name)
+        options.policy.check(new, name)
         identity = await connecting.login(endpoint, name, credentials, trust).run(reactor)
 
         async def change() -> None:

@@ -1,4 +1,4 @@
-"""``pbauth --server``: the same operations, on a server that runs."""
+"""``pbauth --server``: the same operations, on a running server."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ELSEWHERE = ("call", "passwd", "demo", "completion")
 
 
 @frozen
-class RemotePlace:
+class RemoteServer:
     """
-    A server that is administered.
+    A running server to administer, and how to log in to it.
 
     Attributes:
-        endpoint: where it is.
+        endpoint: the endpoint string of the server.
         login: the name of the administrator.
         connecting: how to connect and log in.
     """
@@ -48,13 +48,22 @@ class RemotePlace:
         check: Callable[[str, str], None] | None = None,
     ) -> _Result:
         """
-        As `pbauth.cli.running.administer`. All passwords are asked for before the login.
+        Log in and run an operation, as `pbauth.cli.running.administer` does.
+
+        All passwords are asked for before the login.
 
         Args:
-            operation: as there.
-            hashing: as there.
-            ask: as there.
-            check: as for `RemoteAdministration`.
+            operation: as for `pbauth.cli.running.administer`.
+            hashing: as for `pbauth.cli.running.administer`.
+            ask: as for `pbauth.cli.running.administer`.
+            check: checks a new password and the name it is for, as `RemoteAdministration` takes it.
+
+        Returns:
+            What the operation returns.
+
+        Raises:
+            click.ClickException: the login or the operation failed; the message says whether the
+                operation may have been done.
         """
         connecting = self.connecting
 
@@ -72,7 +81,7 @@ class RemotePlace:
             finally:
                 await connecting.hangUp(reactor, admin.broker, credentials)
 
-        unknown = "Look whether it was done."
+        unknown = "Check whether the change was made."
         try:
             return run(main)
         except DeferTimeout:
@@ -84,33 +93,35 @@ class RemotePlace:
                 f"The connection to {self.endpoint} was lost. {unknown}"
             ) from None
         except pb.RemoteError:
-            raise click.ClickException(f"The server failed; its log says why. {unknown}") from None
+            raise click.ClickException(
+                f"The server failed; the reason is in its log. {unknown}"
+            ) from None
 
 
 _OPTIONS = (
     click.option(
         "--server",
         metavar="ENDPOINT",
-        help="Administer a server that runs: tls:HOST:PORT, or unix:PATH. You log in to its "
-        "service admin. The options that follow are for this.",
+        help="Administer a running server: tls:HOST:PORT, or unix:PATH. You log in to its "
+        "service admin. The options that follow apply to this login.",
     ),
     click.option(
         "--login",
         metavar="NAME",
         default=ADMINISTRATOR,
         show_default=True,
-        help="Who you are there.",
+        help="The name to log in as.",
     ),
-    click.option("--login-key", metavar="FILE", help="Log in by the private key in this file."),
+    click.option("--login-key", metavar="FILE", help="Log in with the private key in this file."),
     click.option(
         "--login-certificate",
         metavar="FILE",
-        help="Log in by the TLS client certificate, with its key, in this PEM file.",
+        help="Log in with the TLS client certificate in this PEM file, which also holds its key.",
     ),
     click.option(
         "--login-plain",
         is_flag=True,
-        help="Let the server see your password, for one that has it checked elsewhere (--auth).",
+        help="Send your password to the server, which has it checked elsewhere (--auth).",
     ),
     click.option(
         "--login-password-stdin",
@@ -128,13 +139,13 @@ _NAMES = (
 
 
 def serverOptions(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command the options that `remotePlace` reads."""
+    """Add the options that `serverOf` reads to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def remotePlace(context: click.Context) -> RemotePlace | None:
+def serverOf(context: click.Context) -> RemoteServer | None:
     """
     Read the options that say which server to administer, and how to log in to it.
 
@@ -158,14 +169,14 @@ def remotePlace(context: click.Context) -> RemotePlace | None:
     options = context.params
     if options["server"] is None:
         for option in given(*_NAMES):
-            raise click.UsageError(f"{option}, in front of the subcommand, goes with --server.")
+            raise click.UsageError(f"{option} in front of the subcommand needs --server.")
         return None
     for option in given("state", "accounts", "audit"):
         raise click.UsageError(
-            f"{option} goes without --server: the server has accounts and an audit of its own."
+            f"{option} can't be used with --server: the server has its own accounts and audit log."
         )
     if context.invoked_subcommand in _ELSEWHERE:
-        raise click.UsageError(f"{context.invoked_subcommand} goes without --server.")
+        raise click.UsageError(f"{context.invoked_subcommand} can't be used with --server.")
     ways = ("login_key", "login_certificate", "login_plain")
     if sum(bool(options[name]) for name in ways) > 1:
         raise click.UsageError(
@@ -184,4 +195,4 @@ def remotePlace(context: click.Context) -> RemotePlace | None:
         passwordName=f"Password of {options['login']}",
         passwordOption="--login-password-stdin",
     )
-    return RemotePlace(options["server"], options["login"], connecting)
+    return RemoteServer(options["server"], options["login"], connecting)

@@ -1,4 +1,4 @@
-"""Run a coroutine from a command line: a reactor for once, and errors in one line."""
+"""Run a coroutine from the command line: start the reactor, and turn errors into one line."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _EXPLAINED = (
 
 
 @frozen
-class Place:
+class GlobalOptions:
     """
-    What the command works on.
+    The options in front of the subcommand: what the command works on, and how.
 
     Attributes:
-        state: the state folder.
-        audit: the file for the audit, or `None`.
-        accounts: as for `pbauth.server.state.openAuthorizer`.
-        policy: what new passwords have to be like.
-        remote: the server that is administered, a `RemotePlace`; `None`: none, but the accounts
+        state: the path of the state folder.
+        audit: the path of the audit file; `None`: no audit file is written.
+        accounts: where the accounts are, as for `pbauth.server.state.openAuthorizer`.
+        policy: what new passwords must be like.
+        remote: the running server to administer, a `RemoteServer`; `None`: the accounts are opened
             directly.
     """
 
@@ -87,7 +87,19 @@ def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
 
 
 def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
-    """As `runOnce`; what the user can mend becomes one line."""
+    """
+    Run the reactor until a coroutine is done, as `runOnce` does, with errors for people.
+
+    Args:
+        main: takes the reactor.
+
+    Returns:
+        What the coroutine returns.
+
+    Raises:
+        click.ClickException: it failed for a reason that the user can mend, in one line.
+        Exception: any other error that the coroutine raised.
+    """
     try:
         return runOnce(main)
     except _EXPLAINED as error:
@@ -101,32 +113,36 @@ def administer(
     ask: Callable[[], Any] | None = None,
 ) -> _Result:
     """
-    Do something to the accounts, or to those of a server that runs.
+    Run an administrative operation, on the accounts directly or on a running server.
 
     Args:
-        context: holds a `Place`.
-        operation: takes the administration, an `Administration` or a `RemoteAdministration`; and
-            what `ask` gave.
-        hashing: how new passwords become verifiers. A server has its own, but for `md5`.
-        ask: asks the user for what the operation needs, or reads it from standard input: after the
-            user's own password, before anything is opened.
+        context: of the subcommand; its object is a `GlobalOptions`.
+        operation: takes the administration, an `Administration` or a `RemoteAdministration`, and
+            the result of `ask` if there is one.
+        hashing: how new passwords become verifiers. A running server has its own settings, except
+            for `md5`.
+        ask: asks the user for what the operation needs, or reads it from standard input; called
+            after the user's own password is read, and before anything is opened.
 
     Returns:
         What the operation returns.
+
+    Raises:
+        click.ClickException: the operation failed for a reason that the user can mend.
     """
-    place: Place = context.obj
-    if place.remote is not None:
-        done: _Result = place.remote.administer(operation, hashing, ask, place.policy.check)
+    options: GlobalOptions = context.obj
+    if options.remote is not None:
+        done: _Result = options.remote.administer(operation, hashing, ask, options.policy.check)
         return done
     arguments = () if ask is None else (ask(),)
 
     async def main(reactor: Any) -> _Result:
-        with auditing(place.audit):
+        with auditing(options.audit):
             authorizer = openAuthorizer(
-                place.state, place.accounts, hashing=hashing, reactor=reactor
+                options.state, options.accounts, hashing=hashing, reactor=reactor
             )
             try:
-                administration = Administration(authorizer, _operator(), place.policy)
+                administration = Administration(authorizer, _operator(), options.policy)
                 return await operation(administration, *arguments)
             finally:
                 authorizer.close()

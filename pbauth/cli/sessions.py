@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pbauth.cli.running import Place, administer
+from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.tables import Listing, jsonOption
 
 
@@ -15,8 +15,8 @@ from pbauth.cli.tables import Listing, jsonOption
 @click.pass_context
 def session(context: click.Context) -> None:
     """See who is attached to a server now, and end sessions. Takes --server."""
-    place: Place = context.obj
-    if place.remote is None:
+    options: GlobalOptions = context.obj
+    if options.remote is None:
         raise click.UsageError(
             "Sessions are those of a server that runs: pbauth --server ENDPOINT session ..."
         )

@@ -10,7 +10,7 @@ from cryptography import x509
 from pbauth.accounts.hashing import Hashing
 from pbauth.cli.completion import completeUsers
 from pbauth.cli.passwords import passwordOption, readPassword
-from pbauth.cli.running import Place, administer
+from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.tables import Listing, jsonOption
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.ed25519 import PublicKey
@@ -59,9 +59,9 @@ def addUser(
 
 
 def _readPassword(context: click.Context, fromStdin: bool) -> str:
-    place: Place = context.obj
+    options: GlobalOptions = context.obj
     # The administrator of a server has just been asked for another one.
-    what = "Password" if place.remote is None else "New password"
+    what = "Password" if options.remote is None else "New password"
     return readPassword(fromStdin, confirm=True, what=what)
 
 

@@ -225,7 +225,7 @@ class ScramPasswordExchange:
 class PlainPassword:
     """
     A password that the server gets to see: for servers that let somebody else check it, PAM for
-    instance, and offer the mechanism `PLAIN`. Sent by TLS or over a UNIX socket only.
+    instance, and offer the mechanism `PLAIN`. Sent only over TLS or a UNIX socket.
 
     It is a class of its own, and never what a `Password` falls back to: a man in the middle would
     offer nothing else.

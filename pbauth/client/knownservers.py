@@ -120,7 +120,7 @@ class KnownServers:
         Returns:
             Fires with what to give to `connect`, `Login` and `PerspectiveClient` as ``trust``: the
             fingerprint of the server's key; `None` for one that certificate authorities vouch for,
-            and for an endpoint that is not by TLS, or says by itself what to trust. Fails with
+            and for an endpoint that does not use TLS, or that itself says what to trust. Fails with
             `ServerNotTrusted` where the server is not to be trusted, or the file can't say so, and
             otherwise as `connect` and ``ask`` do.
         """

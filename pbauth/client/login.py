@@ -312,7 +312,7 @@ def changePassword(identityRef: Any, newPassword: str, *, reactor: Any = None) -
 
         - `TypeError` or `InvalidPassword`: that can't be a password (nothing was sent);
         - `ProtocolViolation`: the server does not allow it on this connection: it must lead to
-          this machine, or the login must have been bound to it by TLS 1.3;
+          this machine, or TLS 1.3 must bind the login to it;
         - `ServerNotTrusted`: the server wants the password hashed in a way that is not safe;
         - `Unauthorized`: the login no longer stands.
     """

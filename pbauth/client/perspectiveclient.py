@@ -16,7 +16,7 @@ from twisted.spread import pb
 
 from pbauth._async import OneShot, chooseReactor
 from pbauth.client.login import Login, asCredentials
-from pbauth.client.reconnect import Action, BackOff, Input, Machine, Patience, State, isFinal
+from pbauth.client.reconnect import Action, BackOff, BackoffState, Input, Machine, State, isFinal
 from pbauth.errors import Detached, NotAttached
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
@@ -117,7 +117,7 @@ class PerspectiveClient(service.Service):
         self._keepAlive = KeepAlive(pingInterval, self._reactor)
         self._pingInterval = pingInterval
         self._mostWaiting = mostWaiting
-        self._patience = Patience(BackOff() if retryPolicy is None else retryPolicy)
+        self._backoff = BackoffState(BackOff() if retryPolicy is None else retryPolicy)
         self._machine = Machine()
         self._inputs: deque[tuple[Input, Failure | None]] = deque()
         self._acting = False
@@ -263,7 +263,7 @@ class PerspectiveClient(service.Service):
         self._login = None
         self._perspective = perspective
         self._attachedAt = self._reactor.seconds()
-        self._patience.attached()
+        self._backoff.attached()
         self._keepAlive.add(perspective.broker)
         self._askLater()
         self._receive(Input.LOGGED_IN)
@@ -300,7 +300,7 @@ class PerspectiveClient(service.Service):
 
     def _open(self) -> None:
         self._ended = None
-        self._patience.reset()
+        self._backoff.reset()
 
     def _logIn(self) -> None:
         self._attachedAt = None
@@ -354,9 +354,9 @@ class PerspectiveClient(service.Service):
         assert self._reason is not None  # noqa: S101 - something has failed or was lost
         error = _error(self._reason)
         if self._attachedAt is None:
-            delay = self._patience.failed(error)
+            delay = self._backoff.failed(error)
         else:
-            delay = self._patience.lost(self._reactor.seconds() - self._attachedAt)
+            delay = self._backoff.lost(self._reactor.seconds() - self._attachedAt)
         if delay is None:
             # Before all that has happened since.
             self._inputs.appendleft((Input.REFUSED, None))

@@ -1,9 +1,9 @@
 """
 When a client that stays logged in logs in, waits, hangs up and gives up.
 
-Everything that decides that lives here, without I/O and without a clock: `Machine` is told what
-happened and says what is to be done, `Patience` says how long to wait, and `isFinal` whether there
-is any use in waiting.  `pbauth.client.perspectiveclient` does it.
+Everything that decides that lives here, without I/O and without a clock: `Machine` takes what
+happened and returns what is to be done, `BackoffState` says how long to wait, and `isFinal`
+whether there is any use in waiting.  `pbauth.client.perspectiveclient` does it.
 
 ==============  ====================================================================================
 state           what it is
@@ -30,7 +30,7 @@ Its ``prepareConnection`` could run the login (Twisted 26.10 was tried), but:
 - a login that fails leaves its connection open, and the next one is made beside it; `stopService`
   during a login does not close it either;
 - a connection that is lost during the login raises ``NoTransition`` out of ``connectionLost``;
-- it tries for ever: a wrong password is tried again and again, since the retry policy is told a
+- it tries for ever: a wrong password is tried again and again, since the retry policy gets a
   number, not the error (nor the ``retryAfter`` of `TooManyAttempts`); one that returns ``None``
   leaves the service waiting for ever;
 - any connection sets the number of failures back, however short it was, so that a server that lets
@@ -276,13 +276,13 @@ class BackOff:
         return delay * (1 - self.jitter * self.random())
 
 
-class Patience:
+class BackoffState:
     """
-    How long one client waits, which remembers how it fared so far.
+    How long one client waits before its next login, given how its logins and sessions went.
 
     Args:
-        policy: takes the number of failures in a row; gives seconds, or `None` to give up. A
-            `BackOff`, or what `twisted.application.internet.backoffPolicy` makes.
+        policy: takes the number of failures in a row; returns seconds, or `None` to give up. A
+            `BackOff`, or what `twisted.application.internet.backoffPolicy` returns.
     """
 
     def __init__(self, policy: Callable[[int], float | None]) -> None:
@@ -292,22 +292,22 @@ class Patience:
         self._short = 0
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Forget all failures, as when the service is started."""
         self._failures = self._short = 0
 
     def attached(self) -> None:
-        """A login succeeded."""
+        """Count a login that succeeded."""
         self._failures = self._short
 
     def failed(self, error: BaseException) -> float | None:
         """
-        A login failed.
+        Count a login that failed, and return how long to wait.
 
         Args:
-            error: why.
+            error: why it failed.
 
         Returns:
-            Seconds until the next one; `None`: there is to be none.
+            Seconds until the next login; `None`: give up.
         """
         self._failures += 1
         delay = self._policy(self._failures)
@@ -317,13 +317,13 @@ class Patience:
 
     def lost(self, lasted: float) -> float | None:
         """
-        A session is over.
+        Count a session that has ended, and return how long to wait.
 
         Args:
-            lasted: seconds that it did.
+            lasted: how long the session lasted, in seconds.
 
         Returns:
-            Seconds until the next login; `None`: there is to be none.
+            Seconds until the next login; `None`: give up.
         """
         self._short = 0 if lasted >= STEADY else self._short + 1
         self._failures = max(1, self._short)

@@ -115,7 +115,7 @@ class Port:
             address: of the listening port.
 
         Raises:
-            NotProtected: others can connect, and not by TLS.
+            NotProtected: others can connect without TLS.
         """
         if not (self.secure or self.insecure or isLocal(address)):
             raise NotProtected(self.description)
@@ -152,7 +152,7 @@ class Ports:
             The port.
 
         Raises:
-            NotProtected: others could connect, and not by TLS.
+            NotProtected: others could connect without TLS.
             ValueError: it makes no sense, or a file that it names can't be used.
         """
         proxied, inner = self.proxyProtocol, description

@@ -91,7 +91,7 @@ class PortService(StreamServerEndpointService):
             _log.info("Listening on {where}", where=where)
         else:
             _log.info(
-                "Listening on {where} by TLS, with the key {fingerprint}",
+                "Listening on {where} over TLS, with the key {fingerprint}",
                 where=where,
                 fingerprint=fingerprint,
             )

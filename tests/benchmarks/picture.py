@@ -137,7 +137,7 @@ def _logins(kinds: dict[str, Any]) -> list[tuple[str, list[Bar]]]:
                     style = "stock" if name == stock else "ours"
                     bars += _bar(kind.label, style, kinds[name][way])
             if bars:
-                panels.append((f"logins by {where}, {how}", bars))
+                panels.append((f"logins over {where}, {how}", bars))
     return panels
 
 

@@ -198,7 +198,7 @@ class ListingTests(ListingTestCase):
         )
 
     async def test_cred(self) -> None:
-        """Passwords of somebody else's file, by TLS."""
+        """Passwords of somebody else's file, over TLS."""
         passwords = self.mktemp()
         Path(passwords).write_text("alice:secret\nbob:secret\n")
         server, port = await self.serve("credserver.py", passwords, "0")
@@ -306,7 +306,7 @@ class ListingTests(ListingTestCase):
         path.write_bytes(private.toString("openssh", subtype="v1"))
         server = Program(*TWISTD, "--state", folder, "--port", "ssl:0:interface=127.0.0.1")
         self.addCleanup(server.stop)
-        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)")
+        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) over TLS, with the key (\S+)")
         output = await self.client("keyclient.py", said[1], said[2], str(path), "alice")
         self.assertEqual(output, "('alice', 'alice')\n")
 
@@ -321,7 +321,7 @@ class ListingTests(ListingTestCase):
             self.assertEqual(program.exitCode, 0, program.output)
         server = Program(*TWISTD, "--state", folder, "--port", "ssl:0:interface=127.0.0.1")
         self.addCleanup(server.stop)
-        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)")
+        said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) over TLS, with the key (\S+)")
         where = f"tls:127.0.0.1:{said[1]}"
         options: dict[str, Any] = {"stdin": None, "terminal": True, "directory": folder}
         for answer in ("n", "y", None):

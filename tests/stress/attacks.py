@@ -230,8 +230,8 @@ class Attacks:
             self._strangersLeft()
         growth = sizeOf(self._server.pid) - before
         self._findings.note(
-            f"{self._plan.held:,} ordinary connections at once, by TCP and then by TLS, came and "
-            f"went: the server grew by {growth / MEBIBYTE:.2f} MiB",
+            f"{self._plan.held:,} ordinary connections at once, over TCP and then over TLS, came "
+            f"and went: the server grew by {growth / MEBIBYTE:.2f} MiB",
             growthByOrdinaryConnections=growth,
         )
 

@@ -102,7 +102,7 @@ class Server:
         accounts: how many there are.
         policy: fields of the `Policy` that are not the default.
         port: where to listen by TCP; 0: anywhere.
-        tls: listen by TLS as well.
+        tls: listen over TLS as well.
         kept: the first so many perspectives are always there, not only while somebody is attached.
         queue: how many messages these keep for who is away.
     """

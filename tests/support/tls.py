@@ -27,10 +27,10 @@ PLUS = "SCRAM-SHA-256-PLUS"
 
 
 class TLSTestCase(TestCase):
-    """Servers on loopback, by TLS."""
+    """Servers on loopback, over TLS."""
 
     def listen(self, factory: Any, pem: bytes, minimum: Any = None) -> int:
-        """Listen by TLS on a free port."""
+        """Listen over TLS on a free port."""
         from twisted.internet import reactor
 
         certificate = ssl.PrivateCertificate.loadPEM(pem)

@@ -300,7 +300,7 @@ class ServerTests(TestCase):
                 *PBAUTH, *words, *(["--password-stdin"] if "add" in words else []), stdin="secret\n"
             )
             self.assertEqual(ran.exitCode, 0, ran.output)
-        where = (await server.waitFor(r"Listening on (\S+) by TLS"))[1]
+        where = (await server.waitFor(r"Listening on (\S+) over TLS"))[1]
         listed = await self.pbauth("--server", f"tls:{where}", "who-can", "admin", stdin="secret\n")
         self.assertEqual(listed.output.splitlines()[-1], "admin\tadmin")
 

@@ -623,7 +623,7 @@ class Player(Program):
 
 
 class ProcessTests(TestCase):
-    """A server, two players and who watches: processes of their own, by TLS."""
+    """A server, two players and who watches: processes of their own, over TLS."""
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.folder = os.path.abspath(self.mktemp())
@@ -650,7 +650,7 @@ class ProcessTests(TestCase):
             GO_GAMES=f"{self.folder}/games",
         )
         self.addCleanup(self.server.stop)
-        said = await self.server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS.*key (\S+)")
+        said = await self.server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) over TLS.*key (\S+)")
         self.port, self.key = said.groups()
 
     def play(self, name: str, *arguments: str, **options: Any) -> Player:

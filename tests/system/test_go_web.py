@@ -567,7 +567,7 @@ class PortTests(TestCase):
         self.assertEqual((await self.get(service, "/game/main"))[0], 200)
 
     async def test_tls(self) -> None:
-        """By TLS, too."""
+        """Over TLS."""
         certificate = os.path.abspath(self.mktemp())
         Path(certificate).write_bytes(makeCertificate())
         service = self.start(f"ssl:0:interface=127.0.0.1:privateKey={certificate}")

@@ -412,7 +412,9 @@ class RealPAMTests(TestCase):
             *TWISTD[2:],
             *("--auth", "pam:notes", "--port", "ssl:0:interface=127.0.0.1"),
         )
-        found = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) by TLS, with the key (\S+)")
+        found = await server.waitFor(
+            r"Listening on 127\.0\.0\.1:(\d+) over TLS, with the key (\S+)"
+        )
 
         def logIn(name: str, password: str) -> Any:
             return connect(

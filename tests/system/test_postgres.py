@@ -193,7 +193,7 @@ class TroubleTests(PostgresTestCase):
         self.assertNotIn("hunter2", repr(engine))
 
     def test_protected(self) -> None:
-        """By a network it goes by TLS, to a server that is certified; unless the user says so."""
+        """Over a network it uses TLS, to a certified server, unless the user says otherwise."""
 
         def mode(url: str) -> str | None:
             return psycopg.conninfo.conninfo_to_dict(PostgresEngine(url)._conninfo).get("sslmode")  # type: ignore[return-value]

@@ -401,7 +401,7 @@ class PluginTests(SynchronousTestCase):
         self.assertEqual(factory, EchoServiceFactory())
 
     def test_defaults(self) -> None:
-        """Without options: the echo service, by TLS on loopback, with the default policy."""
+        """Without options: the echo service, over TLS on loopback, with the default policy."""
         options = Options()
         options.parseOptions([])
         self.assertEqual(options.settings().ports, ("ssl:8787:interface=127.0.0.1",))

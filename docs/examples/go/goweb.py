@@ -503,7 +503,7 @@ class GoSite(Site):
         )
 
     def acceptableProtocols(self) -> list[bytes]:
-        """By TLS, too (see `IProtocolNegotiationFactory`)."""
+        """Return the protocols that TLS may negotiate (see `IProtocolNegotiationFactory`)."""
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: Any) -> Any:

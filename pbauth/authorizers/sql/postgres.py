@@ -270,7 +270,7 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 _REFUSED = (
     (
         "certificate|SSL|channel binding",
-        "{where} can't be reached by TLS ({said}). Say sslrootcert=FILE for a certificate "
+        "{where} can't be reached over TLS ({said}). Use sslrootcert=FILE for a certificate "
         "authority of your own; or sslmode=prefer in a network that nobody else is in.",
     ),
     (r'database ".*" does not exist', "{where}: there is no such database. Run: createdb"),
@@ -296,8 +296,8 @@ def _read(url: str) -> dict[str, str]:
 
 def _protection(parameters: dict[str, str]) -> dict[str, str]:
     """
-    Verifiers cross the network by TLS only, and to the right server, unless the user says something
-    else about it.
+    Return parameters that protect a connection over a network: verified TLS, since verifiers
+    cross it. The user's own settings of TLS come first.
     """
     hosts = ",".join(parameters.get(name, "") for name in ("host", "hostaddr")).split(",")
     if all(not host or host.startswith(("/", "@")) or isLoopback(host) for host in hosts):

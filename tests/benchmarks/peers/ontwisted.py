@@ -55,7 +55,7 @@ class OnTwisted:
 
 def listen(factory: Any, options: Any = None) -> int:
     """
-    Listen on loopback, by TCP or, with the options of a certificate, by TLS.
+    Listen on loopback, over TCP or, with the options of a certificate, over TLS.
 
     Returns:
         The port.

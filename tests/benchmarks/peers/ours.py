@@ -155,7 +155,7 @@ class Client(LoginClient):
     """
     Args:
         certificate: the file of the servers' certificate.
-        tls: calls go by TLS.
+        tls: calls go over TLS.
     """
 
     def __init__(self, certificate: str, tls: bool = False) -> None:
@@ -190,7 +190,7 @@ class Client(LoginClient):
         """MD5, by the client of stock PB."""
         return self._stock.logInBy_tcp(port, name)
 
-    # By TLS.
+    # Over TLS.
 
     def _endpoint(self, port: int) -> Any:
         # What `reactor.connectSSL` does, which the client of stock PB uses; with the same options.

@@ -17,7 +17,7 @@ _MAKERS = 20
 
 
 def serverOptions(path: str) -> Any:
-    """How servers take connections by TLS: the same for stock PB and pbauth."""
+    """How servers take connections over TLS: the same for stock PB and pbauth."""
     with open(path, "rb") as file:
         certificate = ssl.PrivateCertificate.loadPEM(file.read())
     return ssl.CertificateOptions(
@@ -28,7 +28,7 @@ def serverOptions(path: str) -> Any:
 
 
 def clientOptions(path: str) -> Any:
-    """How clients connect by TLS, made once in a process: the same for stock PB and pbauth."""
+    """How clients connect over TLS, made once in a process: the same for stock PB and pbauth."""
     with open(path, "rb") as file:
         certificate = ssl.Certificate.loadPEM(file.read())
     return ssl.optionsForClientTLS(HOST, trustRoot=certificate)

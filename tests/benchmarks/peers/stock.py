@@ -68,7 +68,7 @@ class Client(LoginClient):
         return await self.logInHeld(factory, name)
 
     async def logInBy_tls(self, port: int, name: str) -> Any:
-        """Log in by TLS."""
+        """Log in over TLS."""
         from twisted.internet import reactor
 
         reactor: Any

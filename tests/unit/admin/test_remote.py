@@ -537,7 +537,10 @@ class CommandTests(TLSTestCase):
                 session.broker.transport.loseConnection()
             return Deferred()
 
-        for act, said in [(fail, "The server failed"), (hangUp, "was lost. Look whether it was")]:
+        for act, said in [
+            (fail, "The server failed"),
+            (hangUp, "was lost. Check whether the change was"),
+        ]:
             self.patch(self.accounts, "listHolders", act)
             program = await self.pbauth("who-can", "game").whenEnded()
             self.assertIn(said, program.output)
@@ -549,15 +552,15 @@ class CommandTests(TLSTestCase):
     async def test_options(self) -> None:
         """Options that do not go together are said not to, before anything is asked."""
         cases = [
-            (("--state", "x", "user", "list"), "--state goes without --server"),
-            (("--audit", "x", "user", "list"), "--audit goes without --server"),
-            (("demo",), "demo goes without --server"),
+            (("--state", "x", "user", "list"), "--state can't be used with --server"),
+            (("--audit", "x", "user", "list"), "--audit can't be used with --server"),
+            (("demo",), "demo can't be used with --server"),
             (("session", "end"), "the id of a session, or --user"),
             (("--login-plain", "--login-key", "x", "user", "list"), "Only one of"),
         ]
         alone = [
-            (("--login", "x", "user", "list"), "goes with --server"),
-            (("--accept-new", "user", "list"), "goes with --server"),
+            (("--login", "x", "user", "list"), "needs --server"),
+            (("--accept-new", "user", "list"), "needs --server"),
             (("session", "list"), "pbauth --server ENDPOINT session"),
         ]
         programs = [self.pbauth(*arguments) for arguments, _ in cases]

@@ -270,7 +270,7 @@ class TrustTests(TLSTestCase):
         self.assertEqual(await trusting, self.pin)
 
     async def test_withoutQuestions(self) -> None:
-        """Endpoints that are not by TLS, or say whom to trust, need no question."""
+        """Endpoints that are not over TLS, or say whom to trust, need no question."""
         for endpoint in (f"tcp:127.0.0.1:{self.port}", "unix:/run/pbauth"):
             self.endpoint = endpoint
             self.assertIsNone(await self.trust())

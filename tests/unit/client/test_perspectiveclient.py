@@ -492,7 +492,7 @@ class GivingUpTests(ClientTestCase):
         self.assertGaveUp(client, KeyNotFound)
         self.assertEqual(client.told, ["attached", "detached", "gave up: KeyNotFound"])
 
-    def test_patience(self) -> None:
+    def test_backoff(self) -> None:
         """Its policy may have enough, of failures and of losses."""
         self.memory.refusal = REFUSED
         client = self.started(retryPolicy=BackOff(jitter=0, attempts=2))

@@ -25,7 +25,16 @@ from pbauth import (
     TooManyAttempts,
     Unauthorized,
 )
-from pbauth.client.reconnect import STEADY, TABLE, Action, Input, Machine, Patience, State, isFinal
+from pbauth.client.reconnect import (
+    STEADY,
+    TABLE,
+    Action,
+    BackoffState,
+    Input,
+    Machine,
+    State,
+    isFinal,
+)
 
 
 def hold(*facts: object) -> None:
@@ -176,7 +185,7 @@ class World(RuleBasedStateMachine):
 
     @precondition(lambda self: self.machine.state is State.WAITING)
     @rule()
-    def patienceIsAtItsEnd(self) -> None:
+    def backoffIsExhausted(self) -> None:
         # It comes in place of the timer.
         self.timer = None
         self.tell(Input.REFUSED)
@@ -315,12 +324,12 @@ class BackOffTests(SynchronousTestCase):
         self.assertNotEqual(BackOff(longest=5), BackOff())
 
 
-class PatienceTests(SynchronousTestCase):
-    """How one client fared, and what follows."""
+class BackoffStateTests(SynchronousTestCase):
+    """How long a client waits after failures and short sessions."""
 
     def setUp(self) -> None:
         self.counted: list[int] = []
-        self.patience = Patience(self.policy)
+        self.backoff = BackoffState(self.policy)
 
     def policy(self, failures: int) -> float:
         """Note it, and say as many seconds."""
@@ -330,52 +339,52 @@ class PatienceTests(SynchronousTestCase):
     def test_failures(self) -> None:
         """They count until a login succeeds and lasts."""
         for _ in range(3):
-            self.patience.failed(StoreError())
-        self.patience.attached()
-        self.assertEqual(self.patience.lost(STEADY), 1)
-        self.patience.failed(StoreError())
+            self.backoff.failed(StoreError())
+        self.backoff.attached()
+        self.assertEqual(self.backoff.lost(STEADY), 1)
+        self.backoff.failed(StoreError())
         self.assertEqual(self.counted, [1, 2, 3, 1, 2])
 
     def test_shortSessions(self) -> None:
         """A server that drops whoever it lets in is asked less and less often."""
         for _ in range(4):
-            self.patience.attached()
-            self.patience.lost(0.1)
-        self.patience.attached()
-        self.patience.lost(STEADY)
-        self.patience.attached()
-        self.patience.lost(0.1)
+            self.backoff.attached()
+            self.backoff.lost(0.1)
+        self.backoff.attached()
+        self.backoff.lost(STEADY)
+        self.backoff.attached()
+        self.backoff.lost(0.1)
         self.assertEqual(self.counted, [1, 2, 3, 4, 1, 1])
 
     def test_failuresAmongShortSessions(self) -> None:
         """A server that was away for long and then restarts once more is found soon."""
         for _ in range(9):
-            self.patience.failed(StoreError())
-        self.patience.attached()
-        self.assertEqual(self.patience.lost(0.1), 1)
+            self.backoff.failed(StoreError())
+        self.backoff.attached()
+        self.assertEqual(self.backoff.lost(0.1), 1)
 
     def test_tooManyAttempts(self) -> None:
         """What the server says comes on top."""
-        self.assertEqual(self.patience.failed(TooManyAttempts(40)), 41)
-        self.assertEqual(self.patience.failed(StoreError()), 2)
+        self.assertEqual(self.backoff.failed(TooManyAttempts(40)), 41)
+        self.assertEqual(self.backoff.failed(StoreError()), 2)
 
     def test_reset(self) -> None:
         """A client that is started anew begins anew."""
-        self.patience.lost(0.1)
-        self.patience.lost(0.1)
-        self.patience.reset()
-        self.assertEqual(self.patience.failed(StoreError()), 1)
+        self.backoff.lost(0.1)
+        self.backoff.lost(0.1)
+        self.backoff.reset()
+        self.assertEqual(self.backoff.failed(StoreError()), 1)
 
     def test_givingUp(self) -> None:
         """The policy may have enough."""
-        patience = Patience(BackOff(attempts=1))
-        self.assertIsNotNone(patience.failed(TooManyAttempts(40)))
-        self.assertIsNone(patience.failed(TooManyAttempts(40)))
+        backoff = BackoffState(BackOff(attempts=1))
+        self.assertIsNotNone(backoff.failed(TooManyAttempts(40)))
+        self.assertIsNone(backoff.failed(TooManyAttempts(40)))
 
     def test_twistedsPolicy(self) -> None:
         """What Twisted makes for its own service will do."""
         policy = backoffPolicy(initialDelay=3, jitter=lambda: 0)
-        self.assertEqual(Patience(policy).failed(StoreError()), policy(1))
+        self.assertEqual(BackoffState(policy).failed(StoreError()), policy(1))
 
 
 class FinalTests(SynchronousTestCase):

@@ -491,7 +491,7 @@ class RefusedConnectionTests(SynchronousTestCase):
 
 
 class RefusedOverTLSTests(TLSTestCase):
-    """By TLS as well."""
+    """Over TLS."""
 
     async def test_refused(self) -> None:
         """The connection is closed before a handshake, and nothing is logged as an error."""

@@ -295,7 +295,7 @@ class TLSTests(TLSTestCase):
     """A signature is for one TLS connection."""
 
     async def test_login(self) -> None:
-        """A key logs in by TLS."""
+        """A key logs in over TLS."""
         port = self.serve()
         self.authorizer.identities["alice"].addPublicKey(PUBLIC)
         perspective = await self.attempt(port, PrivateKey(KEY), trust=self.pin)

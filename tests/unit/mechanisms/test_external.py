@@ -1,4 +1,4 @@
-"""EXTERNAL: logins by TLS client certificates."""
+"""EXTERNAL: logins with TLS client certificates."""
 
 from __future__ import annotations
 

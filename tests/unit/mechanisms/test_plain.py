@@ -71,7 +71,7 @@ class MessageTests(SynchronousTestCase):
                 readMessage(message, "tim")  # type: ignore[arg-type]
 
     def test_offered(self) -> None:
-        """By TLS and UNIX sockets only; not even on loopback without."""
+        """Over TLS and UNIX sockets only; not even on loopback without."""
         self.assertTrue(maySend(Channel(secure=True)))
         self.assertTrue(maySend(Channel(unix=True, local=True)))
         self.assertFalse(maySend(Channel(local=True)))

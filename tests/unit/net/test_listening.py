@@ -264,7 +264,7 @@ class ListeningTests(TestCase):
         return found
 
     async def test_tls(self) -> None:
-        """A port by TLS, known by its fingerprint."""
+        """A port over TLS, known by its fingerprint."""
         server = await self.serve("ssl:0:interface=127.0.0.1")
         mechanism, _ = await self.use(f"tls:127.0.0.1:{server.port}", None, trust=pinOf(OWN))
         self.assertEqual(mechanism, "SCRAM-SHA-256-PLUS")

@@ -115,7 +115,7 @@ class TrustTests(TLSTestCase):
         self.assertEqual(await self.works(perspective), PLUS)
 
     def test_addresses(self) -> None:
-        """Which endpoint strings lead by TLS to a host and a port."""
+        """Which endpoint strings lead over TLS to a host and a port."""
         for description, address in [
             ("tls:example.com:87", ("example.com", 87)),
             ("ssl:host=example.com:port=87:timeout=5", ("example.com", 87)),

@@ -378,7 +378,7 @@ class KeepAliveTests(TLSTestCase):
             self.assertEqual(idle, seconds)
 
     async def test_tls(self) -> None:
-        """By TLS, with pbauth's broker and with Twisted's own."""
+        """Over TLS, with pbauth's broker and with Twisted's own."""
         for stock in (False, True):
             perspective = await self.attempt(self.serve(stock=stock), trust=self.pin)
             (session,) = self.authorizer.sessions
