@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
+from inspect import iscoroutine
 from types import coroutine
 from typing import Any, Generic, TypeVar
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from pbauth.errors import LoginTimeout
@@ -96,6 +97,17 @@ def within(
         return result
 
     return Deferred.fromCoroutine(coroutine).addTimeout(seconds, reactor, late)
+
+
+def _begun(operation: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+    """Return what `maybeDeferred` does, without a coroutine's cost where it need not wait."""
+    try:
+        result = operation(*arguments)
+        if iscoroutine(result):
+            result = run(result)
+    except BaseException:
+        return fail()
+    return result if isinstance(result, Deferred) else succeed(result)
 
 
 class OneShot:
@@ -200,9 +212,14 @@ class SingleFlight(Generic[_Result]):
         if flight is not None:
             return self._join(flight, arguments)
         flight = self._flights[arguments] = _Flight()
+        running = _begun(self._operation, *arguments)
+        if running.called and not running.paused and not flight.waiting:
+            # There was nothing to wait for, so nobody can have joined.
+            del self._flights[arguments]
+            return running
         waiter = self._join(flight, arguments)
-        flight.running = maybeDeferred(self._operation, *arguments)
-        flight.running.addBoth(self._land, arguments, flight)
+        flight.running = running
+        running.addBoth(self._land, arguments, flight)
         return waiter
 
     def cancel(self) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 
 from pbauth.login.checks import Check, ChecksUnderWay
 from pbauth.login.policy import Policy
@@ -28,13 +28,16 @@ class UnauthenticatedConnection:
 
     Attributes:
         deadline: when somebody has to.
-        drop: closes it.
-        gone: somebody has logged in, or it was closed.
+        drop: closes it; `None` once somebody has logged in, or it was closed.
     """
 
     deadline: float
-    drop: Callable[[], None]
-    gone: bool = field(default=False)
+    drop: Callable[[], None] | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether somebody has logged in, or it was closed."""
+        return self.drop is None
 
 
 class UnauthenticatedConnections:
@@ -106,7 +109,7 @@ class UnauthenticatedConnections:
         """Remove a connection: somebody has logged in, or it was closed. Twice is no error."""
         if connection.gone:
             return
-        connection.gone = True
+        connection.drop = None
         self._count -= 1
         if not self._count:
             self._queue.clear()
@@ -124,10 +127,10 @@ class UnauthenticatedConnections:
         if self._queue:
             self._timer = self._reactor.callLater(self._queue[0].deadline - now, self._timeIsUp)
         for connection in late:
-            if not connection.gone:
-                connection.gone = True
+            drop, connection.drop = connection.drop, None
+            if drop is not None:
                 self._count -= 1
-                connection.drop()
+                drop()
 
 
 class ConnectionLimits:

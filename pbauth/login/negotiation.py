@@ -56,14 +56,14 @@ class Negotiation:
         self._authorizer = authorizer
         self._policy = policy
         self._offers: dict[tuple[bool, ...], dict[str, IMechanism]] = {}
+        self._eitherTerms = [
+            Terms(externalPasswords=external, guest=policy.guest, legacy=policy.legacyLogin)
+            for external in (False, True)
+        ]
 
     @property
     def _terms(self) -> Terms:
-        return Terms(
-            externalPasswords=self._authorizer.externalPasswords,
-            guest=self._policy.guest,
-            legacy=self._policy.legacyLogin,
-        )
+        return self._eitherTerms[bool(self._authorizer.externalPasswords)]
 
     def offered(self, channel: Channel) -> list[str]:
         """

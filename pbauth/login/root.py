@@ -100,7 +100,8 @@ class AuthRoot:
 
     def rootObject(self, broker: pb.Broker) -> AuthServ:
         """Return the `AuthServ` of a new connection. The factory calls it."""
-        reactor = chooseReactor(self._reactor)
+        # Now, since whoever makes an `AuthRoot` may not have installed the reactor yet.
+        reactor = self._reactor = self._reactor or chooseReactor()
         attempts = Attempts(broker, self.policy, reactor, self.limits, self._keepAlive, self.audit)
         return AuthServ(
             broker, self.authorizer, self.policy, self._negotiation, attempts, self.audit, reactor
@@ -504,7 +505,7 @@ class IdentityWrapper(WireObject):
             session.end(EndReason.DETACHED)
             raise
         self._attempts.attached()
-        return session.reference
+        return SessionReference(session)
 
     async def remote_detach(self, perspective: Any) -> None:
         """

@@ -260,6 +260,9 @@ class ThrottleState:
         Returns:
             Seconds; 0: not at all.
         """
+        if not (self._networks or self._names or self._pairs):
+            # Nobody has to, which is so most of the time.
+            return 0.0
         # The same work, whether it is known here or not.
         who, pair = _digest(name), _digest(network, name)
         if pair in self._known:

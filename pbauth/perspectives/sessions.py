@@ -174,7 +174,6 @@ class Session:
         peer: the address that the client connected from, an `IAddress`.
         since: when it attached, in seconds by the server's clock.
         perspective: what `attached` gave; `None` until then.
-        reference: what the client holds.
         endReason: why it ended; `None` until then.
     """
 
@@ -204,7 +203,6 @@ class Session:
         self.peer = peer
         self.since = since
         self.perspective: IPerspective | None = None
-        self.reference = SessionReference(self)
         self.endReason: EndReason | None = None
         self._state = _State.REQUESTED
         self._requested: IPerspective | None = None

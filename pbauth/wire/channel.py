@@ -42,29 +42,26 @@ def channelOf(broker: Any) -> Channel:
     if broker.transport is None:
         return Channel()
     peer = peerOf(broker)
+    secure = ISSLTransport.providedBy(broker.transport)
     return Channel(
         local=isLocal(peer),
         unix=isinstance(peer, UNIXAddress),
         host=peer.host if isinstance(peer, (IPv4Address, IPv6Address)) else None,
-        secure=ISSLTransport.providedBy(broker.transport),
-        channelBinding=_channelBindingOf(broker.transport),
-        peerPin=None if broker.isClient else _pinOf(broker.transport),
+        secure=secure,
+        channelBinding=_channelBindingOf(broker.transport) if secure else None,
+        peerPin=_pinOf(broker.transport) if secure and not broker.isClient else None,
     )
 
 
 def _pinOf(transport: Any) -> str | None:
     """Return the fingerprint of the key whose certificate the client showed, if it did."""
-    if not ISSLTransport.providedBy(transport):
-        return None
     certificate: Any = transport.getPeerCertificate()
     return None if certificate is None else fingerprintOf(certificate.to_cryptography())
 
 
 def _channelBindingOf(transport: Any) -> bytes | None:
     """Return the ``tls-exporter`` data of a connection over TLS 1.3 (RFC 9266, section 2)."""
-    if not ISSLTransport.providedBy(transport):
-        return None
-    connection: Any = transport.getHandle()  # type: ignore[attr-defined]
+    connection: Any = transport.getHandle()
     if connection.get_peer_finished() is None:
         # The handshake is not over.
         return None

@@ -147,6 +147,9 @@ class AuthServTests(WireTestCase):
 
             self.patch(holder, name, counted)
 
+        # As long as nobody has failed, nobody's penalty is looked up.
+        _, challenger = self.scram(self.root(), "alice", "wrong")
+        self.refusal(challenger, "respond", b"no proof")
         costs = []
         for name in ("alice", "mallory", "nopass", "locked"):
             client, challenger = self.scram(self.root(), name, "wrong")
