@@ -7,7 +7,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 from xml.dom import minidom
 
 from docutils import nodes
@@ -19,7 +19,10 @@ from zope.interface.interface import InterfaceClass
 
 import pbauth
 from pbauth.cli import main
+from pbauth.login.root import IdentityWrapper
+from pbauth.mechanisms.scram import ScramServer
 from pbauth.tap import Options
+from tests.support.floors import floorplan
 from tests.support.goexample import goservice
 from tests.support.pages import DOCS, PAGES, ROOT, read
 
@@ -160,6 +163,107 @@ class MigrationPageTests(SynchronousTestCase):
             if name not in ("mind", "logout"):
                 places = [pb, portal, checkers, credentials, error]
                 self.assertIsNotNone(find(name.removeprefix("pb."), places), name)
+
+
+class FloorsTests(SynchronousTestCase):
+    """The picture of the floors, on the page on the architecture."""
+
+    def test_read(self) -> None:
+        """The list is read from top to bottom; the package itself is the floor without a name."""
+        lines = ["cli: the command", "", "   pbauth: the public names", "errors: all: of them"]
+        self.assertEqual(
+            list(floorplan.readFloors(lines).items()),
+            [("cli", "the command"), ("", "the public names"), ("errors", "all: of them")],
+        )
+
+    def test_mistakes(self) -> None:
+        """A line that is no floor, and a floor that is listed twice, are errors."""
+        for lines in (["cli"], ["cli: a", "net: b", "cli: c"], ["a floor: b"]):
+            with self.assertRaisesRegex(floorplan.NotAFloor, re.escape(lines[-1])):
+                floorplan.readFloors(lines)
+
+    def test_drawn(self) -> None:
+        """Floors are rows and columns; imports are dots, which say whether they run down."""
+        floors = {"cli": "the <command>", "": "the names", "net": "addresses"}
+        between = {("cli", ""): 3, ("", "net"): 1, ("net", "cli"): 2}
+        drawn = floorplan.drawFloors("The floors", floors, between)
+        picture = minidom.parseString(drawn).documentElement  # noqa: S318
+        words = [each.firstChild.data for each in picture.getElementsByTagName("text")]
+        self.assertEqual(words[:3], ["cli", "the <command>", "cli"])
+        self.assertEqual(words[3:6], ["pbauth", "the names", "pbauth"])
+        dots = {
+            each.getElementsByTagName("title")[0].firstChild.data: each.getAttribute("class")
+            for each in picture.getElementsByTagName("circle")
+        }
+        self.assertEqual(
+            dots,
+            {
+                "cli imports from pbauth: 3": "down",
+                "pbauth imports from net: 1": "down",
+                "net imports from cli: 2": "up",
+            },
+        )
+
+    def test_unlisted(self) -> None:
+        """An import from a floor that is not listed is an error, not a dot that is missing."""
+        with self.assertRaises(KeyError):
+            floorplan.drawFloors("The floors", {"cli": "the command"}, {("cli", "net"): 1})
+
+    def test_page(self) -> None:
+        """The picture on the page shows the package: all its floors, and no import that runs up."""
+        between = floorplan.importsBetweenFloors()
+        self.assertGreater(between["login", "errors"], 5)
+        drawn = floorplan.drawFloors("The floors", floorplan.floorsOfPage(), between)
+        self.assertIn("login imports from errors", drawn)
+        self.assertNotIn('class="up"', drawn)
+
+
+class ArchitecturePageTests(SynchronousTestCase):
+    """The page on the architecture names what there is."""
+
+    #: Who takes part in the sequence of a login, and whose methods they have.
+    PARTIES: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "root": (pbauth.AuthServ, pbauth.AuthChallenger, IdentityWrapper),
+        "mechanism": (ScramServer,),
+        "authorizer": (pbauth.IAuthorizer,),
+        "identity": (pbauth.IIdentity,),
+        "service": (pbauth.IService,),
+    }
+
+    def setUp(self) -> None:
+        self.text = (DOCS / "explanation" / "architecture.rst").read_text()
+
+    def test_sequence(self) -> None:
+        """Each call of the picture is a method of the one that it is sent to."""
+        calls = re.findall(r"(\w+) -> (\w+): (\w+)\(", self.text)
+        self.assertGreater(len(calls), 8)
+        for sender, receiver, method in calls:
+            name = f"remote_{method}" if sender == "client" else method
+            found = [
+                find(name, [each]) or self.declared(each, name) for each in self.PARTIES[receiver]
+            ]
+            self.assertTrue(any(found), f"{receiver}: {name}")
+
+    def declared(self, holder: Any, name: str) -> Any:
+        """What an interface declares by that name."""
+        return holder.get(name) if isinstance(holder, InterfaceClass) else None
+
+    def test_names(self) -> None:
+        """Each dotted name, and each file, is there."""
+        known = floorplan.modules()
+        names = set(re.findall(r"``([a-z]\w*\.[\w.]+)``", self.text))
+        seen = 0
+        for name in names:
+            if name.partition(".")[0] in floorplan.floorsOfPage():
+                seen += 1
+                module = max((each for each in known if f"{name}.".startswith(f"{each}.")), key=len)
+                rest = name.removeprefix(module).removeprefix(".")
+                found = import_module(f"pbauth.{module}")
+                self.assertTrue(not rest or find(rest, [found]) is not None, name)
+        self.assertGreater(seen, 20)
+        for path in re.findall(r"``((?:tests|audit|client|mechanisms)/\w[\w/]*\.py)``", self.text):
+            root = ROOT if path.startswith("tests/") else ROOT / "pbauth"
+            self.assertTrue((root / path).exists(), path)
 
 
 class ExtensionTests(SynchronousTestCase):

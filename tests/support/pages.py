@@ -89,7 +89,7 @@ directives.register_directive("literalinclude", LiteralInclude)
 directives.register_directive("code-block", CodeBlock)
 for _name in (
     *("autoclass", "autofunction", "autoexception", "automodule", "py:currentmodule"),
-    *("interface", "sequence", "twistd-options", "pbauth-commands"),
+    *("floors", "interface", "sequence", "twistd-options", "pbauth-commands"),
 ):
     directives.register_directive(_name, Ours)
 roles.register_local_role("doc", linkToPage)

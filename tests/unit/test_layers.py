@@ -11,41 +11,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import pbauth
+from tests.support.floors import floorplan
 from tests.support.sources import nodesOf
 
-PACKAGE = Path(pbauth.__file__).parent
-PROJECT = PACKAGE.parent
+PROJECT = floorplan.PROJECT
+modules, floorOf = floorplan.modules, floorplan.floorOf
 
-#: The floors, top to bottom: folders, and the modules beside them. ``""`` is `pbauth` itself.
-FLOORS = [
-    "__main__",
-    "cli",
-    "tap",
-    "server",
-    "echo",
-    "",
-    "testing",
-    "admin",
-    "dumps",
-    "cred",
-    "authorizers",
-    "client",
-    "login",
-    "wire",
-    "accounts",
-    "perspectives",
-    "audit",
-    "mechanisms",
-    "net",
-    "_files",
-    "_async",
-    "_contained",
-    "_arguments",
-    "interfaces",
-    "names",
-    "errors",
-]
+#: The floors, top to bottom, from the page on the architecture. ``""`` is `pbauth` itself.
+FLOORS = list(floorplan.floorsOfPage())
 
 #: What users may import from; everything else may move.
 PUBLIC = {"", "errors", "interfaces", "testing", "tap", "echo"}
@@ -54,39 +27,9 @@ PUBLIC = {"", "errors", "interfaces", "testing", "tap", "echo"}
 KNOWS_THE_REACTOR = {"_async"}
 
 
-def modules() -> dict[str, Path]:
-    """All modules of the package, by name without ``pbauth.``; the package itself is ``""``."""
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
 def imports(path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The modules of the package that a module imports, at any depth of the code."""
-    for node in nodesOf(path):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: relative import"
-            source = node.module or ""
-            names = [
-                f"{source}.{alias.name}"
-                if f"{source}.{alias.name}".removeprefix("pbauth.") in known
-                else source
-                for alias in node.names
-            ]
-        else:
-            continue
-        for name in names:
-            if name == "pbauth" or name.startswith("pbauth."):
-                yield name.removeprefix("pbauth").removeprefix(".")
-
-
-def floorOf(module: str) -> str:
-    """The folder of a module, or its own name."""
-    return module.partition(".")[0]
+    """Yield the modules of the package that a module imports, at any depth of the code."""
+    return floorplan.imports(nodesOf(path), known)
 
 
 class LayerTests(SynchronousTestCase):
