@@ -19,15 +19,17 @@ from __future__ import annotations
 from typing import Any
 
 from attrs import frozen
-from twisted.application.service import MultiService
+from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
+from twisted.python.components import Componentized
 from twisted.spread import pb
 from twisted.test import iosim
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides
 from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.client.login import connect
@@ -75,6 +77,9 @@ class MemoryServer:
         self.clock = Clock()
         self.pumps: list[Any] = []
         self.refusal: BaseException | None = None
+        if factory is not None:
+            checkProvides(IProtocolFactory, factory, "factory")
+        checkProvides(IAddress, peer, "peer")
         self._factory = factory or AuthServerFactory(authorizer, policy, self.clock)
         self._peer = peer
 
@@ -264,8 +269,13 @@ class RecordingService(Service):
 
     perspectiveClass = RecordingPerspective
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(*args, **kw)
+    def __init__(
+        self,
+        serviceName: str,
+        serviceParent: IServiceCollection | Componentized | None = None,
+        authorizer: IAuthorizer | None = None,
+    ) -> None:
+        super().__init__(serviceName, serviceParent, authorizer)
         self.events: list[Event] = []
 
     def loadPerspective(self, name: str) -> Any:

@@ -8,10 +8,11 @@ administrator leave one.  Nothing is done first and undone afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
+from pbauth._arguments import checkCallable, checkType
 from pbauth.accounts.records import Record
 from pbauth.errors import LastAdministrator
 
@@ -60,3 +61,17 @@ class KeptAdministrator:
             return
         if not any(self.administers(other) for other in others if other.name != before.name):
             raise LastAdministrator(before.name)
+
+
+def checkChange(
+    change: Callable[[Record], Record | None], keeping: KeptAdministrator | None
+) -> None:
+    """
+    Check the arguments of `IAccountStore.changeIdentity`.
+
+    Raises:
+        TypeError: one is of the wrong type.
+    """
+    checkCallable(change, "change")
+    if keeping is not None:
+        checkType(KeptAdministrator, keeping, "keeping")

@@ -10,15 +10,16 @@ from typing import Any
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred, DeferredLock, fail, maybeDeferred, succeed
 from twisted.logger import Logger
+from twisted.python.components import Componentized
 from zope.interface import implementer
 
-from pbauth._arguments import checkProvides
+from pbauth._arguments import adapted, checkProvides, checkType
 from pbauth._async import settled
 from pbauth._contained import contained
-from pbauth.accounts.administrators import KeptAdministrator
+from pbauth.accounts.administrators import KeptAdministrator, checkChange
 from pbauth.accounts.hashing import Derivations, Hashing
-from pbauth.accounts.identity import Identity
-from pbauth.accounts.records import Record, holdersAmong, recordOf
+from pbauth.accounts.identity import Identity, checkRenewal, checkReplacement
+from pbauth.accounts.records import Record, holdersAmong, listedRecords, recordOf
 from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.audit import Audit
 from pbauth.errors import DuplicateIdentity, Unauthorized
@@ -61,6 +62,9 @@ class Authorizer:
             program's log sees it.
         reactor: provides threads for the slow part of a password, while it runs; the global one by
             default.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
     """
 
     #: What `createIdentity` makes.
@@ -71,12 +75,13 @@ class Authorizer:
 
     def __init__(
         self,
-        serviceCollection: Any = None,
+        serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = _HASHING,
         *,
         audit: Audit | None = None,
         reactor: Any = None,
     ) -> None:
+        checkType(Hashing, hashing, "hashing")
         self.hashing = hashing
         self.derivations = Derivations(reactor)
         self.sessions = Sessions(audit)
@@ -198,7 +203,11 @@ class Authorizer:
         Returns:
             Fires with whether that was done: not if `old` was replaced in the meantime, or if
             this authorizer does not store identities.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkRenewal(identity, old, new)
 
         async def renew() -> bool:
             verifiers = await maybeDeferred(identity.getVerifiers)
@@ -235,7 +244,11 @@ class Authorizer:
         Returns:
             Fires with whether that was done: not if any verifier was replaced in the meantime, or
             the identity is locked.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkReplacement(identity, before, verifiers)
 
         async def replace() -> bool:
             if await maybeDeferred(identity.getVerifiers) != before or identity.locked:
@@ -268,7 +281,7 @@ class Authorizer:
         Raises:
             TypeError: it is not an identity.
         """
-        checkProvides(IIdentity, identity, "an identity")
+        checkProvides(IIdentity, identity, "identity")
         self._endUnauthorized(identity, self.sessions.ofIdentity(identity.name))
 
     def _endUnauthorized(self, identity: IIdentity, sessions: list[Session]) -> None:
@@ -301,7 +314,7 @@ class Authorizer:
             raise KeyError(name)
         return self._services.getServiceNamed(name)
 
-    def setServiceCollection(self, collection: Any) -> None:
+    def setServiceCollection(self, collection: IServiceCollection | Componentized) -> None:
         """
         Set where services are looked up.
 
@@ -311,7 +324,7 @@ class Authorizer:
         Raises:
             TypeError: it does neither.
         """
-        self._services = IServiceCollection(collection)
+        self._services = adapted(IServiceCollection, collection, "collection")
 
 
 @implementer(IAccountStore)
@@ -325,7 +338,7 @@ class DefaultAuthorizer(Authorizer):
 
     def __init__(
         self,
-        serviceCollection: Any = None,
+        serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = _HASHING,
         *,
         audit: Audit | None = None,
@@ -347,7 +360,7 @@ class DefaultAuthorizer(Authorizer):
             DuplicateIdentity: the name is taken.
             TypeError: it is not an identity.
         """
-        checkProvides(IIdentity, identity, "an identity")
+        checkProvides(IIdentity, identity, "identity")
         if identity.name in self.identities:
             raise DuplicateIdentity(identity.name)
         self.identities[identity.name] = identity
@@ -367,7 +380,7 @@ class DefaultAuthorizer(Authorizer):
             KeyError: it is not known.
             TypeError: it is not an identity.
         """
-        checkProvides(IIdentity, identity, "an identity")
+        checkProvides(IIdentity, identity, "identity")
         if identity.name not in self.identities:
             raise KeyError(identity.name)
         self.identities[identity.name] = identity
@@ -414,7 +427,11 @@ class DefaultAuthorizer(Authorizer):
         Returns:
             Fires when that is done; fails with `KeyError` if it is not known, with
             `LastAdministrator`, and with whatever `change` raises.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkChange(change, keeping)
 
         async def inTurn() -> None:
             try:
@@ -482,9 +499,10 @@ class DefaultAuthorizer(Authorizer):
 
         Raises:
             DuplicateIdentity: a name is taken.
+            TypeError: one is no record.
         """
         made: dict[str, Any] = {}
-        for record in records:
+        for record in listedRecords(records):
             if record.name not in self.identities and record.name not in made:
                 made[record.name] = record.asIdentity(self)
             elif not skipKnown:

@@ -45,6 +45,51 @@ def checkIdentityName(name: object) -> str:
     return checked
 
 
+def checkVerifiers(verifiers: dict[str, Verifier], name: str) -> None:
+    """
+    Check an argument that consists of verifiers.
+
+    Args:
+        verifiers: the argument.
+        name: of the argument.
+
+    Raises:
+        TypeError: it is no dict, or one of its values is no verifier.
+    """
+    checkType(dict, verifiers, name)
+    for mechanism, verifier in verifiers.items():
+        if not isinstance(verifier, Verifier):
+            raise TypeError(
+                f"{name}[{mechanism!r}] must be a verifier, not {type(verifier).__name__}."
+            )
+
+
+def checkRenewal(identity: IIdentity, old: ScramVerifier, new: ScramVerifier) -> None:
+    """
+    Check the arguments of `IAuthorizer.renewVerifier`.
+
+    Raises:
+        TypeError: one is of the wrong type.
+    """
+    checkProvides(IIdentity, identity, "identity")
+    checkType(ScramVerifier, old, "old")
+    checkType(ScramVerifier, new, "new")
+
+
+def checkReplacement(
+    identity: IIdentity, before: dict[str, Verifier], verifiers: dict[str, Verifier]
+) -> None:
+    """
+    Check the arguments of `IAuthorizer.replacePassword`.
+
+    Raises:
+        TypeError: one is of the wrong type.
+    """
+    checkProvides(IIdentity, identity, "identity")
+    checkVerifiers(before, "before")
+    checkVerifiers(verifiers, "verifiers")
+
+
 @implementer(IIdentity)
 class Identity:
     """
@@ -62,12 +107,13 @@ class Identity:
         authorizer: the authorizer that it belongs to.
 
     Raises:
-        TypeError: the name is not a `str`.
+        TypeError: the name is not a `str`, or the authorizer does not provide `IAuthorizer`.
         InvalidName: the name breaks the rule.
     """
 
     def __init__(self, name: str, authorizer: IAuthorizer) -> None:
         self.name = checkIdentityName(name)
+        checkProvides(IAuthorizer, authorizer, "authorizer")
         self.authorizer = authorizer
         self.keyring: dict[tuple[str, str], bool] = {}
         self.stored = False
@@ -144,7 +190,11 @@ class Identity:
 
         Args:
             verifiers: by the name of the mechanism; empty: no password fits any more.
+
+        Raises:
+            TypeError: it is no dict, or one of its values is no verifier.
         """
+        checkVerifiers(verifiers, "verifiers")
         derivation, self._derivation = self._derivation, None
         self._verifiers = {**self._withoutPassword(), **verifiers}
         if derivation is not None:
@@ -210,7 +260,7 @@ class Identity:
         Raises:
             TypeError: it is neither.
         """
-        checkType(AuthorizedKey, key, "an authorized key")
+        checkType(AuthorizedKey, key, "key")
         others = [other for other in self.getPublicKeys() if other != key]
         self._setPublicKeys([*others, key])
 
@@ -220,7 +270,9 @@ class Identity:
 
         Raises:
             KeyError: it is not one of this identity's.
+            TypeError: it is not a public key.
         """
+        checkType(AuthorizedKey, key, "key")
         keys = self.getPublicKeys()
         if key not in keys:
             raise KeyError(key.fingerprint())
@@ -293,7 +345,7 @@ class Identity:
         Raises:
             TypeError: it is not a perspective.
         """
-        checkProvides(IPerspective, perspective, "a perspective")
+        checkProvides(IPerspective, perspective, "perspective")
         self.addKeyByString(
             perspective.getService().getServiceName(), perspective.getPerspectiveName()
         )

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.internet.defer import maybeDeferred
 
-from pbauth._arguments import checkProvides
+from pbauth._arguments import checkProvides, checkType, listed
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
@@ -157,7 +157,7 @@ async def recordOf(identity: IIdentity) -> Record:
     Raises:
         TypeError: it is not an identity.
     """
-    checkProvides(IIdentity, identity, "an identity")
+    checkProvides(IIdentity, identity, "identity")
     verifiers = await maybeDeferred(identity.getVerifiers)
     return Record(
         identity.name,
@@ -165,6 +165,19 @@ async def recordOf(identity: IIdentity) -> Record:
         frozenset((mechanism, verifier.encode()) for mechanism, verifier in verifiers.items()),
         frozenset((service, perspective) for service, perspective in identity.getAllKeys()),
     )
+
+
+def listedRecords(records: Iterable[Record]) -> list[Record]:
+    """
+    List the records that an argument consists of.
+
+    Raises:
+        TypeError: it consists of something else.
+    """
+    some = listed(records, "records", "records")
+    for each in some:
+        checkType(Record, each, "records")
+    return some
 
 
 def holdersAmong(records: Iterable[Record], service: str) -> list[tuple[str, str, bool]]:

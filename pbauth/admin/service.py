@@ -16,13 +16,16 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import Any
 
+from twisted.application.service import IServiceCollection
 from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.python.components import Componentized
 
+from pbauth._arguments import checkProvides
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
 from pbauth.errors import PasswordsElsewhere, ProtocolViolation, UnknownSession
-from pbauth.interfaces import IAccountStore, IIdentity
+from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import Verifier, scram
 from pbauth.net.origin import originOf
 from pbauth.perspectives.perspective import Perspective
@@ -396,7 +399,7 @@ class AdminService(Service):
         administration: what the administrators do, in nobody's name.
 
     Raises:
-        TypeError: the accounts are no `IAccountStore`.
+        TypeError: an argument is of the wrong type, or the accounts are no `IAccountStore`.
     """
 
     perspectiveClass = Administrator
@@ -404,22 +407,23 @@ class AdminService(Service):
     def __init__(
         self,
         serviceName: str = protocol.NAME,
-        serviceParent: Any = None,
-        authorizer: Any = None,
+        serviceParent: IServiceCollection | Componentized | None = None,
+        authorizer: IAuthorizer | None = None,
         *,
-        accounts: Any = None,
+        accounts: IAccountStore | None = None,
     ) -> None:
-        store = authorizer if accounts is None else accounts
-        if authorizer is None or not IAccountStore.providedBy(store):
+        owner = checkProvides(IAuthorizer, authorizer, "authorizer")
+        store = owner if accounts is None else accounts
+        if not IAccountStore.providedBy(store):
             raise TypeError(
-                f"{type(store).__name__} can't be administered: it does not provide IAccountStore. "
-                "Name the accounts by AdminService(..., accounts=...)."
+                f"accounts must provide IAccountStore, which {type(store).__name__} does not: it "
+                "can't be administered. Name the accounts by AdminService(..., accounts=...)."
             )
         super().__init__(serviceName, serviceParent, authorizer)
         self.administration = Administration(
             store,
-            keeping=KeptAdministrator(serviceName, bool(authorizer.externalPasswords)),
-            audit=authorizer.sessions.audit,
+            keeping=KeptAdministrator(serviceName, bool(owner.externalPasswords)),
+            audit=owner.sessions.audit,
         )
 
     def loadPerspective(self, name: str) -> Any:

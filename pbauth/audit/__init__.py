@@ -21,10 +21,12 @@ sessions, administration) records its events there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import ILogObserver, LogLevel
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 
+from pbauth._arguments import checkCallable
 from pbauth.audit.events import (
     CONNECTION_DROPPED,
     KEY_GRANTED,
@@ -64,10 +66,16 @@ class Audit:
 
     Args:
         observer: what gets the events; by default every observer of the program's log.
+
+    Raises:
+        TypeError: it can't be called.
     """
 
-    def __init__(self, observer: ILogObserver | None = None) -> None:
-        self._log = LeanLogger(NAMESPACE, observer=observer)
+    def __init__(self, observer: ILogObserver | Callable[[LogEvent], object] | None = None) -> None:
+        if observer is not None:
+            checkCallable(observer, "observer")
+        # Twisted only calls it.
+        self._log = LeanLogger(NAMESPACE, observer=observer)  # type: ignore[arg-type]
 
     # Logins.
 

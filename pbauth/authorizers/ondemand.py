@@ -15,13 +15,16 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
+from twisted.python.components import Componentized
 
+from pbauth._arguments import checkCallable
 from pbauth._async import SingleFlight, settled
 from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
-from pbauth.accounts.identity import checkIdentityName
+from pbauth.accounts.identity import checkIdentityName, checkRenewal
 from pbauth.audit import Audit
 from pbauth.errors import InvalidName, StoreError, Unauthorized
 from pbauth.interfaces import IIdentity
@@ -53,18 +56,22 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         mostKept: unsaved identities to keep that nobody holds.
         audit: as for `Authorizer`.
         reactor: as for `Authorizer`.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
     """
 
     def __init__(
         self,
         create: Callable[[str], Any],
-        serviceCollection: Any = None,
+        serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         mostKept: int = MOST_KEPT,
         audit: Audit | None = None,
         reactor: Any = None,
     ) -> None:
+        checkCallable(create, "create")
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._create = create
         self._mostKept = mostKept
@@ -178,7 +185,11 @@ class OnDemandAuthorizer(DefaultAuthorizer):
 
         Returns:
             Fires with whether that was done.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkRenewal(identity, old, new)
         if identity.name in self.identities:
             return super().renewVerifier(identity, old, new)
 

@@ -7,11 +7,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from attrs import evolve
+from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
+from twisted.python.components import Componentized
 
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.identity import checkReplacement
 from pbauth.accounts.records import Record, recordOf
 from pbauth.audit import Audit
 from pbauth.interfaces import IIdentity
@@ -32,7 +35,7 @@ class CopyingAuthorizer(Authorizer):
 
     def __init__(
         self,
-        serviceCollection: Any,
+        serviceCollection: IServiceCollection | Componentized | None,
         hashing: Hashing,
         *,
         audit: Audit | None = None,
@@ -79,7 +82,11 @@ class CopyingAuthorizer(Authorizer):
 
         Returns:
             Fires with whether that was done; fails with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkReplacement(identity, before, verifiers)
         old = frozenset((mechanism, each.encode()) for mechanism, each in before.items())
         keys = {(name, each) for name, each in old if name in KEY_MECHANISMS}
         new = {(mechanism, each.encode()) for mechanism, each in verifiers.items()}

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.spread import pb
 from twisted.spread.jelly import globalSecurity
 
+from pbauth._arguments import checkProvides
 from pbauth.errors import ServerNotTrusted
 from pbauth.net.addresses import isLoopback
 from pbauth.net.strports import readAddress, readDescription, spelledOut
@@ -101,13 +102,14 @@ class Target:
         """
         if self.port is not None:
             if not isinstance(self.host, str):
-                raise TypeError("host must be a str where a port is given.")
+                raise TypeError(
+                    f"host must be a str where a port is given, not {type(self.host).__name__}."
+                )
             self._checkPlain(self.host)
             return _tcpEndpoint(reactor, self.host, self.port), None
         if not isinstance(self.host, str):
             self._checkTrustIsUsed()
-            if not IStreamClientEndpoint.providedBy(self.host):
-                raise TypeError("host must be a str, or provide IStreamClientEndpoint.")
+            checkProvides(IStreamClientEndpoint, self.host, "host")
             return self.host, None
         kind, named, positional = readDescription(self.host)
         # Twisted's own endpoints 'ssl:' look at a certificate only where both of these are named.

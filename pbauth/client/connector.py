@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
 from pbauth._async import SingleFlight, chooseReactor
-from pbauth.client.login import Login, asCredentials
+from pbauth.client.login import Login, asCredentials, checkClient
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
 
@@ -80,7 +80,11 @@ class IdentityConnector:
 
         Returns:
             Fires with the remote perspective; fails as `connect` does.
+
+        Raises:
+            TypeError: `client` is of the wrong type.
         """
+        checkClient(client)
 
         async def request() -> Any:
             identity = await self.requestLogin()

@@ -18,6 +18,7 @@ from twisted.internet import ssl
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from pbauth._arguments import checkType
 from pbauth._async import OneShot
 from pbauth.accounts.hashing import Derivations
 from pbauth.client.renewal import askHashing
@@ -308,7 +309,7 @@ class PrivateKey:
     def __init__(self, key: Ed25519PrivateKey) -> None:
         if not isinstance(key, Ed25519PrivateKey):
             raise TypeError(
-                f"The key must be of the type Ed25519, not {type(key).__name__}. "
+                f"key must be an Ed25519PrivateKey, not {type(key).__name__}. "
                 "Make one: ssh-keygen -t ed25519"
             )
         self._key = key
@@ -365,11 +366,15 @@ class ClientCertificate:
 
     Args:
         certificate: the certificate with its private key.
+
+    Raises:
+        TypeError: it is of another type.
     """
 
     mechanisms = (external.NAME,)
 
     def __init__(self, certificate: ssl.PrivateCertificate) -> None:
+        checkType(ssl.PrivateCertificate, certificate, "certificate")
         self.clientCertificate = certificate
         self.publicKey = CertificateKey(fingerprintOf(certificate.original.to_cryptography()))
 

@@ -18,6 +18,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from pbauth._arguments import checkCallable
 from pbauth._async import chooseReactor, settled, within
 from pbauth._files import lock, writePrivate
 from pbauth.client.terminal import askOnTerminal
@@ -97,8 +98,7 @@ class KnownServers:
         path: str | os.PathLike[str],
         ask: Callable[[str, str], bool | Awaitable[bool]] = askOnTerminal,
     ) -> None:
-        if not callable(ask):
-            raise TypeError(f"ask must be callable, not {type(ask).__name__}.")
+        checkCallable(ask, "ask")
         given = os.fspath(path)
         if not isinstance(given, str):
             raise TypeError(f"path must be a str or a path, not {type(path).__name__}.")

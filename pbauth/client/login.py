@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
+from pbauth._arguments import checkType
 from pbauth._async import chooseReactor, settled, within
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.client.connection import MOST_UNPROVED, Target, openRoot, using
@@ -32,9 +33,30 @@ from pbauth.wire.broker import Broker
 from pbauth.wire.channel import channelOf
 
 
+def checkClient(client: pb.Referenceable | None) -> None:
+    """
+    Check the object that the server may call back.
+
+    Raises:
+        TypeError: it is neither a `pb.Referenceable` nor `None`.
+    """
+    if client is not None:
+        checkType(pb.Referenceable, client, "client")
+
+
 def _checkClient(instance: object, attribute: object, client: pb.Referenceable | None) -> None:
-    if client is not None and not isinstance(client, pb.Referenceable):
-        raise TypeError(f"client must be a pb.Referenceable, not {type(client).__name__}.")
+    checkClient(client)
+
+
+def _checkEndpoint(
+    instance: object, attribute: object, endpoint: str | IStreamClientEndpoint
+) -> None:
+    if not isinstance(endpoint, str):
+        if not IStreamClientEndpoint.providedBy(endpoint):
+            raise TypeError(
+                "endpoint must be a str, or provide IStreamClientEndpoint, which "
+                f"{type(endpoint).__name__} does not."
+            )
 
 
 def _identityName(name: str) -> str:
@@ -80,7 +102,7 @@ class Login:
         InvalidPassword: that can't be a password.
     """
 
-    endpoint: str | IStreamClientEndpoint
+    endpoint: str | IStreamClientEndpoint = field(validator=_checkEndpoint)
     identity: str = field(converter=_identityName)
     credentials: ICredentials = field(converter=_credentials)
     service: str | None = field(default=None, converter=_serviceName)
@@ -424,4 +446,9 @@ def asCredentials(password: str | ICredentials, reactor: Any = None) -> ICredent
     """
     if ICredentials.providedBy(password):
         return password  # type: ignore[return-value]
+    if not isinstance(password, str):
+        raise TypeError(
+            f"password must be a str, or provide ICredentials, which {type(password).__name__} "
+            "does not."
+        )
     return Password(password, reactor=reactor)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
+from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
 from pbauth.client.login import Login, asCredentials
 from pbauth.client.reconnect import Action, BackOff, BackoffState, Input, Machine, State, isFinal
@@ -87,6 +88,8 @@ class PerspectiveClient(service.Service):
         retryPolicy: Callable[[int], float | None] | None = None,
         mostWaiting: int = 100,
     ) -> None:
+        if retryPolicy is not None:
+            checkCallable(retryPolicy, "retryPolicy")
         self._reactor = chooseReactor(reactor)
         if isinstance(endpoint, Login):
             login = endpoint

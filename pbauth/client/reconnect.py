@@ -49,6 +49,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from pbauth._arguments import checkCallable
 from pbauth.errors import MechanismNotSupported, ServerNotTrusted, TooManyAttempts, Unauthorized
 
 #: Seconds after which a session counts as a success. One that was shorter is like a failure to
@@ -237,6 +238,10 @@ def _checkAttempts(instance: BackOff, attribute: Any, value: Any) -> None:
         _over(0)(instance, attribute, value)
 
 
+def _callable(instance: BackOff, attribute: Any, value: Any) -> None:
+    checkCallable(value, attribute.name)
+
+
 @frozen
 class BackOff:
     """
@@ -258,7 +263,9 @@ class BackOff:
     factor: float = field(default=2.0, validator=_over(1))
     jitter: float = field(default=0.5, validator=_checkJitter)
     attempts: int | None = field(default=None, validator=_checkAttempts)
-    random: Callable[[], float] = field(default=SystemRandom().random, repr=False, eq=False)
+    random: Callable[[], float] = field(
+        default=SystemRandom().random, repr=False, eq=False, validator=_callable
+    )
 
     def __call__(self, failures: int) -> float | None:
         """

@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.application.service import IServiceCollection
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginDenied, LoginFailed, UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
-from twisted.python.components import proxyForInterface
+from twisted.python.components import Componentized, proxyForInterface
 from zope.interface import implementer
 
+from pbauth._arguments import checkProvides, listed
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.errors import StoreError, Unauthorized
 from pbauth.interfaces import IAuthorizer, ICheckedIdentity, IIdentity
@@ -134,7 +136,7 @@ class CredAuthorizer(Authorizer):
             not looked at. In memory by default.
 
     Raises:
-        TypeError: one of them is no checker, or takes other credentials.
+        TypeError: an argument is of the wrong type, or a checker takes other credentials.
     """
 
     externalPasswords = True
@@ -142,11 +144,14 @@ class CredAuthorizer(Authorizer):
     def __init__(
         self,
         checkers: Sequence[ICredentialsChecker],
-        serviceCollection: Any = None,
+        serviceCollection: IServiceCollection | Componentized | None = None,
         *,
-        accounts: Any = None,
+        accounts: IAuthorizer | None = None,
     ) -> None:
-        self._checkers = [_check(checker) for checker in checkers]
+        some = listed(checkers, "checkers", "checkers")
+        self._checkers = [_check(checker) for checker in some]
+        if accounts is not None:
+            checkProvides(IAuthorizer, accounts, "accounts")
         self.accounts: Any = DefaultAuthorizer() if accounts is None else accounts
         super().__init__(None, self.accounts.hashing)
         self.sessions = self.accounts.sessions
@@ -180,7 +185,7 @@ class CredAuthorizer(Authorizer):
         """An account was changed in memory."""
         self.accounts.identityChanged(identity)
 
-    def setServiceCollection(self, collection: Any) -> None:
+    def setServiceCollection(self, collection: IServiceCollection | Componentized) -> None:
         """Say where services are looked up."""
         super().setServiceCollection(collection)
         self.accounts.setServiceCollection(collection)
@@ -207,8 +212,7 @@ class CredAuthorizer(Authorizer):
 
 
 def _check(checker: Any) -> ICredentialsChecker:
-    if not ICredentialsChecker.providedBy(checker):
-        raise TypeError(f"{type(checker).__name__} does not provide ICredentialsChecker.")
+    checkProvides(ICredentialsChecker, checker, "checkers")
     if not any(each.implementedBy(UsernamePassword) for each in checker.credentialInterfaces):
         raise TypeError(f"{type(checker).__name__} takes no user name and password.")
     return checker  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from zope.interface import implementer
 
-from pbauth._arguments import checkProvides
+from pbauth._arguments import checkProvides, checkType
 from pbauth._async import chooseReactor
 from pbauth.accounts.hashing import Hashing
 from pbauth.audit import Audit
@@ -87,7 +87,11 @@ class IdentityChecker:
         limits: ConnectionLimits | None = None,
         reactor: Any = None,
     ) -> None:
-        checkProvides(IAuthorizer, authorizer, "an authorizer")
+        checkProvides(IAuthorizer, authorizer, "authorizer")
+        if audit is not None:
+            checkType(Audit, audit, "audit")
+        if limits is not None:
+            checkType(ConnectionLimits, limits, "limits")
         self.authorizer = authorizer
         self._limits = limits
         self._reactor = reactor

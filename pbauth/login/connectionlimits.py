@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define
 
+from pbauth._arguments import checkType
 from pbauth.login.checks import Check, ChecksUnderWay
 from pbauth.login.policy import Policy
 from pbauth.login.throttle import Throttle, ThrottleState
@@ -149,6 +150,7 @@ class ConnectionLimits:
     """
 
     def __init__(self, policy: Policy, reactor: Any) -> None:
+        checkType(Policy, policy, "policy")
         self.unauthenticated = UnauthenticatedConnections(
             policy.maxUnauthenticated, policy.graceTime, reactor
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from pbauth._arguments import listed
 from pbauth.login.throttle import Throttle
 from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
@@ -30,7 +32,7 @@ def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str |
 
 def _throttleOrSwitch(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, (bool, Throttle)):
-        raise TypeError(f"throttle is a Throttle, True or False, not {type(value).__name__}.")
+        raise TypeError(f"throttle must be a Throttle, True or False, not {type(value).__name__}.")
 
 
 #: What a policy may name.
@@ -61,10 +63,8 @@ def _knownVersion(instance: Policy, attribute: Attribute[Any], value: str) -> No
         raise ValueError(f"minimumTLS is '1.3' (the default) or '1.2', not {value!r}.")
 
 
-def _asTuple(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise TypeError("mechanisms is a list of names, not one str.")
-    return tuple(value)
+def _asTuple(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(listed(value, "names", "mechanisms"))
 
 
 def _knownMechanisms(instance: Policy, attribute: Attribute[Any], value: tuple[str, ...]) -> None:

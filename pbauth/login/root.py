@@ -76,9 +76,13 @@ class AuthRoot:
         limits: ConnectionLimits | None = None,
         audit: Audit | None = None,
     ) -> None:
-        checkProvides(IAuthorizer, authorizer, "an authorizer")
+        checkProvides(IAuthorizer, authorizer, "authorizer")
         if policy is not None:
-            checkType(Policy, policy, "a policy")
+            checkType(Policy, policy, "policy")
+        if limits is not None:
+            checkType(ConnectionLimits, limits, "limits")
+        if audit is not None:
+            checkType(Audit, audit, "audit")
         self.authorizer = authorizer
         self.policy = Policy() if policy is None else policy
         self.audit: Audit = authorizer.sessions.audit if audit is None else audit

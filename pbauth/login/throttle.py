@@ -18,6 +18,8 @@ from typing import Any
 from attrs import Attribute, define, field, frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 
+from pbauth._arguments import listed
+
 #: The seconds of penalty up to which nobody has to wait. Penalties decay by one second each second.
 FREE = 60.0
 #: How many networks, names, and pairs of them are remembered.
@@ -29,10 +31,8 @@ _MEMORY = 600.0
 
 
 def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise TypeError("exempt is a list of networks, not one str.")
     found = []
-    for each in given:
+    for each in listed(given, "networks", "exempt"):
         try:
             network = ipaddress.ip_network(each)
         except (ValueError, TypeError):

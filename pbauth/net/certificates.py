@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from twisted.internet import ssl
 
+from pbauth._arguments import listed
+
 _SIGNS_HANDSHAKES = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
@@ -97,6 +99,7 @@ def makeCertificate(
     Returns:
         Private key and certificate, in PEM. Keep it where nobody else can read it.
     """
+    given = listed(names, "names and addresses", "names")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pbauth")])
     yesterday = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)
@@ -114,7 +117,7 @@ def makeCertificate(
                     x509.IPAddress(ipaddress.ip_address(each))
                     if isAddress(each)
                     else x509.DNSName(each)
-                    for each in names
+                    for each in given
                 ]
             ),
             critical=False,

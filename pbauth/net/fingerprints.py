@@ -11,6 +11,8 @@ import hashlib
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from pbauth._arguments import checkType
+
 PIN_PREFIX = "SHA256:"
 
 
@@ -20,7 +22,11 @@ def fingerprintOf(certificate: x509.Certificate) -> str:
 
     Args:
         certificate: of a server, or of a client.
+
+    Raises:
+        TypeError: it is no certificate.
     """
+    checkType(x509.Certificate, certificate, "certificate")
     key = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

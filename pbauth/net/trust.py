@@ -28,6 +28,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pbauth._arguments import checkType, listed
 from pbauth._async import within
 from pbauth.errors import ServerNotTrusted
 from pbauth.net.certificates import isAddress, readCertificates
@@ -279,10 +280,12 @@ def serverOptions(
     Returns:
         The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and its like.
     """
+    checkType(ssl.PrivateCertificate, certificate, "certificate")
+    between = listed(chain, "certificates", "chain")
     options = ssl.CertificateOptions(
         privateKey=certificate.privateKey.original,
         certificate=certificate.original,
-        extraCertChain=[each.original for each in chain],
+        extraCertChain=[each.original for each in between],
         raiseMinimumTo=minimum,
         dhParameters=None if dhParameters is None else ssl.DiffieHellmanParameters(dhParameters),
     )

@@ -60,7 +60,13 @@ class Perspective:
         return self.service
 
     def setService(self, service: IService) -> None:
-        """Set the service that owns this. `Service.addPerspective` calls it."""
+        """
+        Set the service that owns this. `Service.addPerspective` calls it.
+
+        Raises:
+            TypeError: it is not a service.
+        """
+        checkProvides(IService, service, "service")
         self.service = service
 
     def setIdentity(self, identity: IIdentity) -> None:
@@ -70,7 +76,7 @@ class Perspective:
         Raises:
             TypeError: it is not an identity.
         """
-        checkProvides(IIdentity, identity, "an identity")
+        checkProvides(IIdentity, identity, "identity")
         self.setIdentityName(identity.name)
 
     def setIdentityName(self, name: str) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from twisted.application import service
+from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbauth._arguments import checkProvides
+from pbauth._arguments import adapted, checkProvides
 from pbauth._async import SingleFlight
 from pbauth.errors import KeyNotFound
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective, IService
@@ -34,7 +36,7 @@ class Service(service.Service):
         authorizer: the authorizer of the identities that use this service.
 
     Raises:
-        TypeError: the name is not a `str`, or the authorizer is none.
+        TypeError: an argument is of the wrong type.
         InvalidName: the name breaks the rule.
     """
 
@@ -44,12 +46,14 @@ class Service(service.Service):
     def __init__(
         self,
         serviceName: str,
-        serviceParent: Any = None,
+        serviceParent: IServiceCollection | Componentized | None = None,
         authorizer: IAuthorizer | None = None,
     ) -> None:
         self.setName(checkName(serviceName, "name of a service"))
         if authorizer is not None:
-            checkProvides(IAuthorizer, authorizer, "an authorizer")
+            checkProvides(IAuthorizer, authorizer, "authorizer")
+        if serviceParent is not None:
+            serviceParent = adapted(IServiceCollection, serviceParent, "serviceParent")
         self.authorizer = authorizer
         self.perspectives: dict[str, Any] = {}
         # Of the listed ones those that were loaded, and how many clients keep each listed.
@@ -89,7 +93,7 @@ class Service(service.Service):
         Raises:
             TypeError: it is not a perspective.
         """
-        checkProvides(IPerspective, perspective, "a perspective")
+        checkProvides(IPerspective, perspective, "perspective")
         perspective.setService(self)
         name = perspective.getPerspectiveName()
         self.perspectives[name] = perspective
@@ -170,7 +174,7 @@ class Service(service.Service):
 
     def cachePerspective(self, perspective: IPerspective) -> None:
         """List a loaded perspective while a client is attached. The session calls it."""
-        checkProvides(IPerspective, perspective, "a perspective")
+        checkProvides(IPerspective, perspective, "perspective")
         name = perspective.getPerspectiveName()
         if name not in self.perspectives:
             self.perspectives[name] = perspective
@@ -180,7 +184,7 @@ class Service(service.Service):
 
     def uncachePerspective(self, perspective: IPerspective) -> None:
         """Forget a loaded perspective after its last client. The session calls it."""
-        checkProvides(IPerspective, perspective, "a perspective")
+        checkProvides(IPerspective, perspective, "perspective")
         name = perspective.getPerspectiveName()
         if name not in self._cached or self.perspectives.get(name) is not perspective:
             return

@@ -406,6 +406,8 @@ class Sessions:
     """
 
     def __init__(self, audit: Audit | None = None) -> None:
+        if audit is not None:
+            checkType(Audit, audit, "audit")
         self.audit = Audit() if audit is None else audit
         self._byName: dict[str, dict[Session, None]] = {}
 
@@ -449,9 +451,10 @@ class Sessions:
             Fires when the perspective's `detached` has run.
 
         Raises:
-            TypeError: it is not a session.
+            TypeError: an argument is of the wrong type.
         """
-        checkType(Session, session, "a session")
+        checkType(Session, session, "session")
+        checkType(EndReason, reason, "reason")
         return session.end(reason)
 
     def endAll(self, name: str) -> None:

@@ -28,19 +28,21 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.application.service import IService as IAnyService
-from twisted.application.service import Service
+from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
-from pbauth.accounts.administrators import KeptAdministrator
+from pbauth.accounts.administrators import KeptAdministrator, checkChange
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Hashing
-from pbauth.accounts.records import Record, frequentCosts, holdersAmong, recordOf
+from pbauth.accounts.identity import checkRenewal
+from pbauth.accounts.records import Record, frequentCosts, holdersAmong, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
@@ -78,7 +80,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        serviceCollection: Any = None,
+        serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         reactor: Any = None,
@@ -130,7 +132,11 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
         Returns:
             Fires with whether that was done; fails with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkRenewal(identity, old, new)
         former, better = (scram.NAME, old.encode()), (scram.NAME, new.encode())
 
         def renew(file: Editing) -> bool:
@@ -170,7 +176,11 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         Returns:
             Fires when that is done; fails with `KeyError` if it is not known, with
             `LastAdministrator`, with whatever `change` raises, or with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkChange(change, keeping)
 
         def write(file: Editing) -> Record | None:
             before = file.find(name)
@@ -272,8 +282,11 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         Returns:
             Fires with how many were added; fails with `DuplicateIdentity` if a name is taken, or
             with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
-        given = list(records)
+        given = listedRecords(records)
 
         def add(file: Editing) -> int:
             before = len(file.records)

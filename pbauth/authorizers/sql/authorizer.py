@@ -20,16 +20,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from twisted.application.service import IService
+from twisted.application.service import IService, IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
-from pbauth.accounts.administrators import KeptAdministrator
+from pbauth.accounts.administrators import KeptAdministrator, checkChange
 from pbauth.accounts.hashing import Hashing
-from pbauth.accounts.records import Record, frequentCosts, recordOf
+from pbauth.accounts.identity import checkRenewal
+from pbauth.accounts.records import Record, frequentCosts, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.authorizers.sql.engine import Engine, Statements
@@ -126,7 +128,7 @@ class SQLAuthorizer(CopyingAuthorizer):
     def __init__(
         self,
         database: str | os.PathLike[str],
-        serviceCollection: Any = None,
+        serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         reactor: Any = None,
@@ -197,7 +199,11 @@ class SQLAuthorizer(CopyingAuthorizer):
 
         Returns:
             Fires with whether that was done; fails with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkRenewal(identity, old, new)
 
         def renew(statements: Statements) -> bool:
             return bool(
@@ -245,7 +251,11 @@ class SQLAuthorizer(CopyingAuthorizer):
         Returns:
             Fires when that is done; fails with `KeyError` if it is not known, with
             `LastAdministrator`, with whatever `change` raises, or with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
+        checkChange(change, keeping)
 
         def write(statements: Statements) -> Record | None:
             holders = [] if keeping is None else statements.lockHolders(keeping.service, name)
@@ -279,8 +289,11 @@ class SQLAuthorizer(CopyingAuthorizer):
         Returns:
             Fires with how many were added; fails with `DuplicateIdentity` if a name is taken, or
             with `StoreError`.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
         """
-        wanted = list(records)
+        wanted = listedRecords(records)
 
         async def add() -> int:
             added = await self._write(lambda statements: _add(statements, wanted, skipKnown))
