@@ -114,7 +114,7 @@ class OneShot:
     """
     An event that happens once, or never will.
 
-    Whoever waits for it is told, before and after. The first call of `fire` or `fail` counts;
+    Whoever waits for it learns of it, before and after. The first call of `fire` or `fail` counts;
     others do nothing.
     """
 

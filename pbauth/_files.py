@@ -3,8 +3,9 @@ Private files, written atomically: accounts, keys, exports, known servers.
 
 A file that is written here is whole or not there, whatever happens meanwhile: a full disk, a kill,
 a power failure.  It is written under another name in the same folder, put on the disk, and then
-takes its own name, which is put on the disk, too.  It is for its owner only.  If anything fails,
-what was there before stays, and no draft is left; only a process that is killed leaves one.
+takes its own name, which is put on the disk, like its contents.  It is for its owner only.  If
+anything fails, what was there before stays, and no draft is left; only a process that is killed
+leaves one.
 
 Whatever the system refuses is its own `OSError`; callers put it into words.  The functions block,
 for as long as a disk may take.  They are for POSIX; on other systems this module can be imported.
@@ -177,7 +178,7 @@ def lock(descriptor: int, *, wait: bool) -> bool:
         import fcntl
     except ImportError:
         raise OSError(errno.ENOSYS, "Files can't be locked on this system") from None
-    # `flock`, not `lockf`: two in one process exclude each other, too.
+    # `flock`, not `lockf`: two in one process must exclude each other.
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The service that comes with pbauth, to try a server out: it gives back what it is told."""
+"""The service that comes with pbauth, to try out a server: it returns its arguments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EchoPerspective(Perspective):
 
 
 class EchoService(Service):
-    """Gives back what it is told. It has a perspective of every name."""
+    """Return what clients send. There is a perspective of every name."""
 
     def loadPerspective(self, name: str) -> EchoPerspective:
         """Make the perspective."""
@@ -45,7 +45,7 @@ class EchoServiceFactory:
     """The plugin for ``twistd pbauth --service echo``."""
 
     name: str = "echo"
-    description: str = "gives back what it is told, to try a server out"
+    description: str = "returns what clients send, to try out a server"
 
     def makeService(self, serviceName: str, authorizer: IAuthorizer) -> EchoService:
         """Make the service."""

@@ -71,7 +71,7 @@ class WireError(pb.Error, pb.Copyable):
         return {name: getattr(self, name) for name in self.fields}
 
     def unjellyFor(self, unjellier: Any, jellyList: list[Any]) -> WireError:
-        """Make the error anew from the documented fields of what the peer sent."""
+        """Make the error from the documented fields of what the peer sent."""
         state = unjellier.unjelly(jellyList[1]) if len(jellyList) > 1 else {}
         if not isinstance(state, dict):
             state = {}
@@ -227,8 +227,8 @@ class TooManyReferences(WireError):
 
 class StoreError(WireError):
     """
-    The store of accounts can't be read or written now. What the matter is, is told to the
-    operator only: it is in the text on the server's side and does not cross the wire.
+    The store of accounts can't be read or written now. Only the operator
+    learns the cause: it is in the text on the server's side and does not cross the wire.
     """
 
     def __init__(self, message: str | None = None) -> None:
@@ -392,7 +392,7 @@ class ExchangeRefused(Exception):
     Internal: a mechanism's exchange failed.
 
     Attributes:
-        reason: the real reason, for the operator; the client is told `Unauthorized`.
+        reason: the real reason, for the operator; the client gets `Unauthorized`.
     """
 
     def __init__(self, reason: str) -> None:
@@ -417,7 +417,7 @@ def forStockClient(error: WireError) -> Exception:
     """
     The same error for a client that does not have pbauth installed.
 
-    Stock Twisted drops the connection when it meets a class that it was not told of.  It does
+    Stock Twisted drops the connection when it meets a class that it does not know.  It does
     understand a plain failure that carries names of classes: `failure.check(Unauthorized)` and
     `failure.check(UnauthorizedLogin)` both hold for what this gives.
 

@@ -3,7 +3,7 @@ The words of the domain: who calls what, when, and with what.
 
 The wire (`pbauth.login.root`) uses nothing of an object but what stands here, so a class of an
 application that provides an interface, without inheriting from anything, works everywhere.
-Where a method is said to give a Deferred, an implementation may as well return the plain value or
+Where a method is said to give a Deferred, an implementation may also return the plain value or
 be a coroutine: the caller takes all three.
 """
 
@@ -37,7 +37,7 @@ class IAuthorizer(Interface):
     )
     externalPasswords = Attribute(
         "Whether passwords are checked by somebody else (PAM, LDAP) who has to see them, and no "
-        "verifier of them is kept here. Logins by password are then by `PLAIN`, never by SCRAM."
+        "verifier of them is kept here. Logins with a password then use `PLAIN`, never SCRAM."
     )
 
     def createIdentity(name: str) -> Any:
@@ -76,8 +76,8 @@ class IAuthorizer(Interface):
         Replace the SCRAM verifier `old` of an identity by `new`, a stronger one of the same
         password, unless it was replaced in the meantime.  Its other verifiers stay.
 
-        Give a Deferred that fires with whether that was done; `False`, too, where nothing can be
-        stored.
+        Give a Deferred that fires with whether that was done; `False` also where nothing
+        can be stored.
         """
 
     def replacePassword(identity: Any, before: Any, verifiers: Any) -> Any:
@@ -467,11 +467,11 @@ class IMechanism(Interface):
     )
     usesKeys = Attribute("Whether its verifier is a list of public keys, and no password's.")
     provesNothing = Attribute(
-        "Whether anybody can log in by it, as a guest whose connection keeps limits."
+        "Whether anybody can log in with it, as a guest whose connection keeps limits."
     )
     asksIdentity = Attribute(
         "Whether the identity checks the proof itself. Otherwise an identity that has no verifier "
-        "of this mechanism can't log in by it."
+        "of this mechanism can't log in with it."
     )
 
     def offeredOn(channel: Any, terms: Any) -> bool:

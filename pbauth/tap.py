@@ -35,7 +35,7 @@ class Options(usage.Options, AuthOptionMixin):
     )
     supportedInterfaces = (IUsernamePassword,)
     optFlags = [  # noqa: RUF012 - as usage.Options has it
-        ["insecure", None, "Take logins from other machines without TLS, too."],
+        ["insecure", None, "Also take logins from other machines without TLS."],
         [
             "proxy-protocol",
             None,
@@ -85,7 +85,7 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             None,
             "Append a line of JSON to this file for each login, refusal, session and limit; "
-            "SIGHUP opens it anew.",
+            "SIGHUP opens the file again.",
         ],
         [
             "metrics",
@@ -136,7 +136,7 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_mechanism(self, name: str) -> None:
         """
-        A mechanism to log in by, strongest first. May be given more than once.
+        A mechanism to log in with, strongest first. May be given more than once.
         [default: SCRAM-SHA-256-PLUS, SCRAM-SHA-256 and ED25519; with --auth: PLAIN and ED25519]
         """
         self["mechanisms"].append(name)
@@ -144,7 +144,7 @@ class Options(usage.Options, AuthOptionMixin):
     def opt_auth(self, description: str) -> None:
         """
         Let passwords be checked elsewhere: TYPE:ARGUMENT of a twisted.cred plugin (file:PATH).
-        Clients then log in by PLAIN. Keys are still granted to users of the state folder.
+        Clients then log in with PLAIN. Keys are still granted to users of the state folder.
         """
         try:
             super().opt_auth(description)

@@ -174,7 +174,7 @@ class MemoryServer:
 
     def cut(self, reference: Any) -> None:
         """
-        Cut the cable of a connection: nothing is carried any more, and neither end is told.
+        Cut the cable of a connection: nothing is carried any more, and neither end notices.
 
         Args:
             reference: anything remote that either end got over it.
@@ -204,7 +204,7 @@ class _CutPump:
     def __init__(self, pump: Any) -> None:
         self.clientIO = client = pump.clientIO
         self.serverIO = server = pump.serverIO
-        # That an end is closed is told to the other one first.
+        # The other end learns first that an end is closed.
         self._toTell = [
             end for end, other in ((client, server), (server, client)) if not other.disconnected
         ]

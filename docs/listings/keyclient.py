@@ -1,4 +1,4 @@
-"""``keyclient.py PORT SERVER-KEY FILE NAME``: log in by a private key, and ask who one is."""
+"""``keyclient.py PORT SERVER-KEY FILE NAME``: log in with a private key, and ask who one is."""
 
 import sys
 

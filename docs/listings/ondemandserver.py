@@ -1,5 +1,5 @@
 """
-A server that makes an identity for anyone that asks, as the old text on this layer has it: with the
+A server that makes an identity for anyone that asks: with the
 password 1234, which the user will probably never change.
 
 ``ondemandserver.py [PORT]`` serves.
@@ -24,7 +24,7 @@ class Guestbooks(Service):
         return Guestbook(name)
 
 
-# Made once: to derive it anew for each stranger who asks would let them keep the server busy.
+# Made once: to derive it again for each stranger who asks would let them keep the server busy.
 verifiers = Hashing().makeVerifiers("1234", os.urandom(16))
 
 

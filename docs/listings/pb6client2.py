@@ -1,4 +1,4 @@
-"""User 2 of pb6server.py; asks for the other's perspective, too, and is refused."""
+"""User 2 of pb6server.py; also asks for the other's perspective, and is refused."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A small master for Buildbot's workers; any other client of stock Twisted may come as well."""
+"""A small master for Buildbot's workers; any other client of stock Twisted may log in."""
 
 import sys
 
@@ -25,7 +25,7 @@ class Master(Perspective):
         """Workers call this every few minutes."""
 
     async def perspective_shutdown(self):
-        """A worker that was told to stop asks whether it may."""
+        """A worker that is to stop asks whether it may."""
         await self.worker.callRemote("shutdown")
 
 

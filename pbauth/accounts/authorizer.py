@@ -48,7 +48,7 @@ _HASHING = Hashing()
 @implementer(IAuthorizer)
 class Authorizer:
     """
-    Find identities by name (the seed, "Authorizer"): the base class of authorizers.
+    Find identities by name: the base class of authorizers.
 
     A subclass overrides `getIdentityRequest`; and, if its identities can be changed, the three
     methods that write: `addIdentity`, `updateIdentity` (which calls `endUnauthorized`) and
@@ -288,7 +288,7 @@ class Authorizer:
         for session in sessions:
             allowed = False
             # Nobody stays because of what the class of the identity raises.
-            with contained(_log, "What {session!r} may do can't be told", session=session):
+            with contained(_log, "Can't find out what {session!r} may do", session=session):
                 allowed = self.proofs.allows(identity, session)
             if not allowed:
                 session.end(EndReason.REVOKED)
@@ -330,7 +330,7 @@ class Authorizer:
 @implementer(IAccountStore)
 class DefaultAuthorizer(Authorizer):
     """
-    Keep identities in memory, in a dict (the seed, "Authorizer").
+    Keep identities in memory, in a dict.
 
     Attributes:
         identities: the dict, by name.
@@ -517,7 +517,7 @@ class DefaultAuthorizer(Authorizer):
             if isinstance(verifier, ScramVerifier):
                 self._noteCosts([verifier.cost])
 
-        # Whoever waits for a password that can't be derived is told of that.
+        # Those who wait for a password that can't be derived get the error.
         maybeDeferred(identity.getVerifiers).addCallbacks(note, lambda failure: None)
 
     def _names(self, after: str, most: int | None) -> list[str]:

@@ -93,7 +93,7 @@ def checkReplacement(
 @implementer(IIdentity)
 class Identity:
     """
-    Represent one person or program (the seed, "Identity").
+    Represent one person or program.
 
     Make one by `IAuthorizer.createIdentity`, equip it, and save it::
 
@@ -297,12 +297,12 @@ class Identity:
         self.authorizer.identityChanged(self)
 
     def challenge(self) -> bytes:
-        """Return a new challenge for the scheme of Twisted 1.x (the seed, "Identity")."""
+        """Return a new challenge for the scheme of Twisted 1.x."""
         return secrets.token_bytes(md5.CHALLENGE_BYTES)
 
     def verifyPassword(self, challenge: bytes, response: bytes) -> Deferred[None]:
         """
-        Check a response by the scheme of Twisted 1.x (the seed, "Identity").
+        Check a response by the scheme of Twisted 1.x.
 
         Args:
             challenge: what `challenge` gave.
@@ -409,7 +409,7 @@ class Identity:
 
     def requestPerspectiveForKey(self, serviceName: str, perspectiveName: str) -> Deferred[Any]:
         """
-        Ask for a perspective (the seed, "Identity").
+        Ask for a perspective.
 
         Returns:
             Fires with what the service's `getPerspectiveForIdentity` gives; fails with

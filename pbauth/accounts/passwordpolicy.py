@@ -104,7 +104,7 @@ class PasswordPolicy:
         if len(prepared) < self.minLength:
             raise InvalidPassword(
                 "The password is too short. Choose one of at least "
-                f"{self.minLength} characters; a few words are good, too."
+                f"{self.minLength} characters; a few words are also good."
             )
         if prepared.casefold() == _prepareName(name).casefold():
             raise InvalidPassword("The password is the name of the user. Choose another one.")

@@ -29,7 +29,8 @@ class Record:
     Attributes:
         name: its name.
         locked: whether logging in is refused.
-        verifiers: pairs of the name of the mechanism and the encoded verifier; public keys, too.
+        verifiers: pairs of the name of the mechanism and the encoded verifier, public keys
+            included.
         keys: the pairs `(serviceName, perspectiveName)` of its keyring.
     """
 

@@ -23,7 +23,8 @@ an account is removed           Nothing is equivalent any more, also not for an 
 ==============================  ====================================================================
 
 Equivalent means: of the same account, and of the same password.  `renewing` believes that of its
-caller, who has to be logged in by the old verifier; whoever could lie about it knows the password.
+caller, who has to be logged in with the old verifier; whoever could lie about it knows the
+password.
 
 What is remembered serves logins that are still under way when a verifier is renewed.  It is
 bounded: whoever is forgotten has to log in again.

@@ -245,7 +245,7 @@ class Administration:
 
     async def addPublicKeys(self, name: str, keys: list[AuthorizedKey]) -> None:
         """
-        Let public keys in.
+        Authorize public keys for an identity.
 
         Raises:
             UnknownUser: there is no identity of that name.
@@ -306,8 +306,8 @@ class Administration:
 
     async def readRecords(self, after: str = "", most: int | None = None) -> list[Record]:
         """
-        Read whole identities, for an export. The audit is told of each export once, whichever page
-        it begins with.
+        Read whole identities, for an export. Each export is recorded in the audit log once,
+        whichever page it begins with.
 
         Args:
             after: only those whose names come after this one.

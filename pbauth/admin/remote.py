@@ -1,5 +1,5 @@
 """
-The administration of a server that runs, from elsewhere: the operations of
+Administer a running server from elsewhere: the operations of
 `pbauth.admin.administration.Administration`, done by the service of `pbauth.admin.service`.
 """
 
@@ -31,7 +31,7 @@ from pbauth.names import checkName
 @implementer(ISessionAdministration)
 class RemoteAdministration:
     """
-    What `Administration` does, on a server that runs. Passwords become verifiers here, hashed as
+    Do what `Administration` does, on a running server. Passwords become verifiers here, hashed as
     the server says; it sees none.
 
     Where somebody's own account or key is taken away, the session ends with it, before the server
@@ -42,7 +42,7 @@ class RemoteAdministration:
         login: the name of the identity that logged in.
         reactor: provides `IReactorTime`.
         timeout: seconds for each answer.
-        legacy: keep MD5 verifiers of new passwords, too.
+        legacy: also keep MD5 verifiers of new passwords.
         check: takes each new password and the name of its user, and raises `InvalidPassword` where
             it is not good enough; the server does not see it.
     """
@@ -262,7 +262,7 @@ async def openAdministration(
 
     Args:
         reactor: makes the connection.
-        login: who logs in where; its timeout is for each answer, too.
+        login: who logs in where; its timeout also applies to each answer.
         legacy: as for `RemoteAdministration`.
         check: as for `RemoteAdministration`.
 

@@ -214,7 +214,7 @@ class Administrator(Perspective):
 
     async def perspective_addPublicKeys(self, name: Any, keys: Any) -> None:
         """
-        Let public keys in.
+        Authorize public keys for an identity.
 
         Args:
             name: of an identity.

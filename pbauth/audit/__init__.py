@@ -8,7 +8,7 @@ in `pbauth.audit.events`, and ``docs/howto/monitoring.rst`` is their table.  An 
 - one line of text, for the ordinary log.  Whatever a peer may have chosen is shown as Python writes
   it, so that nothing in it ends the line, colours it, or turns it round; and cut, if it is longer
   than a name can be.  An event that another one repeats has no line: a session that is revoked is
-  detached, too, and the line that says so has the reason.
+  also detached, and the line that says so has the reason.
 - a line of JSON (`asLine`), for machines: ASCII only, whatever is in it.
 
 No secret is in any of them: no password, verifier, challenge, response or private key is ever given
@@ -129,7 +129,7 @@ class Audit:
             origin: of the login.
             identity: the claimed name.
             mechanism: the name of the mechanism; empty if there is none.
-            retryAfter: seconds, as the client is told.
+            retryAfter: seconds, as sent to the client.
         """
         self._record(
             LOGIN_THROTTLED,
@@ -199,7 +199,7 @@ class Audit:
 
     def revoked(self, session: Any, reason: str) -> None:
         """
-        Record that the server takes a session away; `detached` is recorded, too, once it is.
+        Record that the server takes a session away; `detached` is recorded later.
 
         Args:
             session: a `pbauth.perspectives.sessions.Session`.

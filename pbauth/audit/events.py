@@ -53,7 +53,7 @@ _SESSION = ("identity", "service", "perspective", "mechanism", "session", *_WHER
 
 LOGIN_ACCEPTED = Kind(
     "login.accepted",
-    "{identity!r} logged in by {mechanism} from {peer}",
+    "{identity!r} logged in with {mechanism} from {peer}",
     ("identity", "mechanism", "seconds", *_WHERE),
 )
 

@@ -1,10 +1,10 @@
 """
-Identities that are made for whoever asks (the seed, "Authorizer": "create new Identities for anyone
-that asks").
+Identities that are made for whoever
+asks.
 
 Whoever asks is a stranger, who may ask for any number of names.  So what was made is kept only
 while somebody holds it - a session, a login under way - and a bounded number beyond that; the
-others are made anew when they are asked for again.  What is saved is kept as `DefaultAuthorizer`
+others are made again when they are asked for.  What is saved is kept as `DefaultAuthorizer`
 keeps it.
 """
 
@@ -40,11 +40,11 @@ MOST_KEPT = 1_000
 
 class OnDemandAuthorizer(DefaultAuthorizer):
     """
-    Makes an identity when it is asked for the first time.
+    Make an identity when it is asked for the first time.
 
     An identity that is not saved is in memory, and a change to it counts at once; but it may be
-    forgotten when nobody is logged in by it, and made anew. Save it, and it stays: `create` is not
-    asked for that name any more. A client that changes its password saves its identity.
+    forgotten when nobody is logged in with it, and made again. Save it, and it stays: `create` is
+    not asked for that name any more. A client that changes its password saves its identity.
 
     Args:
         create: is called with a name; gives an identity of that name, made by `createIdentity`, or
@@ -163,7 +163,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
 
     def removeIdentity(self, name: str) -> Deferred[None]:
         """
-        Forget an identity, and end its sessions. When it is asked for again, it is made anew; to
+        Forget an identity, and end its sessions. When it is asked for, it is made again; to
         keep somebody out, lock the identity and save it.
 
         Raises:

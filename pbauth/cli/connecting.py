@@ -36,8 +36,8 @@ class Connecting:
         knownServers: the path of the file of known servers.
         acceptNew: trust a server that is not known without asking.
         passwordStdin: read passwords from standard input.
-        keyFile: of a private key to log in by; `None`: by a password.
-        certificateFile: of a TLS client certificate with its key, to log in by.
+        keyFile: of a private key to log in with; `None`: by a password.
+        certificateFile: of a TLS client certificate with its key, to log in with.
         plain: let the server see the password.
         passwordName: how the password is asked for.
         passwordOption: the option that says `passwordStdin`.
@@ -119,7 +119,7 @@ class Connecting:
 
     def credentials(self, *, renew: bool = True) -> ICredentials:
         """
-        Ask for what to log in by.
+        Ask for what to log in with.
 
         Args:
             renew: as for `Password`.
@@ -162,7 +162,7 @@ class Connecting:
 
 
 def defaultKnownServers() -> str:
-    """Return the path of the file of known servers, unless the user says otherwise."""
+    """Return the default path of the file of known servers."""
     return os.path.join(click.get_app_dir("pbauth"), "known_servers")
 
 
@@ -192,13 +192,13 @@ trustOptions = (
 _OPTIONS = (
     *networkOptions,
     click.option(
-        "--key", "keyFile", metavar="FILE", help="Log in by the private key in this file."
+        "--key", "keyFile", metavar="FILE", help="Log in with the private key in this file."
     ),
     click.option(
         "--certificate",
         "certificateFile",
         metavar="FILE",
-        help="Log in by the TLS client certificate, with its key, in this PEM file.",
+        help="Log in with the TLS client certificate, with its key, in this PEM file.",
     ),
     click.option(
         "--plain",

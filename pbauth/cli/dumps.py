@@ -151,7 +151,7 @@ def _choose(form: str | None, file: str) -> Format:
             found = _ENDINGS.get(os.path.splitext(file)[1].lower())
             if found is None:
                 raise click.UsageError(
-                    f"The name {file} does not say in what format it is. Say --format jsonl, or "
+                    f"The name {file} does not say in what format it is. Use --format jsonl or "
                     "--format csv."
                 )
             form = found

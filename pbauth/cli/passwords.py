@@ -44,7 +44,7 @@ def readPassword(
         return line.rstrip("\r\n")
     if not sys.stdin.isatty():
         raise click.ClickException(
-            f"There is no terminal to ask for the password on. Say {option}, and write "
+            f"There is no terminal to ask for the password on. Use {option}, and write "
             "the password to standard input."
         )
     password: str = click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True)

@@ -18,7 +18,7 @@ def session(context: click.Context) -> None:
     options: GlobalOptions = context.obj
     if options.remote is None:
         raise click.UsageError(
-            "Sessions are those of a server that runs: pbauth --server ENDPOINT session ..."
+            "Only a running server has sessions. Use: pbauth --server ENDPOINT session ..."
         )
 
 

@@ -60,7 +60,7 @@ class Listing:
         Print the rest.
 
         Args:
-            ifEmpty: what people are told if there was no row.
+            ifEmpty: what to print for people if there was no row.
         """
         if self._empty:
             if ifEmpty and not self._asJSON:

@@ -80,7 +80,7 @@ def removeUser(context: click.Context, name: str) -> None:
 @legacyOption
 @click.pass_context
 def setPassword(context: click.Context, name: str, password_stdin: bool, legacy: bool) -> None:
-    """Give a user a new password. Without --legacy an MD5 verifier of the old one goes, too."""
+    """Give a user a new password. Without --legacy, an MD5 verifier of the old one is removed."""
     administer(
         context,
         lambda admin, password: admin.setPassword(name, password),

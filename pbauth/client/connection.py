@@ -242,7 +242,7 @@ async def using(root: Any, use: Awaitable[_Result]) -> _Result:
     except BaseException as error:
         await closeConnection(broker)
         if isinstance(error, pb.PBConnectionLost):
-            # Whoever waited for an answer was told only that there will be none.
+            # Those who waited for an answer learned only that there will be none.
             await broker.whenGreeted()
         raise
 

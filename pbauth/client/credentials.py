@@ -171,7 +171,7 @@ class Password:
 @implementer(IRenewingExchange)
 class ScramPasswordExchange:
     """
-    One login by a password and SCRAM.
+    One login with a password and SCRAM.
 
     Args:
         password: derives the keys.

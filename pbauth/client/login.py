@@ -178,7 +178,7 @@ def connect(
     reactor: Any = None,
 ) -> Deferred[Any]:
     """
-    Connect, log in, and get one's perspective (the seed, "Code Walkthrough: pb.connect()").
+    Connect, log in, and get a perspective.
 
     To let go of it, close the connection: ``perspective.broker.transport.loseConnection()``.
 
@@ -355,7 +355,7 @@ async def prove(
     root: Any, username: str, credentials: ICredentials, attach: tuple[Any, ...]
 ) -> tuple[Any, Any]:
     """
-    Prove to be somebody, and attach in the same go.
+    Prove an identity, and attach in the same round trip.
 
     Args:
         root: a reference to an `AuthServ`.
@@ -406,7 +406,7 @@ async def _claim(
         try:
             answer = await root.callRemote("username", username, mechanism, exchange.initial)
         except MechanismNotSupported as refusal:
-            # What the server offers instead is taken only where the caller allows it, too.
+            # What the server offers instead is taken only where the caller allows it.
             acceptable = [name for name in wanted if name in refusal.offered]
             if not acceptable:
                 raise

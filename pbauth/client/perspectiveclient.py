@@ -38,7 +38,7 @@ class PerspectiveClient(service.Service):
 
     It logs in again after connections that can't be made or break, servers that do not answer or
     have trouble, and throttling; each time it waits longer (see `BackOff`).  It gives up where
-    another login would fail as well: `Unauthorized`, `KeyNotFound`, `ServerNotTrusted`,
+    another login would also fail: `Unauthorized`, `KeyNotFound`, `ServerNotTrusted`,
     `MechanismNotSupported`, and arguments that can't be right.
 
     A subclass may override `attached`, `detached`, `failed` and `gaveUp`.
@@ -166,7 +166,7 @@ class PerspectiveClient(service.Service):
         """
         Wait for the current perspective.
 
-        A reference is good for one session: ask for it anew rather than keep it, or use
+        A reference is good for one session: ask for it again rather than keep it, or use
         `callRemote`.
 
         Returns:
@@ -238,7 +238,7 @@ class PerspectiveClient(service.Service):
 
     def gaveUp(self, reason: Failure) -> None:
         """
-        There will be no other login, until the service is started anew. Does nothing by default.
+        There will be no other login until the service is started again. Does nothing by default.
 
         Args:
             reason: why; it is in the log already.

@@ -30,9 +30,9 @@ Its ``prepareConnection`` could run the login (Twisted 26.10 was tried), but:
 - a login that fails leaves its connection open, and the next one is made beside it; `stopService`
   during a login does not close it either;
 - a connection that is lost during the login raises ``NoTransition`` out of ``connectionLost``;
-- it tries for ever: a wrong password is tried again and again, since the retry policy gets a
+- it never stops trying: a wrong password is tried again and again, since the retry policy gets a
   number, not the error (nor the ``retryAfter`` of `TooManyAttempts`); one that returns ``None``
-  leaves the service waiting for ever;
+  leaves the service waiting without end;
 - any connection sets the number of failures back, however short it was, so that a server that lets
   everybody in and drops them again is asked every second by every client;
 - ``whenConnected`` gives a protocol, not a perspective: that a session ended while its connection
@@ -93,7 +93,7 @@ class Action(enum.Enum):
     LOG_IN = "begin a login"
     CANCEL_LOGIN = "give up the login"
     ANNOUNCE = "tell the application that it is attached"
-    SERVE = "send the calls that wait, and give the perspective to who waits for it"
+    SERVE = "send the calls that wait, and give the perspective to those who wait for it"
     ASK = "ask the server whether the session is live"
     RENOUNCE = "tell the application that it is not attached any more"
     CLOSE = "close the connection once what was written is sent; set the timer"
@@ -102,7 +102,7 @@ class Action(enum.Enum):
     CANCEL_TIMER = "forget the timer"
     TURN_AWAY = "fail what waits, and what will ask"
     REPORT = "tell the application that this was it"
-    STOPPED = "tell who stopped the service that it is"
+    STOPPED = "fire the Deferreds of `stopService`"
 
 
 _S, _I, _A = State, Input, Action

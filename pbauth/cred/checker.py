@@ -49,7 +49,7 @@ _NOWHERE = ""
 
 class _Refused(Exception):
     """
-    Why somebody is not let in: for the operator's log; the client is told `Unauthorized`.
+    Why somebody is not let in: for the operator's log; the client gets `Unauthorized`.
 
     Attributes:
         reason: the real reason.
@@ -108,8 +108,8 @@ class IdentityChecker:
 
         Returns:
             Fires with the name of the identity, in UTF-8. Fails with `Unauthorized`, and always
-            the same one, if the credentials are not good, whatever is the matter with them; with
-            `TooManyAttempts`, which is one, too, if there were too many failures; with
+            the same one, if the credentials are not good, for whatever reason; with
+            `TooManyAttempts`, which is a subclass, if there were too many failures; with
             `twisted.conch.error.ValidPublicKey` if a client only asks whether a key would do,
             and it would; with `StoreError` if the accounts can't be read.
         """

@@ -58,7 +58,7 @@ def _importLibrary() -> Any:
         if missing.name not in ("pam", "six"):
             raise
         pam = None
-    # Other packages have a module of that name, too.
+    # Other packages have a module of that name.
     if not hasattr(pam, "PamAuthenticator"):
         raise PAMMissing("PAM needs one more package. Run: pip install 'pbauth[pam]'")
     try:
@@ -111,8 +111,8 @@ class PAMChecker:
         Let a password be checked.
 
         Args:
-            credentials: an `IUsernamePassword`, both in bytes. Its `host`, if it has one, is told
-                to PAM as the host that the user comes from (``PAM_RHOST``).
+            credentials: an `IUsernamePassword`, both in bytes. Its `host`, if it has one, is
+                passed to PAM as the host that the user comes from (``PAM_RHOST``).
 
         Returns:
             Fires with the name; fails with `UnauthorizedLogin` if PAM refuses it, or with

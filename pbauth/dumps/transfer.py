@@ -2,7 +2,7 @@
 Many identities at once, into a store and out of it.
 
 A store is asked for two methods only, `readRecords` and `addRecords` of `IAccountStore`; so it may
-as well be an `Administration`, or one at the other end of a connection.
+also be an `Administration`, or one at the other end of a connection.
 
 An import goes batch by batch, and each batch is one call of `addRecords`: all of it or nothing.
 While the store writes one batch, the next one is read and checked in a thread, so there are never
@@ -35,7 +35,7 @@ from pbauth.dumps.formats import DumpError, Entry, Format
 from pbauth.errors import DuplicateIdentity, InvalidPassword, WireError
 from pbauth.names import LONGEST
 
-#: The most identities of a batch, or of a page, unless the caller says otherwise.
+#: The default for the most identities of a batch, or of a page.
 BATCH = 1000
 #: About the most bytes of a batch: one has to cross a connection of PB in one piece.
 MOST_BYTES = 500_000
@@ -132,7 +132,7 @@ async def importRecords(
         skipKnown: leave identities that are there already as they are; otherwise that is an error.
         hashing: how passwords in clear become verifiers.
         policy: what passwords in clear have to be like.
-        progress: is told now and then how far it has come.
+        progress: is called now and then with how far the import has come.
         enough: is called when no more entries are wanted, for entries that may have to be waited
             for: a thread may be waiting for one then, and has to be let go. May be called twice.
         reactor: provides threads; the global one by default.
@@ -314,8 +314,8 @@ class _Import:
             line = next((each.line for each in entries if each.record.name == error.name), 0)
             raise ImportFailed(
                 line or entries[0].line,
-                f"there is a user {error.name!r} already. Take the line out; or, to leave users "
-                "that are there as they are, say --resume.",
+                f"there is a user {error.name!r} already. Remove the line; or use --resume, which "
+                "leaves existing users as they are.",
                 self._done,
             ) from None
         except DumpError as error:
@@ -338,7 +338,7 @@ class _Import:
                 line = first[entry.record.name].line
                 raise DumpError(
                     entry.line,
-                    f"the user {entry.record.name!r} is in line {line}, too. Take one of them out.",
+                    f"{entry.record.name!r} is already in line {line}. Remove one of them.",
                 )
         return list(first.values())
 
@@ -410,7 +410,7 @@ def _cores() -> int:
 def _inWords(error: Exception) -> str:
     if isinstance(error, WireError):
         return str(error)
-    return "The connection to the server was lost; the last batch may be in or not. Say --resume."
+    return "The connection was lost; the last batch may or may not be stored. Use --resume."
 
 
 async def exportRecords(
@@ -430,7 +430,7 @@ async def exportRecords(
         form: of the dump.
         write: is given the dump piece by piece.
         most: how many are asked for at once. The store may give fewer.
-        progress: is told now and then how many there are so far.
+        progress: is called now and then with the number of users so far.
 
     Returns:
         How many there are.

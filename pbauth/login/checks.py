@@ -94,6 +94,6 @@ class Check:
         self._whom: tuple[Hashable, ...] = whom
 
     def end(self) -> None:
-        """Count it no more: it is known how it ended, and the throttle was told. Once counts."""
+        """Stop counting it: the throttle knows how it ended. Only the first call counts."""
         whom, self._whom = self._whom, ()
         self._checks.end(whom)

@@ -1,7 +1,7 @@
 """
 Which mechanisms a connection is offered, and how an exchange by one of them begins.
 
-A name that does not exist gets an exchange, too, which nothing proves, and which costs as many
+A name that does not exist also gets an exchange, which nothing proves, and which costs as many
 look-ups and hashes as that of a name that does.
 """
 
@@ -31,7 +31,7 @@ class Claim:
     What has to be proved.
 
     Attributes:
-        identity: whom the client claims to be; `None`: nobody who could log in by this mechanism.
+        identity: whom the client claims to be; `None`: nobody who could log in with this mechanism.
         missing: why `identity` is `None`, for the audit log.
         exchange: the server's half of the mechanism's exchange.
         guest: the exchange proves nothing, whoever the client is.
@@ -128,13 +128,13 @@ class Negotiation:
         if identity is None:
             missing = "no such identity"
         if mechanism.verifierName is not None:
-            # The decoy is made for names that exist as well, so that they cost the same work.
+            # The decoy is made even for names that exist, so that all names cost the same work.
             decoy = await settled(self._authorizer.getDecoyVerifier(name, mechanism.verifierName))
             if identity is not None:
                 verifiers = await settled(identity.getVerifiers())
                 verifier = verifiers.get(mechanism.verifierName)
             if identity is None or (verifier is None and not mechanism.asksIdentity):
-                missing = missing or "this identity can't log in by this mechanism"
+                missing = missing or "this identity can't log in with this mechanism"
                 identity, verifier = None, decoy
         claimant = Claimant(name, identity, verifier)
         exchange = mechanism.begin(claimant, channel, secrets.token_bytes)

@@ -45,7 +45,7 @@ _WITH_CERTIFICATE = Channel(secure=True, channelBinding=b"", peerPin="")
 
 def defaultMechanisms(externalPasswords: bool = False) -> tuple[str, ...]:
     """
-    Return the mechanisms that a server offers unless it is told otherwise.
+    Return the mechanisms that a server offers by default.
 
     Args:
         externalPasswords: passwords are checked by somebody else who has to see them.
@@ -84,8 +84,8 @@ class Policy:
 
     Attributes:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
-            offered those that are safe on it.  SCRAM is always offered with channel binding, too,
-            where there is a channel to bind to.
+            offered those that are safe on it.  Where there is a channel to bind to, SCRAM
+            is always offered with channel binding.
         minimumTLS: the oldest version of TLS, ``"1.3"`` or ``"1.2"``. On a connection over an older
             one no mechanism is offered, since no login can be bound to it.
         legacyLogin: let clients of Twisted 1.x and of stock Twisted in, by `PB-MD5`.

@@ -333,7 +333,7 @@ class AuthChallenger(WireObject):
 
     async def remote_respond(self, response: Any, *attach: Any) -> Any:
         """
-        Take the response; and, if it proves the identity, attach in the same go.
+        Check the response; if it proves the identity, attach in the same round trip.
 
         Args:
             response: the mechanism's.

@@ -106,7 +106,7 @@ class LegacyIdentity(WireObject):
 
 class LegacyChallenger(WireObject):
     """
-    Takes the response of a client of Twisted 1.x (the seed, "Code Walkthrough").
+    Takes the response of a client of Twisted 1.x.
 
     Args:
         challenger: the `AuthChallenger` that checks it.

@@ -1,5 +1,5 @@
 """
-ED25519: a login by a key pair, without I/O.
+ED25519: a login with a key pair, without I/O.
 
 The client names its public key, the server challenges it, and the client signs; the server learns
 nothing that would let it, or a thief of its store, log in anywhere.  What is signed (`toBeSigned`)

@@ -1,5 +1,5 @@
 """
-PB-MD5, the challenge and response of Twisted 1.x and of stock Twisted (the seed, "Identity").
+PB-MD5, the challenge and response of Twisted 1.x and of stock Twisted.
 
 Off by default, for good reasons: the verifier is as good as the password, nothing proves the
 server, and MD5 is broken.  This is the only module that calls MD5, and it says to OpenSSL that
@@ -38,7 +38,7 @@ class MD5Verifier:
     What a server keeps for this scheme.
 
     Attributes:
-        digest: the MD5 of the password in UTF-8; whoever has it can log in by this scheme.
+        digest: the MD5 of the password in UTF-8; whoever has it can log in with this scheme.
     """
 
     digest: bytes = field(repr=False)

@@ -2,7 +2,7 @@
 PLAIN (RFC 4616), without I/O: the password itself is sent.
 
 For passwords that are checked elsewhere, by PAM or LDAP, which wants to see them.  A server that
-keeps verifiers of its own never offers it, and a client uses it only where it was told to.
+keeps verifiers of its own never offers it, and a client uses it only where the user asks for it.
 """
 
 from __future__ import annotations

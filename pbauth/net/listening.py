@@ -30,7 +30,7 @@ from pbauth.net.trust import TLS_VERSIONS, serverOptions
 
 _log = Logger()
 
-#: Where a server listens, unless the user says otherwise.
+#: Where a server listens by default.
 DEFAULT_PORT = "ssl:8787:interface=127.0.0.1"
 
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")

@@ -1,4 +1,4 @@
-"""Where events come from: what is told of a connection in logs and in the audit."""
+"""Where events come from: what logs and the audit log record of a connection."""
 
 from __future__ import annotations
 

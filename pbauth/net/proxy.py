@@ -188,7 +188,7 @@ class _Proxied(ProtocolWrapper):
         try:
             self._header = header = readHeader(self._data)
         except MalformedHeader as fault:
-            # Nobody is told anything after this.
+            # Nothing is passed on after this.
             self._header = Header(0)
             self._drop(str(fault))
             return

@@ -1,8 +1,8 @@
 """
 The client objects that are attached to a perspective, and messages for a client who is away.
 
-The seed: "outgoing messages should be queued in the Perspective until they reconnect, or callers
-should be given an error message".  Both are here; the error is the default.
+Either they are queued in the perspective until the client attaches
+again, or callers get an error, which is the default.
 
 What is sent while a client is attached goes out at once, and only once: a message whose connection
 breaks before its answer is not sent again, since nobody can know whether it had arrived.  The rules
@@ -12,10 +12,10 @@ of the queue, which holds what is sent while there is no client:
   latest news.  `Clients.dropped` counts them, and the log says so.
 - The next client gets all of it, in order, before anything newer, and as soon as its `attached` is
   through.  A message leaves the queue when it is sent, not before and not a second time; those that
-  could not be sent since this connection broke, too, stay for the next client.
-- That messages were dropped is not told to that client by itself: it has no method for it that
-  pbauth could know.  `attached` runs before the queue is delivered, and may tell `dropped` by a
-  method of the application's.
+  could not be sent because this connection broke stay for the next client.
+- pbauth does not tell the client that messages were dropped: it knows
+  no method for that. `attached`, which runs before the queue is delivered,
+  may report `dropped`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _log = Logger()
 @implementer(IPerspective)
 class Perspective:
     """
-    Serve one authenticated user, who holds a reference to it (the seed, "Perspectives").
+    Serve one authenticated user, who holds a reference to it.
 
     Subclass it, and give it methods named `perspective_<method>`: those are the only ones that
     the client reaches, by ``callRemote("<method>", ...)``.  They may return Deferreds or be
@@ -41,7 +41,7 @@ class Perspective:
     service: Any = None
 
     #: How many messages wait for the next client, while none is attached: see `Clients`. With 0
-    #: whoever sends one is told that nobody is there.
+    #: whoever sends one gets `NobodyAttached`.
     queueSize: int = 0
 
     def __init__(self, perspectiveName: str, identityName: str = "Nobody") -> None:
@@ -104,7 +104,7 @@ class Perspective:
     def makeIdentity(self, password: str) -> Any:
         """
         Make and save an identity of this perspective's name, with a key to this perspective:
-        all that a server with one service needs (the seed, "Perspectives").
+        all that a server with one service needs.
 
         Args:
             password: of the new identity.

@@ -23,7 +23,7 @@ from pbauth.perspectives.perspective import Perspective
 @implementer(IService)
 class Service(service.Service):
     """
-    Provide perspectives (the seed, "Service"); a `twisted.application.service.Service`.
+    Provide perspectives; a `twisted.application.service.Service`.
 
     By default the perspectives are made beforehand by `createPerspective`.  Override
     `getPerspectiveForIdentity` to choose by who asks, or `loadPerspective` to fetch or make them

@@ -402,7 +402,7 @@ class Sessions:
             log sees it.
 
     Attributes:
-        audit: the same. Logins and administration on the same accounts are recorded there, too.
+        audit: the same; it also records logins and administration on these accounts.
     """
 
     def __init__(self, audit: Audit | None = None) -> None:

@@ -33,7 +33,7 @@ _log = Logger()
 #: The name of the identity that is made.
 ADMINISTRATOR = "admin"
 
-#: In whose name that is told to the audit.
+#: The operator that the audit log names for this.
 OPERATOR = "twistd pbauth"
 
 # No letter or digit that looks like another one; 32 of them are 5 bits each.
@@ -260,7 +260,7 @@ class FirstRun(Service):
             # The server was stopped meanwhile, and the accounts are closed.
             return
         if failure.check(StoreError):
-            # The store has told the reason.
+            # The store has logged the reason.
             _log.error("It is not known whether there are accounts: no administrator was made.")
         else:
             _log.failure("The first run failed", failure)

@@ -109,7 +109,7 @@ class Metrics:
     Observes the log, and gives the metrics.
 
     Args:
-        services: the names of the services that the server was told to run; sessions of others are
+        services: the names of the services that the server runs by option; sessions of others are
             counted together.
         sessions: the sessions of the authorizer.
 

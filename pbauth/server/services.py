@@ -129,7 +129,7 @@ class ObserverService(Service):
     def stopService(self) -> None:
         """
         End, once nothing can happen any more: the reactor closes the connections after it has
-        stopped the services, and those who were on them are told of as detached.
+        stopped the services, and their sessions are recorded as detached.
         """
         super().stopService()
         self._reactor.addSystemEventTrigger("after", "shutdown", self.end)
@@ -141,7 +141,7 @@ class ObserverService(Service):
 
 class AuditService(ObserverService):
     """
-    Writes the audit; SIGHUP opens its file anew.
+    Write the audit log; SIGHUP opens its file again.
 
     Args:
         reactor: of the server.

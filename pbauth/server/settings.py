@@ -169,7 +169,7 @@ class Settings:
         insecure: plain connections from other machines are wanted.
         proxyProtocol: every connection comes from a load balancer, and begins with its header.
         services: to run.
-        admin: run the service ``admin`` as well.
+        admin: whether to run the service ``admin``.
         policy: limits and switches of logins.
         audit: the path of the file for the audit log, or `None`.
         metrics: the description of where to serve metrics, or `None`.

@@ -15,7 +15,7 @@ from pbauth.authorizers.sql.authorizer import SQLAuthorizer
 from pbauth.errors import StoreError
 from pbauth.net.certificates import makeCertificate
 
-#: Where it is, unless the user says otherwise.
+#: The default path of the state folder.
 DEFAULT_FOLDER = "pbauth-state"
 
 _DATABASE = "accounts.sqlite"
@@ -80,7 +80,7 @@ def _readDecoySecret(folder: str) -> bytes | None:
     if problem is not None:
         raise StoreError(problem)
     if len(secret) != DECOY_BYTES:
-        raise StoreError(f"{path} is damaged. Remove it: then it is made anew.")
+        raise StoreError(f"{path} is damaged. Remove it, and it will be made again.")
     return secret
 
 
@@ -146,7 +146,7 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
     if loaded is None:
         raise StoreError(
             f"{path} is damaged. Restore it, or remove it: then a new one is made, and clients "
-            "that know the old key have to be told."
+            "that know the old key have to learn the new one."
         )
     return loaded
 

@@ -2,8 +2,8 @@
 pbauth's own broker: Twisted's, on the same wire, with better manners towards bad peers.
 
 What stock PB answers with a traceback in the log (bytes that are not banana, commands and ids that
-do not exist) ends the connection here with one line; and whatever waits for the connection is told
-`ProtocolViolation`.
+do not exist) ends the connection here with one line; and whatever waits for the connection fails
+with `ProtocolViolation`.
 
 The broker itself is overrides of Twisted's methods and glue.  What is sent is in
 `pbauth.wire.serializing`; limits before a login (`prelogin`), the writer and the exports of
@@ -73,7 +73,7 @@ class _Pinged(pb.Referenceable):
         """Answer."""
 
     def remote_proved(self, outcome: Any) -> None:
-        """Do nothing: the login is over, or its answer has the proof, too."""
+        """Do nothing: the login is over, or its answer also has the proof."""
 
 
 #: The name that it has at each of our brokers. Stock ones say that they have no such object, which
@@ -103,7 +103,7 @@ class Broker(SerializingBroker):
         readsOurErrors: the peer has pbauth, and so the classes of our errors; others get failures
             that stock Twisted can read, with the same name and text.
         idle: how many looks in a row found that nothing was received since the one before.
-        keepAlive: looks, see `pbauth.wire.keepalive`; it is told when the connection is closed.
+        keepAlive: looks, see `pbauth.wire.keepalive`; it learns when the connection is closed.
         audit: where it is recorded that the connection is dropped; `None`, as at a client: nowhere
             but in the ordinary log.
         origin: where the connection comes from, see `pbauth.net.origin.originOf`.
@@ -591,13 +591,13 @@ class Broker(SerializingBroker):
         try:
             result = self._readAnswer(requestID, netResult)
         except Exception:
-            # Whatever the classes of the application raise: who waits is told.
+            # Whatever the classes of the application raise, the caller gets it.
             waiting.errback(Failure())
         else:
             waiting.callback(result)
 
     def proto_error(self, requestID: Any, fail: Any) -> None:
-        """Take an error; one of a class that is not known here is told by its name."""
+        """Take an error; one of a class that is not known here is known by its name only."""
         waiting = self._takeWaiting(requestID)
         if self._isGuest:
             # Nothing is made of it.

@@ -25,7 +25,7 @@ def peerOf(broker: Any) -> Any:
     """
     if broker.isClient:
         return None if broker.transport is None else broker.transport.getPeer()
-    # A server's audit keeps it; to make it anew takes some time.
+    # A server's audit keeps it; to make it again takes some time.
     return originOf(broker).address
 
 

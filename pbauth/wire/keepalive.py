@@ -4,7 +4,7 @@ Keepalive: notices a peer that is gone without closing the connection.
 A peer whose cable was cut closes no connection.  So an idle peer is asked whether it is there, by a
 call of an object that every pbauth broker has; other brokers answer that they have no such object,
 and whatever a peer sends is a sign of life.  A peer that sends nothing is dropped, and what waits
-for its connection is told as if it had hung up.
+for its connection fails as if it had hung up.
 
 ::
 

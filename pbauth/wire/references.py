@@ -1,5 +1,5 @@
 """
-References compare by identity, those of different connections, too.
+References compare by identity, even those of different connections.
 
 Twisted's raise `AttributeError` when they are compared with one of another connection, or with
 anything else (twisted#9671): ``self.observers.remove(observer)``, as its own tutorial has it, fails

@@ -73,7 +73,7 @@ class ExportingBroker:
             exports.exporters = before
 
     def fails(self, failure: Failure) -> Failure:
-        """Let what the state of an error gives to the peer belong to the sessions, too."""
+        """Let what the state of an error gives to the peer belong to the sessions."""
         error = failure.value
         if isinstance(error, Jellyable) and not isinstance(error, WireError):
             failure.value = _ErrorOfSessions(error, self._exports, self._sessions)

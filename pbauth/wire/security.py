@@ -27,7 +27,7 @@ def _allows(security: Any, names: frozenset[bytes]) -> bool:
         and type(security).isTypeAllowed is SecurityOptions.isTypeAllowed
         and "isTypeAllowed" not in vars(security)
         and security.allowedTypes.keys() >= names
-        # An application may have its own idea of them, too.
+        # An application may have its own idea of them.
         and unjellyableFactoryRegistry.keys().isdisjoint(names)
     )
 

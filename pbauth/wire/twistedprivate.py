@@ -9,7 +9,7 @@ Twisted may change them without notice.  For each of them, why it is used, and t
     Is called with each answer: one that was encoded already goes out as it is, and one that is too
     large fails the call, not the connection. `DifferenceTests.test_answerThatCantBeSent`.
 ``Broker._sendError``
-    Is called with each error: one that can't be sent is told by its name.
+    Is called with each error: one that can't be sent is sent as its name.
     `DifferenceTests.test_errorThatCantBeSent`.
 ``Failure._parents``
     The names of an exception's classes, which Twisted gives for subclasses of `Exception` only:
@@ -151,7 +151,7 @@ class PrivateBroker(pb.Broker):
 
     def _sendError(self, fail: Any, requestID: Any) -> None:
         """
-        Send an error; one that can't be sent is told by its name, and one of pbauth's to a peer
+        Send an error; one that can't be sent is sent as its name, and one of pbauth's to a peer
         that does not have it, as a failure that stock Twisted can read.
         """
         error = fail.value if isinstance(fail, Failure) else fail
@@ -167,7 +167,7 @@ class PrivateBroker(pb.Broker):
             super()._sendError(fail, requestID)
         except Exception:
             # Whatever becomes of the state of an error of the application.
-            _log.failure("An error can't be sent; the peer is told its name")
+            _log.failure("An error can't be sent; the peer gets its name only")
             name = qual(type(fail.value if isinstance(fail, Failure) else fail))
             error = pb.Error(f"{name}, an error that can't be sent")
             super()._sendError(Failure(error), requestID)

@@ -292,7 +292,7 @@ class ListingTests(ListingTestCase):
         await alice.broker.whenClosed()
 
     async def test_keys(self) -> None:
-        """A key that the command lets in, and a login by it."""
+        """A key that the command lets in, and a login with it."""
         folder, private = os.path.abspath(self.mktemp()), Key(Ed25519PrivateKey.generate())
         for command in (
             ("user", "add", "--no-password", "alice"),

@@ -42,7 +42,7 @@ def call(request: int, target: Any, name: bytes, *arguments: Any) -> bytes:
 
 
 def claim(name: str, request: int = 1) -> bytes:
-    """The bytes by which a login by SCRAM begins."""
+    """The bytes by which a login with SCRAM begins."""
     initial = f"n,,n={name},r=fyko+d2lbbFgONRv9qkxdawL".encode()
     return call(request, b"root", b"username", name, _SCRAM, initial)
 

@@ -48,7 +48,7 @@ class WireTestCase(SynchronousTestCase):
         return self.failureResultOf(self.ask(reference, *call, **keywords)).value
 
     def scram(self, root: Any, name: str = "alice", password: str = "secret") -> tuple[Any, Any]:
-        """Begin a login by another library's SCRAM; give it and the `AuthChallenger`."""
+        """Begin a login with another library's SCRAM; give it and the `AuthChallenger`."""
         client = ScramClient([SCRAM], name, password)
         challenge, challenger = self.answer(
             root, "username", name, SCRAM, client.get_client_first().encode()
@@ -57,12 +57,12 @@ class WireTestCase(SynchronousTestCase):
         return client, challenger
 
     def identity(self, name: str = "alice", password: str = "secret") -> Any:
-        """Log in by another library's SCRAM, and give the `IdentityWrapper`."""
+        """Log in with another library's SCRAM, and give the `IdentityWrapper`."""
         client, challenger = self.scram(self.root(), name, password)
         outcome, identity = self.answer(challenger, "respond", client.get_client_final().encode())
         client.set_server_final(outcome.decode())
         return identity
 
     def login(self, *login: Any, **options: Any) -> Any:
-        """Log in by pbauth's client, and give the Deferred."""
+        """Log in with pbauth's client, and give the Deferred."""
         return self.memory.logIn(*(login or ("alice", Password("secret"), "game")), **options)

@@ -143,7 +143,7 @@ class CommandTests(DumpTestCase):
         self.assertEqual(
             said,
             f"Error: {path}, line 26: The password is too short. Choose one of at least 6 "
-            "characters; a few words are good, too. So far, 20 users were imported, up to line "
+            "characters; a few words are also good. So far, 20 users were imported, up to line "
             "20. Once that is mended, the same command with --resume goes on.\n",
         )
         self.assertEqual(await self.stored(), there[:20])

@@ -665,7 +665,7 @@ class ProcessTests(TestCase):
         return player
 
     async def sitDown(self, name: str, side: str, **options: Any) -> Player:
-        """Log in by a password."""
+        """Log in with a password."""
         piped = ["--password-stdin"] if "PIPED" in options else []
         player = self.play(name, side, "--trust", self.key, *piped, **options)
         if not piped:

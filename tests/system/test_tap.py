@@ -150,7 +150,7 @@ class ServerTests(TestCase):
         self.assertEqual((typo.exitCode, typo.output.count("\n")), (1, 1))
 
     async def test_publicKeys(self) -> None:
-        """A user logs in by a key, over TLS with a pinned server, as long as the key is let in."""
+        """A user logs in with a key, over TLS with a pinned server, until the key is removed."""
         server = await self.serve("--port", "ssl:0:interface=127.0.0.1")
         pin = (await server.waitFor(r"with the key (SHA256:\S+)"))[1]
         key = Ed25519PrivateKey.generate()
@@ -212,7 +212,7 @@ class ServerTests(TestCase):
         self.assertNotIn("swordfish", server.output)
 
     async def test_certificate(self) -> None:
-        """A user logs in by a TLS client certificate."""
+        """A user logs in with a TLS client certificate."""
         server = await self.serve(
             *("--mechanism", "EXTERNAL", "--port", "ssl:0:interface=127.0.0.1")
         )
@@ -297,7 +297,7 @@ class ServerTests(TestCase):
         helped = Program(*TWISTD, "--help", PYTHONPATH=str(folder))
         await helped.whenEnded()
         self.assertRegex(helped.output, r"\n  dropped +came in a file of its own\n")
-        self.assertRegex(helped.output, r"\n  echo +gives back what it is told")
+        self.assertRegex(helped.output, r"\n  echo +returns what clients send")
         server = Program(
             *(*TWISTD, "--state", self.state, "--port", PORT, "--service", "dropped"),
             PYTHONPATH=str(folder),

@@ -1,6 +1,6 @@
 """
-A game of Go as text: what a player's window shows, and what it is told. All of it are functions
-of what is known of the game: no network, no terminal.
+A game of Go as text: what a player's window shows, and what is typed into it. All of it is
+functions of what is known of the game: no network, no terminal.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tableview import View, cells, clean
 #: A line of the window: pieces of text, each with the name of its style (see `STYLES`).
 Line = list[tuple[str, str]]
 
-#: How a terminal is told of a style (ECMA-48, "SGR"). The board is of wood; on it, all stones are
-#: full: on a dark terminal an outlined one would look like the black one.
+#: The escape sequences of styles on a terminal (ECMA-48, "SGR"). The board is of wood; on it, all
+#: stones are full: on a dark terminal an outlined one would look like the black one.
 STYLES = {
     "": "",
     "bold": "1",

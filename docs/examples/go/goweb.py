@@ -39,7 +39,7 @@ _log = Logger()
 #: How many browsers may watch at once.
 MOST_WATCHING = 500
 #: How many connections there may be at once. A process has 1024 files as a rule, and the players
-#: need some, too.
+#: also need some.
 MOST_CONNECTIONS = MOST_WATCHING + 200
 #: How often, in seconds, those who watch hear that the server is still there.
 HEARTBEAT = 15.0
@@ -102,14 +102,14 @@ def _message(value: dict[str, Any], number: str | None = None) -> bytes:
     return b"%sdata: %s\n\n" % (head, _encode(value))
 
 
-# The comment is for proxies, the event for the page: scripts are not told of comments.
+# The comment is for proxies, the event for the page: scripts do not see comments.
 _BEAT = b": still here\nevent: beat\ndata: 1\n\n"
 
 
 @implementer(IPushProducer)
 class Stream:
     """
-    What one browser is told, as long as it listens.
+    What one browser receives, as long as it listens.
 
     Args:
         request: of the browser.
@@ -205,7 +205,7 @@ class Watching:
         # By the name of the game; `None`: the list of all games.
         self._streams: dict[str | None, set[Stream]] = {}
         self._listening: dict[str, tuple[Any, Callable[..., None]]] = {}
-        # Event numbers begin anew with each table, and each start of the server.
+        # Event numbers begin again with each table, and each start of the server.
         self._runs: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._beating = LoopingCall(self._beat)
         self._beating.clock = clock

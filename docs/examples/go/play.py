@@ -1,5 +1,5 @@
 """
-Play Go in a terminal, on a server that runs `goservice.GoService`::
+Play Go in a terminal, on a server with `goservice.GoService`::
 
     python play.py tls:127.0.0.1:8787 alice black
     python play.py tls:127.0.0.1:8787 bob game-7/white
@@ -117,7 +117,7 @@ class Window(pb.Referenceable):
     def patience(self, failures: int) -> float | None:
         """
         How long to wait for the next login: at the start there is none. A server that is not there,
-        or does not let anybody sit down, is told to the user at once.
+        or does not let anybody sit down, is shown to the user at once.
         """
         return PATIENCE(failures) if self._open else None
 

@@ -1,4 +1,4 @@
-"""A terminal: a page that is drawn anew whenever something changes, and a line to type in."""
+"""A terminal: a page that is drawn again whenever something changes, and a line to type in."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _NAMES = {
 
 class Typing:
     """
-    The line that is being typed. Pure: keys in, lines out.
+    The line that is being typed. Pure: takes keys, gives lines.
 
     Attributes:
         text: so far.
@@ -192,7 +192,7 @@ class Screen:
         Args:
             reactor: reads.
             typed: is called with what the keys send; with `None` when the terminal is gone.
-            changed: is called when everything has to be drawn anew.
+            changed: is called when everything has to be drawn again.
         """
         self._reactor, self._typed, self._changed = reactor, typed, changed
         self._begin()
@@ -249,7 +249,7 @@ class Screen:
             self._typed(None)
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor stops. It has told all others to leave as well."""
+        """The reactor stops. It has told all others to leave."""
 
     # How a terminal is made one page, and again what it was.
 
@@ -293,4 +293,4 @@ class Screen:
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError:
-            pass  # It is gone; reading says so, too.
+            pass  # It is gone; reading also says so.

@@ -49,8 +49,8 @@ class SignIn:
         known_servers: the path of the file of known servers.
         accept_new: trust a server that is not known without asking.
         password_stdin: read the password from standard input.
-        key: the file of a private key to log in by.
-        certificate: the file of a TLS client certificate to log in by.
+        key: the file of a private key to log in with.
+        certificate: the file of a TLS client certificate to log in with.
         plain: let the server see the password.
     """
 
@@ -66,7 +66,7 @@ class SignIn:
 
     async def login(self, reactor: Any, endpoint: str, name: str, service: str) -> Login:
         """
-        Find out whether the server may be trusted, and then ask what to log in by.
+        Find out whether the server may be trusted, and then ask what to log in with.
 
         Args:
             reactor: makes the connections that look at the server's key.
@@ -75,7 +75,7 @@ class SignIn:
             service: to attach to.
 
         Returns:
-            What to log in by.
+            What to log in with.
         """
         trust = self.trust
         if trust is None:
@@ -120,8 +120,8 @@ class SignIn:
 _OPTIONS = (
     click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step."),
     click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
-    click.option("--key", metavar="FILE", help="Log in by the private key in this file."),
-    click.option("--certificate", metavar="FILE", help="Log in by this TLS client certificate."),
+    click.option("--key", metavar="FILE", help="Log in with the private key in this file."),
+    click.option("--certificate", metavar="FILE", help="Log in with this TLS client certificate."),
     click.option("--plain", is_flag=True, help="Let the server see the password."),
     click.option(
         "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."

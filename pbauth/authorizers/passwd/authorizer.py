@@ -362,7 +362,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
     def _know(self, content: Content) -> None:
         self._content = content
         self._noteCosts(frequentCosts(content.records.values()))
-        # Clients are told only that the accounts can't be reached; the operator once, what is
+        # Clients learn only that the accounts can't be reached; the operator once, what is
         # wrong.
         self._say(content.refusal)
 
@@ -430,7 +430,7 @@ class _ChangesService(Service):
         try:
             records = await self._read()
         except StoreError:
-            # It has been told. Until it is repaired nobody comes in, and nobody goes.
+            # It is logged. Until the file is repaired nobody can log in; sessions stay.
             return
         known, self._known = self._known, records
         if records is known:
@@ -445,7 +445,7 @@ class _ChangesService(Service):
     def _endUnauthorizedOf(self, record: Record) -> None:
         identity = None
         # Nobody stays because of what the class of the identity raises.
-        with contained(_log, "What {name!r} may do can't be told", name=record.name):
+        with contained(_log, "Can't find out what {name!r} may do", name=record.name):
             identity = record.asIdentity(self._authorizer)
         if identity is not None:
             self._authorizer.endUnauthorized(identity)

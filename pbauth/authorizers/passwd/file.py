@@ -117,7 +117,7 @@ class Editing:
         self.changed = True
 
     def replace(self, record: Record) -> Record:
-        """Write a line anew, if anything is different in it."""
+        """Replace a line, if anything in it is different."""
         if record != self.records[record.name]:
             record.check()
             self._lines[self._places[record.name]] = Line(writeLine(record), record)
@@ -177,7 +177,7 @@ class PasswdFile:
             known: what was read last: the same bytes are not looked through twice.
 
         Returns:
-            What it holds. What is wrong with it, is in there, too.
+            What the file holds, with what is wrong with it.
         """
         try:
             for _ in range(_MOST_ATTEMPTS):

@@ -9,12 +9,12 @@ An identity is a line::
 - A word with a ``$`` is a verifier: SCRAM's as PostgreSQL writes it; or one of another mechanism,
   the public keys among them.
 - ``key=SERVICE/PERSPECTIVE`` is a key of the keyring; ``locked``: logging in is refused.
-- Without words (``alice:``) nobody can log in by a password.
+- Without words (``alice:``) nobody can log in with a password.
 - Empty lines, and those that begin with ``#``, are the reader's own.
 
 What would be misread is written as ``%`` and two hexadecimal digits for each byte of its UTF-8:
 ``%`` itself everywhere; in a name ``:``, a ``#`` in front and spaces at the ends; in a word spaces
-and line ends; in the parts of a key ``/`` as well.
+and line ends; in the parts of a key also ``/``.
 
 An error tells what is wrong and what to do, and never shows a word: it may be a verifier.
 """
@@ -99,7 +99,7 @@ def readLines(text: str) -> list[Line]:
         if record is not None:
             first = seen.setdefault(record.name, number)
             if first != number:
-                raise BadLine(f"the name stands in line {first}, too. Remove one of them.", number)
+                raise BadLine(f"the name is already in line {first}. Remove one of them.", number)
         lines.append(Line(each, record))
     return lines
 
@@ -175,7 +175,7 @@ def _readVerifier(word: str, number: int) -> tuple[str, str]:
     if word.startswith(_FOREIGN):
         raise BadLine(
             f"{what} is the hash of another program. No {SCRAM} verifier can be made of it: remove "
-            "it, and set the password anew."
+            "it, and set the password again."
         )
     mechanism, dollar, _ = word.partition("$")
     if not dollar:
@@ -191,7 +191,7 @@ def _readVerifier(word: str, number: int) -> tuple[str, str]:
         # Without the chain, and without the text of the cause: it may show what is in the word.
         verifier = None
     if verifier is None:
-        raise BadLine(f"{what} is a damaged verifier. Set the password, or add the key, anew.")
+        raise BadLine(f"{what} is a damaged verifier. Set the password, or add the key, again.")
     return mechanism, verifier.encode()
 
 

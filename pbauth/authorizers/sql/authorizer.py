@@ -7,7 +7,7 @@ transaction and one hop to a thread.  What differs between the two is in their e
 `postgres`.
 
 Other processes (the `pbauth` command, other servers) may change the accounts at any time.  An
-identity is read anew for each login; and while the service of `SQLAuthorizer.changesService` runs,
+identity is read again for each login; and while the service of `SQLAuthorizer.changesService` runs,
 sessions end that somebody else's change no longer allows.
 
 An identity that this authorizer gives is a copy.  Changes to it count when it is saved, and that is
@@ -376,7 +376,7 @@ class SQLAuthorizer(CopyingAuthorizer):
             for name in some:
                 identity = None
                 # Nobody stays because of what the class of the identity raises.
-                with contained(_log, "What {name!r} may do can't be told", name=name):
+                with contained(_log, "Can't find out what {name!r} may do", name=name):
                     identity = self._asIdentity(*found[name]) if name in found else None
                 if identity is not None:
                     self.endUnauthorized(identity)
@@ -488,7 +488,7 @@ class SQLAuthorizer(CopyingAuthorizer):
             return result
         except self._engine.Error as error:
             if not steps:
-                # Each attempt may take long: not everybody needs to find that out anew.
+                # Each attempt may take long: not everybody needs to find that out.
                 self._pausedUntil = self._reactor.seconds() + _PAUSE
             elif steps == ["connected"] and (
                 isinstance(error, self._engine.IntegrityError) or self._engine.isLost(error)
@@ -498,7 +498,7 @@ class SQLAuthorizer(CopyingAuthorizer):
 
     def _refusal(self, error: Exception) -> StoreError:
         refusal = StoreError(self._engine.explain(error))
-        # A client is told only that the accounts can't be reached.
+        # A client learns only that the accounts can't be reached.
         _log.error("{refusal}", refusal=refusal)
         return refusal
 

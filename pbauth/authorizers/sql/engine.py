@@ -24,7 +24,7 @@ SCHEMA_VERSION = 2
 #: waited for, and fails where the database can't be read.
 Changed = Callable[[Iterable[str] | None], Awaitable[None]]
 
-#: Seconds between two looks for changes, or attempts to be told of them again.
+#: Seconds between two looks for changes, or attempts to listen for them again.
 OFTEN = 0.5
 
 #: How many rows are inserted by one statement: older versions of SQLite take 999 parameters.
@@ -131,7 +131,7 @@ class Statements:
         """
         Insert these rows, many with one statement. SQLite's module lets other threads run while it
         works on a statement, and waits its turn after each: one for each row would take more
-        time for that than for the work, where another thread has work, too.
+        time for that than for the work, where another thread also has work.
         """
         row = f"({', '.join('?' * len(columns))})"
         for start in range(0, len(rows), _MANY_ROWS):

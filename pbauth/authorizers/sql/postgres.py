@@ -335,7 +335,7 @@ def _row(connection: psycopg.Connection[Any], name: str) -> bytes:
 
 
 class _Connection(adbapi.Connection):  # type: ignore[misc]
-    """A connection of the pool, that is made anew once it is lost."""
+    """A connection of the pool, which is replaced when it is lost."""
 
     def rollback(self) -> None:
         connection: Any = self._connection
@@ -360,7 +360,7 @@ class ChangesTold(Service):
         where: it is, for messages.
         threads: in which connections are made.
         reactor: looks at the connection.
-        changed: is told the names.
+        changed: takes the names of the changed identities.
     """
 
     def __init__(
@@ -374,7 +374,7 @@ class ChangesTold(Service):
         self._connection: psycopg.Connection[Any] | None = None
         self._again: Any = None
         self._wait = OFTEN
-        # What was told, and not looked at yet; `None`: anything.
+        # Names that were notified, and not looked at yet; `None`: anything.
         self._names: set[str] | None = set()
         self._looking = False
 

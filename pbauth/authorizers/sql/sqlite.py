@@ -228,7 +228,7 @@ class ChangesInFile(Service):
     Args:
         pool: of connections.
         reactor: provides `IReactorTime`.
-        changed: is told the names.
+        changed: takes the names of the changed identities.
     """
 
     def __init__(self, pool: Any, reactor: Any, changed: Changed) -> None:

@@ -44,7 +44,7 @@ async def closeConnectionOf(reference: Any) -> None:
 
 class LoginClient(CallClient):
     """
-    Logs in by the methods ``logInBy_KIND`` of a subclass, which take the name of an account and
+    Logs in with the methods ``logInBy_KIND`` of a subclass, which take the name of an account and
     give the perspective.
 
     Args:

@@ -59,7 +59,7 @@ class Client(LoginClient):
         self.call = lambda value: perspective.callRemote("echo", value)
 
     async def logInBy_tcp(self, port: int, name: str) -> Any:
-        """Log in by plain TCP."""
+        """Log in with plain TCP."""
         from twisted.internet import reactor
 
         reactor: Any

@@ -572,7 +572,7 @@ class CommandTests(TLSTestCase):
         self.assertEqual(os.listdir(self.folder), [])
 
     async def test_key(self) -> None:
-        """The administrator may log in by a key."""
+        """The administrator may log in with a key."""
         self.accounts.identities["admin"].addPublicKey(PrivateKey(KEY).publicKey)
         path = os.path.join(self.folder, "key")
         Path(path).write_bytes(

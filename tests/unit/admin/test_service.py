@@ -340,7 +340,7 @@ class LastAdministratorTests(AdminTestCase):
         self.fails(LastAdministrator, "revokeKey", "admin", "admin", "admin")
 
     def test_publicKey(self) -> None:
-        """Nor may the last thing that the last one can log in by."""
+        """Nor may the last thing that the last one can log in with."""
         keys = [PublicKey(bytes([number]) * 32, str(number)) for number in (1, 2)]
         for key in keys:
             self.admin.addPublicKey(key)

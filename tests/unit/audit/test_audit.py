@@ -399,10 +399,10 @@ class EventTests(AuditTestCase):
             self.assertEqual(
                 [re.sub(r"127.0.0.1 port \d+|session \w+", "...", line) for line in lines],
                 [
-                    "'alice' logged in by SCRAM-SHA-256 from ...",
+                    "'alice' logged in with SCRAM-SHA-256 from ...",
                     r"Attached 'alice' to 'a\u202eb' of 'game' from ... (...)",
                     r"Detached 'alice' from 'a\u202eb' of 'game' (...): connection lost",
-                    "'alice' logged in by SCRAM-SHA-256 from ...",
+                    "'alice' logged in with SCRAM-SHA-256 from ...",
                     r"Attached 'alice' to 'a\u202eb' of 'game' from ... (...)",
                     r"Detached 'alice' from 'a\u202eb' of 'game' (...): no longer allowed",
                 ],
@@ -585,7 +585,7 @@ class SecretTests(AuditTestCase):
         ]
 
     def changePassword(self, key: Ed25519PrivateKey, facts: Channel) -> None:
-        """Change a password, after a login by a key."""
+        """Change a password, after a login with a key."""
         exchange = PrivateKey(key).begin("ED25519", "alice", facts)
         challenge, challenger = self.answer(
             self.root(), "username", "alice", "ED25519", exchange.initial
@@ -728,7 +728,7 @@ class FormTests(AuditTestCase):
         restored = eventFromJSON(eventAsJSON(self.events[0]))
         self.assertEqual(restored["log_level"], LogLevel.info)
         self.assertEqual((restored["identity"], restored["seconds"]), ("alice", 1.5))
-        self.assertIn("'alice' logged in by SCRAM-SHA-256 from", eventAsText(restored))
+        self.assertIn("'alice' logged in with SCRAM-SHA-256 from", eventAsText(restored))
 
 
 class LoggerTests(SynchronousTestCase):

@@ -225,8 +225,8 @@ class LineTests(SynchronousTestCase):
         """Which line it is; a name stands once; a byte order mark is not part of a name."""
         for text, number, problem in [
             (f"# x\n\n{LINE}\nbob\n", 4, "no ':'"),
-            (f"{LINE}\n# alice\n\nalice:\n", 4, "stands in line 1, too"),
-            ("alice:\n%61lice:\n", 2, "stands in line 1, too"),
+            (f"{LINE}\n# alice\n\nalice:\n", 4, "is already in line 1."),
+            ("alice:\n%61lice:\n", 2, "is already in line 1."),
             ("\ufeffalice:\n", 1, "byte order mark"),
         ]:
             with self.assertRaises(BadLine) as raised:
@@ -584,9 +584,9 @@ class BadFileTests(FileTestCase):
     def test_malformed(self) -> None:
         """A malformed line is named, with what is wrong, and without the verifier."""
         self.write(f"# ours\n{LINE}\nbob:{VERIFIER}x\n")
-        self.refused(", line 3: ", "damaged verifier", "anew")
+        self.refused(", line 3: ", "damaged verifier", "again")
         self.write(f"{LINE}\n\n{LINE}\n")
-        self.refused(", line 3: ", "line 1, too")
+        self.refused(", line 3: ", "already in line 1")
         self.write(LINE.encode() + b"\n\nzo\xeb:\n")
         self.refused(", line 3: ", "Save the file in UTF-8")
         self.write(LINE.encode("utf-16"))

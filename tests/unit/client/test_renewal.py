@@ -92,7 +92,7 @@ class ClientTests(RenewalTestCase):
     """What a client does by itself."""
 
     def test_renewed(self) -> None:
-        """A login by the password replaces the verifier by one as the server wants it."""
+        """A login with the password replaces the verifier by one as the server wants it."""
         perspective = self.visit()
         made = self.verifier()
         self.assertEqual((made.iterations, len(made.salt)), (WANTED, 16))
@@ -403,7 +403,7 @@ class ServerTests(RenewalTestCase):
         self.assertIsInstance(self.refusal(identity, "keys"), Unauthorized)
 
     def test_otherLogins(self) -> None:
-        """Who logged in by something else than the verifier has nothing to renew."""
+        """Who logged in with something else than the verifier has nothing to renew."""
         self.serve(Policy(legacyLogin=True, guest="alice"))
         self.alice.setVerifiers({SCRAM: WEAK, md5.NAME: MD5Verifier.fromPassword("secret")})
         self.alice.addPublicKey(PrivateKey(KEY).publicKey)

@@ -80,7 +80,7 @@ def publicKey(key: Ed25519PrivateKey) -> PublicKey:
 def signed(
     key: Any = KEY, name: Any = b"alice", data: Any = DATA, **replaced: Any
 ) -> SSHPrivateKey:
-    """What Conch makes of a login by this key; key and signature written by Conch."""
+    """What Conch makes of a login with this key; key and signature written by Conch."""
     conchKey = Key(key)
     fields = {
         "algName": b"ssh-ed25519",
@@ -202,7 +202,7 @@ class InterfaceTests(CheckerTestCase):
 
 
 class PasswordTests(CheckerTestCase):
-    """Logins by a password."""
+    """Logins with a password."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -389,7 +389,7 @@ class LimitTests(CheckerTestCase):
 
 
 class KeyTests(CheckerTestCase):
-    """Logins by a key of SSH."""
+    """Logins with a key of SSH."""
 
     def test_signed(self) -> None:
         """A signature by a key of the identity."""

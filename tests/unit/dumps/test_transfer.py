@@ -177,7 +177,7 @@ class ImportTests(TestCase):
     async def test_twice(self) -> None:
         """A name that is there twice is named with both lines."""
         failure = await self.fails(entries(records(0, 1, 0)))
-        self.assertIn("line 3: the user 'user0000' is in line 1, too.", str(failure))
+        self.assertIn("line 3: 'user0000' is already in line 1.", str(failure))
         self.assertEqual(self.store.names, [])
 
     async def test_resume(self) -> None:
@@ -248,7 +248,7 @@ class ImportTests(TestCase):
         """What is wrong with the store is said, and how far it came."""
         for failure, said in [
             (StoreError("There is no space left."), "There is no space left."),
-            (ConnectionLost(), "the last batch may be in or not. Say --resume."),
+            (ConnectionLost(), "the last batch may or may not be stored. Use --resume."),
         ]:
             self.store = Store()
             self.store.failsAfter, self.store.failure = 2, failure

@@ -498,7 +498,7 @@ class GuestTests(WireTestCase):
             self.assertEqual(self.answer(clientref, "hello"), "hello")
 
     def test_thenSomebody(self) -> None:
-        """A guest that logs in by a password on the same connection has the limits no more."""
+        """A guest that logs in with a password on the same connection has the limits no more."""
         root = self.root()
         room = self.enter(root)
         self.answer(room, "attach", "game", None, None)

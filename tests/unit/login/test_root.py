@@ -77,7 +77,7 @@ class AuthServTests(WireTestCase):
         self.assertEqual(error.offered, [])
 
     def test_legacyLoginsAreOffByDefault(self) -> None:
-        """Logins by PB-MD5 of all three kinds are refused unless the policy allows them."""
+        """Logins with PB-MD5 of all three kinds are refused unless the policy allows them."""
         error = self.refusal(self.root(), "username", "alice", "PB-MD5", b"")
         self.assertIsInstance(error, MechanismNotSupported)
         for call in (["username", "alice"], ["login", "alice"], ["loginAnonymous", None]):
@@ -177,7 +177,7 @@ class AuthChallengerTests(WireTestCase):
     """The challenger takes one response."""
 
     def test_loginOfAnotherLibrary(self) -> None:
-        """A login by the library scramp works, and it trusts the server."""
+        """A login with the library scramp works, and it trusts the server."""
         self.assertEqual(
             self.answer(self.identity(), "keys"), [("game", "alice"), ("game", "shared")]
         )
@@ -352,7 +352,7 @@ class IdentityWrapperTests(WireTestCase):
         self.successResultOf(self.login("alice", "changed", "game"))
 
     def test_changePasswordEndsOtherSessions(self) -> None:
-        """Whoever else is logged in by the old password is put out."""
+        """Whoever else is logged in with the old password is put out."""
         elsewhere = self.successResultOf(self.login())
         verifier = ScramVerifier.fromPassword("changed", b"0123456789abcdef", 4096)
         self.answer(self.identity(), "changePassword", verifier.encode())
@@ -599,7 +599,7 @@ class LegacyTests(WireTestCase):
         self.assertEqual(len(self.answer(identity, "keys")), 2)
 
     def test_withoutMD5Verifier(self) -> None:
-        """An identity that has no MD5 verifier can't log in by PB-MD5."""
+        """An identity that has no MD5 verifier can't log in with PB-MD5."""
         self.alice.setVerifiers(
             {SCRAM: ScramVerifier.fromPassword("secret", b"0123456789abcdef", 4096)}
         )
@@ -607,7 +607,7 @@ class LegacyTests(WireTestCase):
         self.assertIsNone(self.answer(challenger, "respond", pb.respond(challenge, b"secret")))
 
     def stockLogin(self, credentials: Any, mind: Any = None) -> Any:
-        """Log in by an unmodified client of stock Twisted."""
+        """Log in with an unmodified client of stock Twisted."""
         factory = pb.PBClientFactory()
         self.memory.connect(factory)
         login = factory.login(credentials, mind)

@@ -1,4 +1,4 @@
-"""Logins by a key pair."""
+"""Logins with a key pair."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class LoginTests(TLSTestCase):
         return ClientCertificate(ssl.PrivateCertificate.loadPEM(makeCertificate(("alice",))))
 
     async def addAlice(self, *certificates: ClientCertificate) -> Any:
-        """Add alice, who logs in by certificates, and by a password."""
+        """Add alice, who logs in with certificates, and by a password."""
         alice = self.authorizer.createIdentity("alice")
         alice.setPassword("secret")
         alice.addKeyByString("game", "alice")
@@ -252,7 +252,7 @@ class LoginTests(TLSTestCase):
         await self.hangUp(root)
 
     async def test_withoutCertificate(self) -> None:
-        """A client without one logs in by its password, and is not offered EXTERNAL."""
+        """A client without one logs in with its password, and is not offered EXTERNAL."""
         port = self.serveExternal()
         await self.addAlice()
         self.assertEqual(await self.works(await self.logIn(port, "secret")), "SCRAM-SHA-256-PLUS")

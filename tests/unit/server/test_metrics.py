@@ -83,7 +83,7 @@ class MetricsTests(WireTestCase):
         verifyObject(ILogObserver, self.metrics)
 
     def test_logins(self) -> None:
-        """Logins by outcome and mechanism."""
+        """Logins with outcome and mechanism."""
         self.successResultOf(self.login())
         for _ in "12":
             self.failureResultOf(self.login("alice", Password("wrong"), "game"), Unauthorized)

@@ -448,7 +448,7 @@ class Machine(RuleBasedStateMachine):
         self.alice.setPassword(f"secret {self.passwords}")
         self.password = Password(f"secret {self.passwords}")
         self.kill(lambda each: True)
-        # Who has logged in by the old one gets nowhere; so they go, all of them.
+        # Who has logged in with the old one gets nowhere; so they go, all of them.
         for session in self.attached:
             self.check(session, *session.references[-1])
         for connector in self.connectors:
