@@ -7,11 +7,11 @@ A coroutine that does not have to wait costs no Deferred, and one that takes too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from inspect import iscoroutine
 from types import coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -19,6 +19,14 @@ from twisted.python.failure import Failure
 from pbauth.errors import LoginTimeout
 
 _Result = TypeVar("_Result")
+
+
+@overload
+async def settled(value: Awaitable[_Result]) -> _Result: ...
+
+
+@overload
+async def settled(value: _Result | Awaitable[_Result]) -> _Result: ...
 
 
 async def settled(value: Any) -> Any:

@@ -9,13 +9,36 @@ be a coroutine: the caller takes all three.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.application import service
 from twisted.plugin import IPlugin
 from twisted.spread import pb
 from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    # These stand above this module, which names them and does not need them.
+    from twisted.python.components import Componentized
+
+    from pbauth.accounts.administrators import KeptAdministrator
+    from pbauth.accounts.records import Record
+    from pbauth.mechanisms import Verifier
+    from pbauth.mechanisms.authorizedkeys import AuthorizedKey
+    from pbauth.mechanisms.channel import Channel
+    from pbauth.mechanisms.scram import ScramVerifier
+    from pbauth.mechanisms.terms import Claimant, Terms
+    from pbauth.perspectives.sessions import Session
+
+#: A value that crosses the wire: whatever Perspective Broker carries.
+WireValue: TypeAlias = Any
+
+#: The client's own object, as the server knows it; `None`: the client has given none.
+ClientReference: TypeAlias = pb.RemoteReference | None
+
+#: A reactor. The text of each argument says which of Twisted's interfaces it has to provide;
+#: ``from twisted.internet import reactor`` is of no type that provides them.
+Reactor: TypeAlias = Any
 
 
 class IAuthorizer(Interface):
@@ -40,29 +63,29 @@ class IAuthorizer(Interface):
         "verifier of them is kept here. Logins with a password then use `PLAIN`, never SCRAM."
     )
 
-    def createIdentity(name: str) -> Any:
+    def createIdentity(name: str) -> IIdentity:
         """Give a new identity, not saved yet, that belongs to this authorizer."""
 
-    def addIdentity(identity: Any) -> Any:
+    def addIdentity(identity: IIdentity) -> Awaitable[object]:
         """Store a new identity; a taken name is a `DuplicateIdentity`."""
 
-    def updateIdentity(identity: Any) -> Any:
+    def updateIdentity(identity: IIdentity) -> Awaitable[object]:
         """
         Store what changed on a known identity, and end the sessions that it no longer allows;
         an unknown one is a `KeyError`.
         """
 
-    def removeIdentity(name: str) -> Any:
+    def removeIdentity(name: str) -> Awaitable[object]:
         """Forget an identity and end its sessions; an unknown name is a `KeyError`."""
 
-    def getIdentityRequest(name: str) -> Any:
+    def getIdentityRequest(name: str) -> Awaitable[IIdentity]:
         """
         Give a Deferred that fires with the identity of that name, or fails with `Unauthorized`.
 
         This is the method to override for passwd files, SQL, or identities made on demand.
         """
 
-    def getDecoyVerifier(name: str, mechanism: str) -> Any:
+    def getDecoyVerifier(name: str, mechanism: str) -> Verifier | Awaitable[Verifier]:
         """
         Give a Deferred that fires with a verifier that no password fits.
 
@@ -71,7 +94,9 @@ class IAuthorizer(Interface):
         the same each time, also after a restart.
         """
 
-    def renewVerifier(identity: Any, old: Any, new: Any) -> Any:
+    def renewVerifier(
+        identity: IIdentity, old: ScramVerifier, new: ScramVerifier
+    ) -> Awaitable[bool]:
         """
         Replace the SCRAM verifier `old` of an identity by `new`, a stronger one of the same
         password, unless it was replaced in the meantime.  Its other verifiers stay.
@@ -80,7 +105,9 @@ class IAuthorizer(Interface):
         can be stored.
         """
 
-    def replacePassword(identity: Any, before: Any, verifiers: Any) -> Any:
+    def replacePassword(
+        identity: IIdentity, before: dict[str, Verifier], verifiers: dict[str, Verifier]
+    ) -> Awaitable[bool]:
         """
         Replace the verifiers of an identity's password by others, and store that, unless any of its
         verifiers is not as `before`, or it is locked: whoever changed the account in the meantime
@@ -89,7 +116,7 @@ class IAuthorizer(Interface):
         Give a Deferred that fires with whether that was done.
         """
 
-    def identityChanged(identity: Any) -> None:
+    def identityChanged(identity: IIdentity) -> None:
         """
         An identity tells that its password, its keyring or its lock was changed in memory.
 
@@ -97,10 +124,10 @@ class IAuthorizer(Interface):
         now; where it is a copy of what is stored elsewhere, nothing happens before it is saved.
         """
 
-    def getServiceNamed(name: str) -> Any:
+    def getServiceNamed(name: str) -> IService:
         """Give the service of that name; `KeyError` if there is none."""
 
-    def setServiceCollection(collection: Any) -> None:
+    def setServiceCollection(collection: service.IServiceCollection | Componentized) -> None:
         """Say where services are looked up: anything that adapts to `IServiceCollection`."""
 
 
@@ -111,7 +138,11 @@ class IAccountStore(IAuthorizer):
     Names are in the order of their code points.
     """
 
-    def changeIdentity(name: str, change: Callable[[Any], Any], keeping: Any = None) -> Any:
+    def changeIdentity(
+        name: str,
+        change: Callable[[Record], Record | None],
+        keeping: KeptAdministrator | None = None,
+    ) -> Awaitable[None]:
         """
         Change an identity in one transaction, and end the sessions that it no longer allows.
 
@@ -128,25 +159,27 @@ class IAccountStore(IAuthorizer):
             identity, with `LastAdministrator`, and with whatever `change` raises.
         """
 
-    def listIdentities(after: str = "", most: int | None = None) -> Any:
+    def listIdentities(
+        after: str = "", most: int | None = None
+    ) -> Awaitable[list[tuple[str, bool, int]]]:
         """
         Give a Deferred that fires with a list of `(name, locked, number of keys)`: of the first
         `most` identities whose names come after `after`.
         """
 
-    def listHolders(service: str) -> Any:
+    def listHolders(service: str) -> Awaitable[list[tuple[str, str, bool]]]:
         """
         Give a Deferred that fires with a sorted list of `(name, perspectiveName, locked)`: of
         each key to the service, who holds it.
         """
 
-    def readRecords(after: str = "", most: int | None = None) -> Any:
+    def readRecords(after: str = "", most: int | None = None) -> Awaitable[list[Record]]:
         """
         Give a Deferred that fires with a list of `pbauth.accounts.records.Record`: of the first
         `most` identities whose names come after `after`.
         """
 
-    def addRecords(records: Any, skipKnown: bool = False) -> Any:
+    def addRecords(records: Iterable[Record], skipKnown: bool = False) -> Awaitable[int]:
         """
         Store new identities, all of these records or none.  They have been checked.
 
@@ -164,60 +197,62 @@ class IAdministration(Interface):
     changed then.
     """
 
-    def addUser(name: str, password: str | None) -> Any:
+    def addUser(name: str, password: str | None) -> Awaitable[None]:
         """
         Add an identity; with `None` it has no password.
 
         Raises `DuplicateIdentity`, `InvalidName`, `InvalidPassword`.
         """
 
-    def removeUser(name: str) -> Any:
+    def removeUser(name: str) -> Awaitable[None]:
         """Remove an identity. Raises `UnknownUser`, `LastAdministrator`."""
 
-    def setPassword(name: str, password: str) -> Any:
+    def setPassword(name: str, password: str) -> Awaitable[None]:
         """Give an identity a new password. Raises `UnknownUser`, `InvalidPassword`."""
 
-    def setLocked(name: str, locked: bool) -> Any:
+    def setLocked(name: str, locked: bool) -> Awaitable[None]:
         """Lock or unlock an identity. Raises `UnknownUser`, `LastAdministrator`."""
 
-    def listUsers(after: str = "", most: int | None = None) -> Any:
+    def listUsers(
+        after: str = "", most: int | None = None
+    ) -> Awaitable[list[tuple[str, bool, int]]]:
         """
         Return a list of `(name, locked, number of keys)`: of the first `most` identities whose
         names come after `after`.
         """
 
-    def grantKey(name: str, service: str, perspective: str) -> Any:
+    def grantKey(name: str, service: str, perspective: str) -> Awaitable[None]:
         """Put a key on a keyring. Raises `UnknownUser`, `InvalidName`."""
 
-    def revokeKey(name: str, service: str, perspective: str) -> Any:
+    def revokeKey(name: str, service: str, perspective: str) -> Awaitable[None]:
         """Take a key from a keyring. Raises `UnknownUser`, `UnknownKey`, `LastAdministrator`."""
 
-    def listKeys(name: str) -> Any:
+    def listKeys(name: str) -> Awaitable[list[tuple[str, str]]]:
         """Return the pairs `(service, perspective)` on a keyring. Raises `UnknownUser`."""
 
-    def whoCan(service: str) -> Any:
+    def whoCan(service: str) -> Awaitable[list[tuple[str, str, bool]]]:
         """Return a sorted list of `(name, perspective, locked)`: who holds keys to a service."""
 
-    def addPublicKeys(name: str, keys: Any) -> Any:
+    def addPublicKeys(name: str, keys: Iterable[AuthorizedKey]) -> Awaitable[None]:
         """Authorize public keys. Raises `UnknownUser`."""
 
-    def listPublicKeys(name: str) -> Any:
+    def listPublicKeys(name: str) -> Awaitable[list[AuthorizedKey]]:
         """Return the authorized public keys of an identity. Raises `UnknownUser`."""
 
-    def removePublicKey(name: str, which: str) -> Any:
+    def removePublicKey(name: str, which: str) -> Awaitable[None]:
         """
         Remove the public key of this fingerprint, or label.
 
         Raises `UnknownUser`, `UnknownPublicKey`, `LastAdministrator`.
         """
 
-    def readRecords(after: str = "", most: int | None = None) -> Any:
+    def readRecords(after: str = "", most: int | None = None) -> Awaitable[list[Record]]:
         """
         Return a list of `pbauth.accounts.records.Record`: of the first `most` identities whose
         names come after `after`.
         """
 
-    def addRecords(records: Any, skipKnown: bool = False) -> Any:
+    def addRecords(records: Iterable[Record], skipKnown: bool = False) -> Awaitable[int]:
         """
         Add identities, and return how many were added. Raises `DuplicateIdentity`, unless
         `skipKnown` leaves those alone that are there.
@@ -229,13 +264,13 @@ class ISessionAdministration(IAdministration):
     The administration of a running server, which has sessions.  Each method is a coroutine.
     """
 
-    def listSessions() -> Any:
+    def listSessions() -> Awaitable[list[tuple[str, str, str, str, str, float]]]:
         """Return a list of `(id, identity, service, perspective, peer, since)`."""
 
-    def endSession(session: str) -> Any:
+    def endSession(session: str) -> Awaitable[None]:
         """End the session of this id. Raises `UnknownSession`."""
 
-    def endSessions(name: str) -> Any:
+    def endSessions(name: str) -> Awaitable[int]:
         """End all sessions of an identity, of one's own all but this one; return how many."""
 
 
@@ -244,7 +279,7 @@ class ISharedAccountStore(IAccountStore):
     A store that other processes may change at any time: a file, a database.
     """
 
-    def changesService() -> Any:
+    def changesService() -> service.IService:
         """
         Give a `twisted.application.service.IService` that, while it runs, ends the sessions that
         somebody else's change no longer allows.
@@ -268,37 +303,37 @@ class IIdentity(Interface):
     locked = Attribute("Whether logging in is refused, whatever the proof.")
     stored = Attribute("Whether its authorizer has it already, so that `save` updates it.")
 
-    def setPassword(password: str | None) -> Any:
+    def setPassword(password: str | None) -> Awaitable[None]:
         """Replace the password; `None`: no password fits any more."""
 
-    def setVerifiers(verifiers: Any) -> None:
+    def setVerifiers(verifiers: dict[str, Verifier]) -> None:
         """Replace the password by verifiers that were made elsewhere."""
 
-    def addPublicKey(key: Any) -> None:
+    def addPublicKey(key: AuthorizedKey) -> None:
         """Let this `pbauth.PublicKey` or `pbauth.CertificateKey` in; or give it its new label."""
 
-    def removePublicKey(key: Any) -> None:
+    def removePublicKey(key: AuthorizedKey) -> None:
         """Let it in no more; `KeyError` if it is not there."""
 
-    def getPublicKeys() -> list[Any]:
+    def getPublicKeys() -> list[AuthorizedKey]:
         """Give the keys of both kinds."""
 
-    def getVerifiers() -> Any:
+    def getVerifiers() -> Awaitable[dict[str, Verifier]]:
         """Give a Deferred that fires with a dict of all verifiers by the name of the mechanism."""
 
-    def verifyPlainPassword(password: str) -> Any:
+    def verifyPlainPassword(password: str) -> Awaitable[None]:
         """Give a Deferred that fires if this is the password, or fails with `Unauthorized`."""
 
     def challenge() -> bytes:
         """Give a fresh random challenge for the scheme of Twisted 1.x."""
 
-    def verifyPassword(challenge: bytes, response: bytes) -> Any:
+    def verifyPassword(challenge: bytes, response: bytes) -> Awaitable[None]:
         """Give a Deferred that fires if the response fits, or fails with `Unauthorized`."""
 
     def addKeyByString(serviceName: str, perspectiveName: str) -> None:
         """Put a key on the keyring."""
 
-    def addKeyForPerspective(perspective: Any) -> None:
+    def addKeyForPerspective(perspective: IPerspective) -> None:
         """Put the key to this perspective on the keyring."""
 
     def removeKey(serviceName: str, perspectiveName: str) -> None:
@@ -313,22 +348,22 @@ class IIdentity(Interface):
         identity's own if that key is held, else the first in sorted order; `KeyNotFound` if none.
         """
 
-    def requestPerspectiveForKey(serviceName: str, perspectiveName: str) -> Any:
+    def requestPerspectiveForKey(serviceName: str, perspectiveName: str) -> Awaitable[IPerspective]:
         """Give a Deferred that fires with the perspective, or fails with `KeyNotFound`."""
 
-    def requestPerspectiveForService(serviceName: str) -> Any:
+    def requestPerspectiveForService(serviceName: str) -> Awaitable[IPerspective]:
         """Give a Deferred that fires with the perspective `getKeyForService` names."""
 
     def holdsKey(serviceName: str, perspectiveName: str) -> bool:
         """Say whether the pair is on the keyring."""
 
-    def isProvedBy(proof: Any) -> bool:
+    def isProvedBy(proof: object) -> bool:
         """
         Say whether a login that was proved by this verifier, or by this public key, still stands:
         the identity is not locked, and the proof was not replaced or taken away.
         """
 
-    def save() -> Any:
+    def save() -> Awaitable[object]:
         """Add it to its authorizer, or update it there. Returns a Deferred that fires then."""
 
 
@@ -338,7 +373,7 @@ class ICheckedIdentity(IIdentity):
     whose rules may depend on it.
     """
 
-    def verifyPlainPasswordFrom(password: str, host: str | None) -> Any:
+    def verifyPlainPasswordFrom(password: str, host: str | None) -> Awaitable[None]:
         """
         Check a password as `verifyPlainPassword` does, of a client at this IP address; `None`: it
         has none, being on this machine.
@@ -352,32 +387,34 @@ class IService(service.IService):
 
     perspectives = Attribute("The perspectives that are listed, a dict by name.")
 
-    def getPerspectiveForIdentity(name: str, identity: Any) -> Any:
+    def getPerspectiveForIdentity(
+        name: str, identity: IIdentity
+    ) -> IPerspective | Awaitable[IPerspective]:
         """
         Give a Deferred that fires with the perspective of that name for this identity.
 
         An identity calls it once the key was found on the keyring. The usual one to override.
         """
 
-    def getPerspectiveRequest(name: str) -> Any:
+    def getPerspectiveRequest(name: str) -> Awaitable[IPerspective]:
         """Give a Deferred that fires with the perspective of that name, listed or loaded."""
 
-    def getPerspectiveNamed(name: str) -> Any:
+    def getPerspectiveNamed(name: str) -> IPerspective:
         """Give the listed perspective of that name; `KeyError` if there is none."""
 
-    def loadPerspective(name: str) -> Any:
+    def loadPerspective(name: str) -> IPerspective | Awaitable[IPerspective]:
         """Give a Deferred that fires with a perspective from elsewhere."""
 
-    def createPerspective(name: str) -> Any:
+    def createPerspective(name: str) -> IPerspective:
         """Make, list and give a new perspective."""
 
-    def addPerspective(perspective: Any) -> None:
+    def addPerspective(perspective: IPerspective) -> None:
         """List an existing perspective."""
 
-    def cachePerspective(perspective: Any) -> None:
+    def cachePerspective(perspective: IPerspective) -> None:
         """A client is about to be attached: keep the perspective listed."""
 
-    def uncachePerspective(perspective: Any) -> None:
+    def uncachePerspective(perspective: IPerspective) -> None:
         """A client was detached: a loaded perspective may be forgotten after the last."""
 
     def getServiceName() -> str:
@@ -399,22 +436,24 @@ class IPerspective(pb.IPerspective):
     def getPerspectiveName() -> str:
         """Give the name."""
 
-    def getService() -> Any:
+    def getService() -> IService | None:
         """Give the service."""
 
-    def setService(service: Any) -> None:
+    def setService(service: IService) -> None:
         """Set the service; called when a service lists the perspective."""
 
-    def setIdentity(identity: Any) -> None:
+    def setIdentity(identity: IIdentity) -> None:
         """Set the name of the identity that it is for, from the identity."""
 
     def setIdentityName(name: str) -> None:
         """Set the name of the identity that it is for."""
 
-    def getIdentityRequest() -> Any:
+    def getIdentityRequest() -> Awaitable[IIdentity]:
         """Give a Deferred that fires with the identity that it is for."""
 
-    def brokerAttached(clientref: Any, identity: Any, broker: Any) -> Any:
+    def brokerAttached(
+        clientref: ClientReference, identity: IIdentity, broker: pb.Broker
+    ) -> IPerspective | Awaitable[IPerspective]:
         """
         A client has logged in.
 
@@ -427,7 +466,9 @@ class IPerspective(pb.IPerspective):
             The perspective that the client gets: usually this one; or a Deferred of it.
         """
 
-    def brokerDetached(clientref: Any, identity: Any, broker: Any) -> Any:
+    def brokerDetached(
+        clientref: ClientReference, identity: IIdentity, broker: pb.Broker
+    ) -> object:
         """That client is gone. Called once for each `brokerAttached`, with the same arguments."""
 
 
@@ -440,13 +481,13 @@ class IClients(Interface):
     `brokerDetached`.
     """
 
-    def joined(session: Any) -> None:
+    def joined(session: Session) -> None:
         """
         A `pbauth.Session` with a client object is live; `brokerAttached` has run. Called on the
         clients of the perspective that `brokerAttached` gave.
         """
 
-    def left(session: Any) -> None:
+    def left(session: Session) -> None:
         """It is over; `brokerDetached` has not run yet. Also called for one that never joined."""
 
 
@@ -474,19 +515,21 @@ class IMechanism(Interface):
         "of this mechanism can't log in with it."
     )
 
-    def offeredOn(channel: Any, terms: Any) -> bool:
+    def offeredOn(channel: Channel, terms: Terms) -> bool:
         """
         Say whether it may be offered on this `pbauth.mechanisms.channel.Channel`, by a server of
         these `pbauth.mechanisms.terms.Terms`.
         """
 
-    def identityFor(name: str, terms: Any) -> str | None:
+    def identityFor(name: str, terms: Terms) -> str | None:
         """Return the name of the identity that a claimed name stands for; `None`: of nobody."""
 
-    def decodeVerifier(text: str) -> Any:
+    def decodeVerifier(text: str) -> Verifier:
         """Read a verifier that its `encode` wrote; `ValueError` if it is none."""
 
-    def begin(claimant: Any, channel: Any, randomBytes: Callable[[int], bytes]) -> Any:
+    def begin(
+        claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]
+    ) -> IExchange:
         """
         Return an `IExchange`, the server's half of one login for this
         `pbauth.mechanisms.terms.Claimant`.
@@ -505,13 +548,13 @@ class IExchange(Interface):
         "passed it on."
     )
 
-    def challenge(initial: bytes) -> Any:
+    def challenge(initial: bytes) -> bytes | Coroutine[Any, Any, bytes]:
         """
         Return the answer to the client's first message, or something to await;
         `ExchangeRefused` if it is not acceptable.
         """
 
-    def outcome(response: bytes) -> Any:
+    def outcome(response: bytes) -> bytes | Coroutine[Any, Any, bytes]:
         """
         Return the answer to the client's response, or something to await, once;
         `ExchangeRefused` unless it proves the identity.
@@ -527,7 +570,7 @@ class ICredentials(Interface):
         "`twisted.internet.ssl.PrivateCertificate`, or `None`."
     )
 
-    def begin(mechanism: str, name: str, connection: Any) -> Any:
+    def begin(mechanism: str, name: str, connection: Channel) -> IClientExchange:
         """Give an `IClientExchange` for one login."""
 
 
@@ -536,7 +579,7 @@ class IClientExchange(Interface):
 
     initial = Attribute("The first message, `bytes`.")
 
-    def respond(challenge: bytes) -> Any:
+    def respond(challenge: bytes) -> bytes | Awaitable[bytes]:
         """Give a Deferred that fires with the response to the server's challenge."""
 
     def checkOutcome(outcome: bytes) -> None:
@@ -546,14 +589,14 @@ class IClientExchange(Interface):
 class IRenewingCredentials(ICredentials):
     """Credentials whose verifier may be renewed in the background, after a login."""
 
-    def whenRenewed() -> Any:
+    def whenRenewed() -> Awaitable[None]:
         """Give a Deferred that fires when nothing is being renewed (any more)."""
 
 
 class IRenewingExchange(IClientExchange):
     """The client's half of a login after which it may give the server a better verifier."""
 
-    def renew(identity: Any) -> Any:
+    def renew(identity: pb.RemoteReference) -> Awaitable[None]:
         """
         Renew the verifier, if there is a reason to.
 
@@ -594,14 +637,14 @@ class IRevokingBroker(Interface):
     The broker of a connection that can end what a session has exported to the peer.
     """
 
-    def exportingFor(session: Any, client: Any = None) -> Any:
+    def exportingFor(session: Session, client: ClientReference = None) -> object:
         """
         Return a broker that is like this one, but notes that the references which the peer gets
         through it are exports of this `pbauth.perspectives.sessions.Session`; as are those that go
         out in calls of `client`, the peer's own object, if it is one.
         """
 
-    def revoke(session: Any) -> None:
+    def revoke(session: Session) -> None:
         """End what only this session has exported: from now on calls give `Detached`."""
 
 
@@ -616,7 +659,7 @@ class IPerspectiveServiceFactory(IPlugin):
     name = Attribute("The name for ``--service``, a `str`.")
     description = Attribute("One line for ``--help``.")
 
-    def makeService(serviceName: str, authorizer: Any) -> Any:
+    def makeService(serviceName: str, authorizer: IAuthorizer) -> IService:
         """Give the `IService`, to be run under this name."""
 
 
@@ -630,7 +673,7 @@ class IConfigurableServiceFactory(IPerspectiveServiceFactory):
         "not those of other options."
     )
 
-    def makeService(serviceName: str, authorizer: Any, **options: str | None) -> Any:
+    def makeService(serviceName: str, authorizer: IAuthorizer, **options: str | None) -> IService:
         """
         Give the `IService`, to be run under this name; with the values of the options, a hyphen in
         whose names is an underscore. `ValueError` with a text for the user if one makes no sense.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from html import escape
 from pathlib import Path
 
@@ -75,9 +75,27 @@ def modules(package: Path = PACKAGE) -> dict[str, Path]:
     return found
 
 
-def imports(nodes: Iterable[ast.AST], known: Mapping[str, Path]) -> Iterator[str]:
+def namesForTypes(nodes: Iterable[ast.AST]) -> set[ast.AST]:
     """
-    Yield the modules of the package that a module imports, at any depth of its code.
+    Return what stands in ``if TYPE_CHECKING:``, which nothing imports when the module runs.
+
+    Args:
+        nodes: all nodes of the module, from `ast.walk`.
+    """
+    return {
+        inner
+        for node in nodes
+        if isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+
+
+def imports(nodes: Collection[ast.AST], known: Mapping[str, Path]) -> Iterator[str]:
+    """
+    Yield the modules of the package that a module imports, at any depth of its code. Imports for
+    the type checker alone do not count.
 
     Args:
         nodes: all nodes of the module, from `ast.walk`.
@@ -86,7 +104,10 @@ def imports(nodes: Iterable[ast.AST], known: Mapping[str, Path]) -> Iterator[str
     Raises:
         ValueError: an import is relative.
     """
+    forTypes = namesForTypes(nodes)
     for node in nodes:
+        if node in forTypes:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -116,7 +137,7 @@ def importsBetweenFloors() -> Counter[tuple[str, str]]:
     known = modules()
     found: Counter[tuple[str, str]] = Counter()
     for module, path in known.items():
-        for imported in imports(ast.walk(ast.parse(path.read_text())), known):
+        for imported in imports(list(ast.walk(ast.parse(path.read_text()))), known):
             if floorOf(module) != floorOf(imported):
                 found[floorOf(module), floorOf(imported)] += 1
     return found

@@ -210,12 +210,12 @@ class Authorizer:
         checkRenewal(identity, old, new)
 
         async def renew() -> bool:
-            verifiers = await maybeDeferred(identity.getVerifiers)
+            verifiers = await settled(identity.getVerifiers())
             if verifiers.get(scram.NAME) != old:
                 return False
             identity.setVerifiers({**verifiers, scram.NAME: new})
             try:
-                await maybeDeferred(identity.save)
+                await settled(identity.save())
             except NotImplementedError:
                 identity.setVerifiers(verifiers)
                 return False
@@ -251,10 +251,10 @@ class Authorizer:
         checkReplacement(identity, before, verifiers)
 
         async def replace() -> bool:
-            if await maybeDeferred(identity.getVerifiers) != before or identity.locked:
+            if await settled(identity.getVerifiers()) != before or identity.locked:
                 return False
             identity.setVerifiers(verifiers)
-            await maybeDeferred(identity.save)
+            await settled(identity.save())
             return True
 
         return Deferred.fromCoroutine(replace())
@@ -451,17 +451,17 @@ class DefaultAuthorizer(Authorizer):
 
         return self._changes.run(lambda: Deferred.fromCoroutine(inTurn()))
 
-    def listIdentities(self, after: str = "", most: int | None = None) -> Any:
+    def listIdentities(
+        self, after: str = "", most: int | None = None
+    ) -> Deferred[list[tuple[str, bool, int]]]:
         """
         List the identities.
 
         Returns:
-            A list of `(name, locked, number of keys)`, as `IAccountStore` has it.
+            Fires with a list of `(name, locked, number of keys)`, as `IAccountStore` has it.
         """
-        return [
-            (name, bool(self.identities[name].locked), len(self.identities[name].getAllKeys()))
-            for name in self._names(after, most)
-        ]
+        found = [(name, self.identities[name]) for name in self._names(after, most)]
+        return succeed([(name, bool(each.locked), len(each.getAllKeys())) for name, each in found])
 
     def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
         """
@@ -490,12 +490,12 @@ class DefaultAuthorizer(Authorizer):
 
         return Deferred.fromCoroutine(read())
 
-    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
+    def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
         """
         Store new identities, all of them or none.
 
         Returns:
-            How many were added.
+            Fires with how many were added.
 
         Raises:
             DuplicateIdentity: a name is taken.
@@ -509,7 +509,7 @@ class DefaultAuthorizer(Authorizer):
                 raise DuplicateIdentity(record.name)
         for identity in made.values():
             self.addIdentity(identity)
-        return len(made)
+        return succeed(len(made))
 
     def _noteCostOf(self, identity: IIdentity) -> None:
         def note(verifiers: dict[str, Verifier]) -> None:

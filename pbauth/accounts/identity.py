@@ -344,11 +344,13 @@ class Identity:
 
         Raises:
             TypeError: it is not a perspective.
+            ValueError: it belongs to no service.
         """
         checkProvides(IPerspective, perspective, "perspective")
-        self.addKeyByString(
-            perspective.getService().getServiceName(), perspective.getPerspectiveName()
-        )
+        service = perspective.getService()
+        if service is None:
+            raise ValueError(f"{perspective!r} belongs to no service: add it to one first.")
+        self.addKeyByString(service.getServiceName(), perspective.getPerspectiveName())
 
     def removeKey(self, serviceName: str, perspectiveName: str) -> None:
         """
@@ -439,7 +441,7 @@ class Identity:
 
         return Deferred.fromCoroutine(request())
 
-    def save(self) -> Deferred[Any]:
+    def save(self) -> Deferred[object]:
         """
         Store the identity: by its authorizer's `addIdentity` if it is new, else by
         `updateIdentity`.
@@ -451,5 +453,5 @@ class Identity:
             DuplicateIdentity: the name is taken, and the store is one in memory.
         """
         store = self.authorizer.updateIdentity if self.stored else self.authorizer.addIdentity
-        stored = store(self)
+        stored: Any = store(self)
         return ensureDeferred(stored) if hasattr(stored, "__await__") else succeed(stored)

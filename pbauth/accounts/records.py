@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from attrs import evolve, field, frozen
-from twisted.internet.defer import maybeDeferred
 
 from pbauth._arguments import checkProvides, checkType, listed
+from pbauth._async import settled
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
@@ -159,7 +159,7 @@ async def recordOf(identity: IIdentity) -> Record:
         TypeError: it is not an identity.
     """
     checkProvides(IIdentity, identity, "identity")
-    verifiers = await maybeDeferred(identity.getVerifiers)
+    verifiers = await settled(identity.getVerifiers())
     return Record(
         identity.name,
         bool(identity.locked),

@@ -243,7 +243,7 @@ class Administration:
         identity = await self._find(name)
         return identity.getAllKeys()
 
-    async def addPublicKeys(self, name: str, keys: list[AuthorizedKey]) -> None:
+    async def addPublicKeys(self, name: str, keys: Iterable[AuthorizedKey]) -> None:
         """
         Authorize public keys for an identity.
 
@@ -251,10 +251,11 @@ class Administration:
             UnknownUser: there is no identity of that name.
         """
         identity = await self._find(name)
-        for key in keys:
+        added = list(keys)
+        for key in added:
             identity.addPublicKey(key)
         await self._save(identity)
-        for key in keys:
+        for key in added:
             self._audit.publicKeyAdded(self._operator, name, key.fingerprint())
 
     async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:

@@ -133,7 +133,7 @@ class RemoteAdministration:
 
     # Public keys.
 
-    async def addPublicKeys(self, name: str, keys: list[AuthorizedKey]) -> None:
+    async def addPublicKeys(self, name: str, keys: Iterable[AuthorizedKey]) -> None:
         """As `Administration.addPublicKeys`."""
         lines = [protocol.encodePublicKey(key) for key in keys]
         await self._ask("addPublicKeys", checkName(name, "name of an identity"), lines)

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from twisted.application.service import IServiceCollection
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.components import Componentized
 
@@ -194,7 +194,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             return super().renewVerifier(identity, old, new)
 
         async def renew() -> bool:
-            verifiers = await maybeDeferred(identity.getVerifiers)
+            verifiers = await settled(identity.getVerifiers())
             if verifiers.get(scram.NAME) != old:
                 return False
             identity.setVerifiers({**verifiers, scram.NAME: new})

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.spread import pb
 
+from pbauth._async import settled
 from pbauth.cli.passwords import passwordOption, readPassword, readSecretFile
 from pbauth.client.connection import Target
 from pbauth.client.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
@@ -154,7 +156,8 @@ class Connecting:
             credentials: of the login.
         """
         if IRenewingCredentials.providedBy(credentials):
-            renewed = credentials.whenRenewed()  # type: ignore[attr-defined]
+            renewing: IRenewingCredentials = credentials  # type: ignore[assignment]
+            renewed = Deferred.fromCoroutine(settled(renewing.whenRenewed()))
             await renewed.addTimeout(self.timeout, reactor, lambda late, seconds: None)
         closed = broker.whenClosed()
         broker.transport.loseConnection()

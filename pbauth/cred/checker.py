@@ -17,11 +17,11 @@ from twisted.conch.error import ValidPublicKey
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ISSHPrivateKey, IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, checkType
-from pbauth._async import chooseReactor
+from pbauth._async import chooseReactor, settled
 from pbauth.accounts.hashing import Hashing
 from pbauth.audit import Audit
 from pbauth.errors import TooManyAttempts, Unauthorized
@@ -173,14 +173,14 @@ class IdentityChecker:
         if identity is None:
             await self._deriveInVain(name, password)
             raise _Refused("there is no such identity")
-        verifiers = await maybeDeferred(identity.getVerifiers)
+        verifiers = await settled(identity.getVerifiers())
         verifier = verifiers.get(scram.NAME)
         most = max(MOST_ITERATIONS, self.authorizer.hashing.mostIterations)
         if getattr(verifier, "iterations", 0) > most:
             await self._deriveInVain(name, password)
             raise _Refused("the verifier takes too many iterations")
         try:
-            await maybeDeferred(identity.verifyPlainPassword, password)
+            await settled(identity.verifyPlainPassword(password))
         except UnauthorizedLogin:
             if verifier is None:
                 await self._deriveInVain(name, password)
@@ -209,14 +209,14 @@ class IdentityChecker:
     async def _find(self, name: str) -> IIdentity | None:
         try:
             checkName(name)
-            found: IIdentity | None = await maybeDeferred(self.authorizer.getIdentityRequest, name)
+            found: IIdentity | None = await settled(self.authorizer.getIdentityRequest(name))
         except (UnauthorizedLogin, ValueError):
             return None
         return found
 
     async def _deriveInVain(self, name: str, password: str) -> None:
         """Work as long as for a password that is wrong, so that the time tells nothing."""
-        decoy = await maybeDeferred(self.authorizer.getDecoyVerifier, name, scram.NAME)
+        decoy: Any = await settled(self.authorizer.getDecoyVerifier(name, scram.NAME))
         await self.authorizer.derivations.run(decoy.iterations, decoy.matches, password)
 
 

@@ -42,7 +42,7 @@ from pbauth.login.negotiation import Claim, Negotiation
 from pbauth.login.policy import Policy
 from pbauth.login.stock import LegacyChallenger, StockChallenger, attachStockClient, readableErrors
 from pbauth.login.throttle import networkOf
-from pbauth.mechanisms import anonymous, md5, scram
+from pbauth.mechanisms import Verifier, anonymous, md5, scram
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import isTooLong
@@ -378,7 +378,7 @@ class AuthChallenger(WireObject):
         identity = claim.identity
         try:
             outcome = claim.exchange.outcome(response)
-            if hasattr(outcome, "__await__"):
+            if not isinstance(outcome, bytes):
                 outcome = await attempt.whileBooked(outcome)
             if identity is None:
                 raise ExchangeRefused(claim.missing)
@@ -562,7 +562,8 @@ class IdentityWrapper(WireObject):
             for session in self._authorizer.sessions.ofIdentity(self._name)
             if session.broker is self._broker and session.proof == self.proof
         ]
-        proofs, replacing = self._authorizer.proofs, {scram.NAME: made}
+        proofs = self._authorizer.proofs
+        replacing: dict[str, Verifier] = {scram.NAME: made}
         try:
             with proofs.changing(self._name, before.values(), made, [self, *own]):
                 if not await settled(self._authorizer.replacePassword(identity, before, replacing)):

@@ -388,7 +388,7 @@ class Session:
             self.broker.dontNotifyOnDisconnect(self._connectionLost)
         with contained(_log, "uncachePerspective() failed for {session!r}", session=self):
             service = None if requested is None else requested.getService()
-            if service is not None:
+            if requested is not None and service is not None:
                 service.uncachePerspective(requested)
         self._ended.fire()
 

@@ -54,6 +54,13 @@ class LayerTests(SynchronousTestCase):
                 )
         self.assertGreater(seen, 500)
 
+    def test_namesForTypes(self) -> None:
+        """The interfaces alone name what stands above them."""
+        found = [
+            module for module, path in modules().items() if floorplan.namesForTypes(nodesOf(path))
+        ]
+        self.assertEqual(found, ["interfaces"])
+
     def test_noCircles(self) -> None:
         """No import leads back, on whatever way."""
         known = modules()

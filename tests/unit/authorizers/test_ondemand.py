@@ -67,7 +67,7 @@ class CreateTests(CreateTestCase):
         alice = self.find("alice")
         self.assertIs(self.find("alice"), alice)
         self.assertEqual((self.asked, alice.stored), (["alice"], False))
-        self.assertEqual(self.authorizer.listIdentities(), [])
+        self.assertEqual(self.successResultOf(self.authorizer.listIdentities()), [])
         self.assertIsNone(self.successResultOf(alice.verifyPlainPassword("1234")))
 
     def test_nobody(self) -> None:
@@ -270,7 +270,9 @@ class MemoryTests(CreateTestCase):
         self.crowd()
         alice = self.find("alice")
         self.assertEqual(self.asked.count("alice"), 1)
-        self.assertEqual(self.authorizer.listIdentities(), [("alice", False, 1)])
+        self.assertEqual(
+            self.successResultOf(self.authorizer.listIdentities()), [("alice", False, 1)]
+        )
         alice.locked = True
         self.failureResultOf(self.server.logIn("alice", "1234", "game"), Unauthorized)
 
@@ -282,7 +284,9 @@ class MemoryTests(CreateTestCase):
         changed = changePassword(identity, "secret")
         self.server.flush()
         self.successResultOf(changed)
-        self.assertEqual(self.authorizer.listIdentities(), [("alice", False, 1)])
+        self.assertEqual(
+            self.successResultOf(self.authorizer.listIdentities()), [("alice", False, 1)]
+        )
         self.crowd()
         self.failureResultOf(self.server.logIn("alice", "1234", "game"), Unauthorized)
         self.successResultOf(self.server.logIn("alice", "secret", "game"))
