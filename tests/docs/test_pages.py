@@ -47,12 +47,12 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(sorted(reached), sorted(PAGES))
 
     def test_parts(self) -> None:
-        """Each of the four parts has an index, and all pages but two are in one of them."""
+        """Each of the four parts has an index, and all pages but three are in one of them."""
         parts = {"tutorial", "howto", "reference", "explanation"}
         for part in parts:
             self.assertTrue((DOCS / part / "index.rst").exists(), part)
         others = {page.name for page in DOCS.glob("*.rst")}
-        self.assertEqual(others, {"index.rst", "changes.rst"})
+        self.assertEqual(others, {"index.rst", "changes.rst", "contributing.rst"})
 
     def test_programs(self) -> None:
         """Python is included from files that are run, never written into a page."""
@@ -130,6 +130,36 @@ class MonitoringPageTests(SynchronousTestCase):
         self.assertEqual(told, there)
 
 
+class OptionTablesTests(SynchronousTestCase):
+    """The tables of options and subcommands, which are in the reference and nowhere else."""
+
+    def test_server(self) -> None:
+        """Every option of `twistd pbauth` is in the table of its page."""
+        text = (DOCS / "reference" / "twistd.rst").read_text()
+        for option in Options().longOpt:
+            name = option.rstrip("=")
+            if name not in ("help", "version"):
+                self.assertRegex(text, f"``--{name}[ `]")
+
+    def test_command(self) -> None:
+        """So is every subcommand of `pbauth`."""
+        text = (DOCS / "reference" / "command.rst").read_text()
+        for name, command in main.commands.items():
+            if hasattr(command, "commands"):
+                for verb in command.commands:
+                    self.assertRegex(text, rf"``{name} [a-z|]*\b{verb}\b")
+            else:
+                self.assertIn(f"``{name}", text)
+
+    def test_connecting(self) -> None:
+        """And every option of `pbauth call` and `pbauth passwd`, which are for connecting."""
+        text = (DOCS / "reference" / "command.rst").read_text()
+        for option in main.commands["passwd"].params:
+            for name in option.opts:
+                if name.startswith("--"):
+                    self.assertIn(f"``{name}", text)
+
+
 class ReadmeTests(SynchronousTestCase):
     """What the README shows."""
 
@@ -153,18 +183,14 @@ class ReadmeTests(SynchronousTestCase):
         ):
             self.assertIn(command, self.blocks)
 
-    def test_options(self) -> None:
-        """Every option of `twistd pbauth`, and every subcommand of `pbauth`, is there."""
-        for option in Options().longOpt:
-            name = option.rstrip("=")
-            if name not in ("help", "version"):
-                self.assertRegex(self.text, f"``--{name}[ `]")
-        for name, command in main.commands.items():
-            if hasattr(command, "commands"):
-                for verb in command.commands:
-                    self.assertRegex(self.text, rf"``{name} [a-z|]*\b{verb}\b")
-            else:
-                self.assertIn(f"``{name}", self.text)
+    def test_firstRun(self) -> None:
+        """The server starts before there are accounts, so that it creates an administrator."""
+        (block,) = (each for each in self.blocks if "pbauth user add" in each)
+        self.assertLess(block.index("twistd -n pbauth"), block.index("pbauth user add"))
+
+    def test_length(self) -> None:
+        """It fits on three screens: the tables of options are in the reference."""
+        self.assertLess(len(self.text.splitlines()), 140)
 
     def test_files(self) -> None:
         """Files and folders that it names are there."""

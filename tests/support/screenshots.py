@@ -1,5 +1,5 @@
 """
-Makes the pictures of the documentation anew: the board, and a login in a terminal::
+Makes the pictures of the documentation: the board, and a login in a terminal::
 
     python -m tests.support.screenshots docs/images/go-board.png
     python -m tests.support.screenshots docs/images/login.png --login
@@ -123,14 +123,14 @@ async def _logIn(port: str) -> list[str]:
 
         secret = (r"Password: ?$|Password:\s", "open sesame", "(typed, not shown)")
         again = ("confirmation: ?", "open sesame", "(once more)")
-        await type_("pbauth user add alice", secret, again)
-        await type_("pbauth key grant alice echo")
         server = Program(
             *(*TWISTD, "--port", f"ssl:{port}:interface=127.0.0.1"), directory=folder, stdin=None
         )
         try:
             await server.waitFor("Listening on")
             lines.append("<b>$ twistd pbauth</b>")
+            await type_("pbauth user add alice", secret, again)
+            await type_("pbauth key grant alice echo")
             call = "pbauth call tls:127.0.0.1:8787 alice echo say hello"
             await type_(call, (r"\[y/N\]", "y", ""), secret)
         finally:
