@@ -30,8 +30,8 @@ class Options(usage.Options, AuthOptionMixin):
 
     synopsis = "[options]"
     longdesc = (
-        "A server of perspectives for identities that log in. "
-        "Accounts are made by the command: pbauth user add NAME"
+        "A server on which identities log in and get perspectives. "
+        "Create accounts with: pbauth user add NAME"
     )
     supportedInterfaces = (IUsernamePassword,)
     optFlags = [  # noqa: RUF012 - as usage.Options has it
@@ -40,22 +40,26 @@ class Options(usage.Options, AuthOptionMixin):
             "proxy-protocol",
             None,
             "Every connection comes from a load balancer, and begins with the PROXY header. "
-            "Nobody else may reach the ports: whoever does can name any address.",
+            "Nobody else may reach the ports, since a client there can claim any address.",
         ],
         [
             "no-admin",
             None,
-            "Do not run the service admin, by which those who hold a key to it administer the "
-            "accounts: pbauth --server",
+            "Do not run the service admin, through which holders of a key to it administer the "
+            "accounts (pbauth --server).",
         ],
-        ["legacy-login", None, "Let clients of Twisted 1.x and stock Twisted in, by MD5."],
+        [
+            "legacy-login",
+            None,
+            "Accept clients of Twisted 1.x and stock Twisted, which log in with MD5.",
+        ],
     ]
     optParameters = [  # noqa: RUF012 - as usage.Options has it
         [
             "state",
             None,
             DEFAULT_FOLDER,
-            "The folder of the accounts. Made if there is none, for its owner only.",
+            "The folder of the accounts. If it does not exist, it is created for its owner only.",
         ],
         [
             "accounts",
@@ -68,17 +72,22 @@ class Options(usage.Options, AuthOptionMixin):
             "default-service",
             None,
             None,
-            "The service that clients of stock Twisted get, which can't name one. "
-            "By default the only one there is, not counting admin.",
+            "The service for clients of stock Twisted, which can't name one. "
+            "By default, the only service besides admin.",
         ],
-        ["guest", None, None, "The user that anonymous clients are. By default there is none."],
+        [
+            "guest",
+            None,
+            None,
+            "The identity that anonymous clients log in as. By default, they are refused.",
+        ],
         [
             "throttle",
             None,
             None,
-            "How much whoever fails to log in is slowed down: off, or any of free=FAILURES a "
-            "minute, longest=SECONDS, checks=PASSWORDS at once and exempt=NETWORK, with commas "
-            "between them. By default free=5,longest=600,checks=4.",
+            "How much failed logins are slowed down: off, or any of free=FAILURES a minute, "
+            "longest=SECONDS, checks=PASSWORDS at once and exempt=NETWORK, separated by commas. "
+            "By default free=5,longest=600,checks=4.",
         ],
         [
             "audit",
@@ -97,7 +106,7 @@ class Options(usage.Options, AuthOptionMixin):
     ]
 
     def __new__(cls) -> Options:
-        """Make them, together with the options of the services that there are."""
+        """Create the options, together with those of the services that are installed."""
         found = [
             [name, None, default, f"{text} (for --service {factory.name})"]
             for factory in findFactories().values()
@@ -113,7 +122,7 @@ class Options(usage.Options, AuthOptionMixin):
         self["credCheckers"] = []
 
     def getUsage(self, width: int | None = None) -> str:
-        """The help, with the services that there are."""
+        """Return the help, with the services that are installed."""
         found = [f"  {each.name:<10}  {each.description}" for each in findFactories().values()]
         return "\n".join(
             [super().getUsage(width).rstrip(), "Services that --service finds by name:", *found, ""]
@@ -121,29 +130,29 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_port(self, description: str) -> None:
         """
-        Where to listen: a Twisted endpoint. An ssl: that names no privateKey= uses a certificate of
-        the state folder. May be given more than once. [default: ssl:8787:interface=127.0.0.1]
+        Where to listen: a Twisted endpoint. An ssl: one without privateKey= uses the certificate
+        in the state folder. May be given more than once. [default: ssl:8787:interface=127.0.0.1]
         """
         self["ports"].append(description)
 
     def opt_service(self, description: str) -> None:
         """
-        A service to run: NAME, of a plugin, or NAME=dotted.python.name, of a class of services, or
-        of what is called with the name and the authorizer. May be given more than once.
+        A service to run: NAME, from a plugin, or NAME=dotted.python.name, which is a class of
+        services, or is called with the name and the authorizer. May be given more than once.
         [default: echo]
         """
         self["services"].append(description)
 
     def opt_mechanism(self, name: str) -> None:
         """
-        A mechanism to log in with, strongest first. May be given more than once.
+        A mechanism to offer for logins, strongest first. May be given more than once.
         [default: SCRAM-SHA-256-PLUS, SCRAM-SHA-256 and ED25519; with --auth: PLAIN and ED25519]
         """
         self["mechanisms"].append(name)
 
     def opt_auth(self, description: str) -> None:
         """
-        Let passwords be checked elsewhere: TYPE:ARGUMENT of a twisted.cred plugin (file:PATH).
+        Have passwords checked elsewhere: TYPE:ARGUMENT of a twisted.cred plugin (file:PATH).
         Clients then log in with PLAIN. Keys are still granted to users of the state folder.
         """
         try:
@@ -162,7 +171,7 @@ class Options(usage.Options, AuthOptionMixin):
 
     def settings(self) -> Settings:
         """
-        Return what the options say.
+        Return the settings that the options make up.
 
         Returns:
             The settings of the server.
@@ -216,7 +225,7 @@ def _readThrottle(text: str | None) -> bool | Throttle:
 
 def makeService(options: Options) -> MultiService:
     """
-    Make the server.
+    Create the server.
 
     Args:
         options: parsed.

@@ -1,4 +1,4 @@
-"""The ``pbauth`` command: administers accounts, and tries a server out."""
+"""The ``pbauth`` command: administers accounts, and tries out a server."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
     metavar="DIR",
     default=DEFAULT_FOLDER,
     show_default=True,
-    help="The folder of the accounts. Made if there is none.",
+    help="The folder of the accounts. Created if it does not exist.",
 )
 @click.option(
     "--accounts",
     metavar="sqlite:FILE|passwd:FILE|postgresql://...",
-    help="The accounts, where they are elsewhere.",
+    help="Where the accounts are, if not in the state folder.",
 )
 @click.option(
     "--audit",
@@ -55,8 +55,8 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
     show_envvar=True,
     default="",
     callback=_readPolicy,
-    help="What new passwords have to be like: at least N characters (6 by default), and S, from 0 "
-    "to 4, by zxcvbn's judgement.",
+    help="What new passwords must be like: at least N characters (6 by default), and at least the "
+    "strength S, from 0 to 4, as zxcvbn judges it.",
 )
 @serverOptions
 @click.version_option(__version__, prog_name="pbauth")
@@ -70,9 +70,9 @@ def main(
     policy: PasswordPolicy,
     **server: Any,
 ) -> None:
-    """Administer the accounts of a pbauth server, or try a server out.
+    """Administer the accounts of a pbauth server, or try out a server.
 
-    The server itself is started by: twistd pbauth
+    To start the server itself: twistd pbauth
     """
     context.obj = GlobalOptions(state, audit, accounts, policy, serverOf(context))
 

@@ -1,4 +1,4 @@
-"""``pbauth call``: try a server out."""
+"""``pbauth call``: log in to a server, and call a method."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def call(
     perspective: str | None,
     connecting: Connecting,
 ) -> None:
-    """Log in to a server, call a method, and print the answer as JSON.
+    """Log in to a server, call a method, and print the result as JSON.
 
     For instance: pbauth call tls:127.0.0.1:8787 alice echo say hello
     """

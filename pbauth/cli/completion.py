@@ -1,4 +1,4 @@
-"""``pbauth completion``: for shells to complete commands, and names of users and services."""
+"""``pbauth completion``: shells complete commands, and names of users and services."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PROGRAM, _VARIABLE = "pbauth", "_PBAUTH_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes your shell complete this command: subcommands, options, users, services.
+    """Print a script with which your shell completes subcommands, options, users and services.
 
     For instance, in ~/.bashrc: eval "$(pbauth completion bash)"
     """
@@ -41,7 +41,7 @@ def completion(shell: str) -> None:
 
 
 def completeUsers(context: click.Context, parameter: Any, incomplete: str) -> list[str]:
-    """Names of users, of accounts in a file on this machine."""
+    """Return names of users, if the accounts are in a file on this machine."""
 
     async def find(accounts: Any) -> list[str]:
         users = await accounts.listIdentities(_before(incomplete), _MOST)
@@ -51,7 +51,7 @@ def completeUsers(context: click.Context, parameter: Any, incomplete: str) -> li
 
 
 def completeServices(context: click.Context, parameter: Any, incomplete: str) -> list[str]:
-    """Names of services, as far as keys to them are held; of accounts in a file on this machine."""
+    """Return names of services on keyrings, if the accounts are in a file on this machine."""
 
     async def find(accounts: Any) -> list[str]:
         records = await accounts.readRecords("", _KEYRINGS)

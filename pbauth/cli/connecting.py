@@ -1,4 +1,4 @@
-"""What subcommands that log in to a server have in common: whom they trust, and by what they do."""
+"""What the subcommands that log in to a server share: trust, credentials and timeouts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pbauth.interfaces import ICredentials, IRenewingCredentials
 @frozen
 class Connecting:
     """
-    How the user wants to connect.
+    How to connect and log in, as the options of the command say.
 
     Attributes:
         timeout: seconds for each step.
@@ -38,11 +38,11 @@ class Connecting:
         knownServers: the path of the file of known servers.
         acceptNew: trust a server that is not known without asking.
         passwordStdin: read passwords from standard input.
-        keyFile: of a private key to log in with; `None`: by a password.
-        certificateFile: of a TLS client certificate with its key, to log in with.
-        plain: let the server see the password.
-        passwordName: how the password is asked for.
-        passwordOption: the option that says `passwordStdin`.
+        keyFile: the path of a private key to log in with; `None`: a password is used.
+        certificateFile: the path of a TLS client certificate and its key, to log in with.
+        plain: whether to send the password to the server.
+        passwordName: the prompt for the password.
+        passwordOption: the option that sets `passwordStdin`, for messages.
     """
 
     timeout: float
@@ -67,13 +67,13 @@ class Connecting:
         perspective: str | None = None,
     ) -> Login:
         """
-        Return who logs in where.
+        Return the login that the command makes.
 
         Args:
-            endpoint: where the server is.
+            endpoint: the endpoint string of the server.
             name: of the identity.
             credentials: what proves it.
-            trust: as `settleTrust` says.
+            trust: what `settleTrust` returned.
             service: to attach to, or `None`.
             perspective: of that service; `None`: the identity's own.
         """
@@ -86,7 +86,7 @@ class Connecting:
 
     async def settleTrust(self, reactor: Any, endpoint: str) -> str | None:
         """
-        Make sure that the server may be trusted, before anybody is asked for a password.
+        Find out whether the server may be trusted, before the user is asked for a password.
 
         Args:
             reactor: makes the connections that look at the server's key.
@@ -96,7 +96,7 @@ class Connecting:
             What to trust, for `connect`.
 
         Raises:
-            ServerNotTrusted: it is not to be trusted, or the connection would not be protected.
+            ServerNotTrusted: the server is not trusted, or the connection would not be protected.
         """
         trust = self.trust
         if trust is None:
@@ -121,7 +121,7 @@ class Connecting:
 
     def credentials(self, *, renew: bool = True) -> ICredentials:
         """
-        Ask for what to log in with.
+        Ask for the credentials to log in with.
 
         Args:
             renew: as for `Password`.
@@ -148,7 +148,7 @@ class Connecting:
 
     async def hangUp(self, reactor: Any, broker: Any, credentials: ICredentials) -> None:
         """
-        Close a connection, once a verifier that is being renewed is renewed.
+        Close a connection, after waiting for the renewal of a verifier.
 
         Args:
             reactor: provides `IReactorTime`.
@@ -176,7 +176,9 @@ networkOptions = (
 )
 trustOptions = (
     click.option(
-        "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
+        "--trust",
+        metavar="FILE|SHA256:...",
+        help="Trust these certificates, or the server with this key, and nothing else.",
     ),
     click.option(
         "--known-servers",
@@ -188,7 +190,7 @@ trustOptions = (
     click.option(
         "--accept-new",
         is_flag=True,
-        help="Trust a server that is not known yet without asking, from now on.",
+        help="Trust a server that is not known yet from now on, without asking.",
     ),
 )
 
@@ -201,12 +203,12 @@ _OPTIONS = (
         "--certificate",
         "certificateFile",
         metavar="FILE",
-        help="Log in with the TLS client certificate, with its key, in this PEM file.",
+        help="Log in with the TLS client certificate in this PEM file, which also holds its key.",
     ),
     click.option(
         "--plain",
         is_flag=True,
-        help="Let the server see the password, for one that has it checked elsewhere (--auth).",
+        help="Send the password to the server, which has it checked elsewhere (--auth).",
     ),
     *trustOptions,
     passwordOption,
@@ -252,10 +254,10 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def explained(endpoint: str) -> Iterator[None]:
     """
-    Put into one line why there is no connection.
+    Turn errors of the connection into one line for the user.
 
     Args:
-        endpoint: to which there is none.
+        endpoint: the endpoint string of the server.
     """
     try:
         yield

@@ -43,7 +43,7 @@ formatOption = click.option(
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
-    help="By default the end of the file's name says it, and jsonl where there is no file.",
+    help="By default, the ending of the file's name decides; jsonl without a file.",
 )
 
 
@@ -86,12 +86,12 @@ def exportUsers(context: click.Context, file: str, form: str | None) -> None:
     type=click.IntRange(1, 10_000),
     default=BATCH,
     show_default=True,
-    help="How many users are added at once, at most: all of them or, if one is wrong, none.",
+    help="The most users to add in one batch. If one of a batch is wrong, none of them is added.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Leave users that are there already as they are; so an import that ended early goes on.",
+    help="Skip users that exist already, to continue an import that ended early.",
 )
 @legacyOption
 @click.pass_context
@@ -130,11 +130,11 @@ def importUsers(
         except (ImportFailed, ImportStopped) as error:
             failure = error
     if isinstance(failure, ImportStopped):
-        click.echo(f"{failure} The same command with --resume goes on.", err=True)
+        click.echo(f"{failure} To continue, run the same command with --resume.", err=True)
         context.exit(_INTERRUPTED)
     if failure is not None:
         raise click.ClickException(
-            f"{lines.name}, {failure} Once that is mended, the same command with --resume goes on."
+            f"{lines.name}, {failure} Mend that, and run the same command with --resume."
         )
     rate = (done.added + done.skipped) / max(watch.seconds, 0.001)
     skipped = f"; {done.skipped:,} were there already" if done.skipped else ""

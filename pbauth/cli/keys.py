@@ -1,4 +1,4 @@
-"""``pbauth key``: who may get at which perspective."""
+"""``pbauth key``: which user holds the key to which perspective."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def key() -> None:
 @click.argument("perspective", required=False)
 @click.pass_context
 def grantKey(context: click.Context, name: str, service: str, perspective: str | None) -> None:
-    """Give a user the key to a perspective of a service; by default to their own."""
+    """Grant a user the key to a perspective of a service; by default, their own."""
     wanted = name if perspective is None else perspective
     administer(context, lambda admin: admin.grantKey(name, service, wanted))
     click.echo(f"{name} holds the key to {wanted} of service {service}.")
@@ -32,7 +32,7 @@ def grantKey(context: click.Context, name: str, service: str, perspective: str |
 @click.argument("perspective", required=False)
 @click.pass_context
 def revokeKey(context: click.Context, name: str, service: str, perspective: str | None) -> None:
-    """Take a key from a user."""
+    """Revoke a key of a user."""
     wanted = name if perspective is None else perspective
     administer(context, lambda admin: admin.revokeKey(name, service, wanted))
     click.echo(f"{name} no longer holds the key to {wanted} of service {service}.")

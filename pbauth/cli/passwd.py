@@ -23,7 +23,7 @@ from pbauth.errors import ProtocolViolation
 def passwd(context: click.Context, endpoint: str, name: str, connecting: Connecting) -> None:
     """Change your own password on a server.
 
-    You log in with the old password, or by a key, and your other sessions end. The server learns
+    You log in with the old password or with a key, and your other sessions end. The server learns
     neither password. With --password-stdin the old one is read from the first line of standard
     input (with --key: the passphrase of the key, if it has one), and the new one from the next.
 

@@ -1,4 +1,4 @@
-"""``pbauth session``: who is attached to a server now, and how to end that."""
+"""``pbauth session``: the live sessions of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pbauth.cli.tables import Listing, jsonOption
 @click.group()
 @click.pass_context
 def session(context: click.Context) -> None:
-    """See who is attached to a server now, and end sessions. Takes --server."""
+    """List and end the live sessions of a server. Needs --server."""
     options: GlobalOptions = context.obj
     if options.remote is None:
         raise click.UsageError(
@@ -26,7 +26,7 @@ def session(context: click.Context) -> None:
 @jsonOption
 @click.pass_context
 def listSessions(context: click.Context, asJSON: bool) -> None:
-    """List the sessions: id, user, service, perspective, where from, and since when (UTC)."""
+    """List the sessions: id, user, service, perspective, address, and start (UTC)."""
 
     def row(id: str, name: str, service: str, perspective: str, peer: str, since: float) -> Any:
         return id, name, service, perspective, peer, _moment(since)
@@ -51,10 +51,14 @@ def _moment(seconds: float) -> str:
 
 @session.command("end")
 @click.argument("session", required=False)
-@click.option("--user", metavar="NAME", help="All sessions of this user; your own but this one.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="End all sessions of this user (except this one, if it is yours).",
+)
 @click.pass_context
 def endSession(context: click.Context, session: str | None, user: str | None) -> None:
-    """End a session, by its id, or all sessions of a user. They may log in again: see user lock."""
+    """End a session by its id, or all sessions of a user. To keep a user out, use user lock."""
     if (session is None) == (user is None):
         raise click.UsageError("Give the id of a session, or --user NAME.")
     if user is not None:

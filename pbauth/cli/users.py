@@ -1,4 +1,4 @@
-"""``pbauth user``: who there is, and how they prove it."""
+"""``pbauth user``: users, and what they log in with."""
 
 from __future__ import annotations
 
@@ -37,14 +37,16 @@ def user() -> None:
 @click.argument("name")
 @passwordOption
 @legacyOption
-@click.option("--no-password", is_flag=True, help="No password: they log in in some other way.")
+@click.option(
+    "--no-password", is_flag=True, help="Add the user without a password, to log in with a key."
+)
 @click.pass_context
 def addUser(
     context: click.Context, name: str, password_stdin: bool, legacy: bool, no_password: bool
 ) -> None:
-    """Add a user. Grant them keys after that: pbauth key grant NAME SERVICE"""
+    """Add a user. To give them access to a service: pbauth key grant NAME SERVICE"""
     if no_password and (password_stdin or legacy):
-        raise click.UsageError("--no-password goes without --password-stdin and --legacy.")
+        raise click.UsageError("--no-password can't be used with --password-stdin or --legacy.")
 
     def ask() -> str | None:
         return None if no_password else _readPassword(context, password_stdin)
@@ -69,7 +71,7 @@ def _readPassword(context: click.Context, fromStdin: bool) -> str:
 @click.argument("name", shell_complete=completeUsers)
 @click.pass_context
 def removeUser(context: click.Context, name: str) -> None:
-    """Remove a user, with all keys."""
+    """Remove a user and all their keys."""
     administer(context, lambda admin: admin.removeUser(name))
     click.echo(f"Removed {name}.")
 
@@ -94,7 +96,7 @@ def setPassword(context: click.Context, name: str, password_stdin: bool, legacy:
 @click.argument("name", shell_complete=completeUsers)
 @click.pass_context
 def lockUser(context: click.Context, name: str) -> None:
-    """Lock a user out; the keys and the password are kept."""
+    """Lock a user out, but keep the keys and the password."""
     administer(context, lambda admin: admin.setLocked(name, True))
     click.echo(f"Locked {name}.")
 
@@ -103,7 +105,7 @@ def lockUser(context: click.Context, name: str) -> None:
 @click.argument("name", shell_complete=completeUsers)
 @click.pass_context
 def unlockUser(context: click.Context, name: str) -> None:
-    """Let a locked user in again."""
+    """Unlock a locked user."""
     administer(context, lambda admin: admin.setLocked(name, False))
     click.echo(f"Unlocked {name}.")
 
@@ -113,8 +115,8 @@ def unlockUser(context: click.Context, name: str) -> None:
 @click.argument("file", type=click.File(), default="-")
 @click.pass_context
 def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
-    """Let public keys of a user in: lines as in OpenSSH's authorized_keys or .pub files, or TLS
-    client certificates in PEM.
+    """Authorize public keys of a user: lines as in OpenSSH's authorized_keys or .pub files, or
+    TLS client certificates in PEM.
 
     They are read from FILE, or from standard input.
     """
@@ -167,7 +169,7 @@ def listPublicKeys(context: click.Context, name: str, asJSON: bool) -> None:
 @click.argument("public_key", metavar="KEY")
 @click.pass_context
 def removePublicKey(context: click.Context, name: str, public_key: str) -> None:
-    """Let a public key in no more; KEY is its fingerprint or its label."""
+    """Remove an authorized public key; KEY is its fingerprint or its label."""
     administer(context, lambda admin: admin.removePublicKey(name, public_key))
     click.echo(f"Removed {public_key}.")
 

@@ -144,7 +144,7 @@ class CommandTests(DumpTestCase):
             said,
             f"Error: {path}, line 26: The password is too short. Choose one of at least 6 "
             "characters; a few words are also good. So far, 20 users were imported, up to line "
-            "20. Once that is mended, the same command with --resume goes on.\n",
+            "20. Mend that, and run the same command with --resume.\n",
         )
         self.assertEqual(await self.stored(), there[:20])
         path = self.dump(there, '{"name": "eve", "password": "longer"}\n')
@@ -189,8 +189,8 @@ class InterruptedTests(DumpTestCase):
         await program.whenEnded()
         self.assertTrue(
             program.output.endswith(
-                "\nInterrupted: 20 users were imported, up to line 20. The same command with "
-                "--resume goes on.\r\n"
+                "\nInterrupted: 20 users were imported, up to line 20. To continue, run the "
+                "same command with --resume.\r\n"
             ),
             program.output,
         )
