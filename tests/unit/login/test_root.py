@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import hmac
 from collections.abc import Iterator
@@ -31,9 +32,11 @@ from pbauth import (
     TooManyAttempts,
     Unauthorized,
 )
-from pbauth.login.attempts import MOST_UNANSWERED
+from pbauth.login.attempts import MOST_UNANSWERED, Attempts
+from pbauth.login.connectionlimits import UnauthenticatedConnection
 from pbauth.mechanisms import md5
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.perspectives.sessions import Session, SessionReference
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from tests.support.wire import SCRAM, WireTestCase
 
@@ -756,3 +759,27 @@ class SQLServerTests(TestCase):
             salts.add(authorizer.getDecoyVerifier("mallory", SCRAM))
             authorizer.close()
         self.assertEqual(len(salts), 1)
+
+
+class GarbageTests(SynchronousTestCase):
+    """What a connection leaves behind."""
+
+    def test_noCycles(self) -> None:
+        """Nothing of a login that is over waits for the garbage collector."""
+        memory = MemoryServer()
+        memory.authorizer.setServiceCollection(memory.services)
+        RecordingService("game", memory.services, memory.authorizer)
+        memory.addUser("alice", "secret", ("game", "alice"))
+
+        def left() -> list[object]:
+            kinds = (Session, SessionReference, Attempts, UnauthenticatedConnection)
+            return [each for each in gc.get_objects() if type(each) in kinds]
+
+        gc.collect()
+        self.addCleanup(gc.enable)
+        gc.disable()
+        before = len(left())
+        perspective = self.successResultOf(memory.logIn("alice", "secret", "game"))
+        self.assertGreater(len(left()), before)
+        memory.disconnect(perspective)
+        self.assertEqual(len(left()), before, left())
