@@ -30,6 +30,15 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def isPhrase(value: object) -> bool:
+    """Tell whether something that a peer sent is a short text that can be shown as it is."""
+    return isinstance(value, str) and len(value) <= 100 and value.isprintable()
+
+
+def _phrase(value: object) -> str:
+    return str(value) if isPhrase(value) else ""
+
+
 def _seconds(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return min(float(value), 86_400.0)
@@ -172,10 +181,20 @@ class ServerNotTrusted(WireError):
 
 
 class Detached(WireError):
-    """A call on a perspective whose session has ended. Log in again."""
+    """
+    A call on a perspective whose session has ended. Log in again.
 
-    def __init__(self) -> None:
-        super().__init__("The session of this perspective has ended. Log in again.")
+    Attributes:
+        reason: why the server has ended it, the value of a `pbauth.EndReason`; empty where that is
+            not known.
+    """
+
+    fields: ClassVar = {"reason": _phrase}
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason
+        because = f" ({reason})" if reason else ""
+        super().__init__(f"The session of this perspective has ended{because}. Log in again.")
 
 
 class NobodyAttached(WireError):

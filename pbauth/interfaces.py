@@ -647,6 +647,14 @@ class IRevokingBroker(Interface):
     def revoke(session: Session) -> None:
         """End what only this session has exported: from now on calls give `Detached`."""
 
+    def tellEnded(reference: Any, reason: str) -> None:
+        """
+        Tell the client that its session has ended.
+
+        Takes what the client holds, and why, the value of a `pbauth.EndReason`. Clients other than
+        pbauth's are told nothing.
+        """
+
 
 class IPerspectiveServiceFactory(IPlugin):
     """

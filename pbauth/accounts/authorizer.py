@@ -26,6 +26,7 @@ from pbauth.errors import DuplicateIdentity, Unauthorized
 from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
+from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.perspectives.sessions import EndReason, Session, Sessions
@@ -85,7 +86,7 @@ class Authorizer:
         self.hashing = hashing
         self.derivations = Derivations(reactor)
         self.sessions = Sessions(audit)
-        self.proofs = EquivalentProofs(self.sessions.ofIdentity)
+        self.proofs = EquivalentProofs(self.sessions.holders)
         self._services: Any = None
         self._decoySecret = secrets.token_bytes(DECOY_BYTES)
         # Iterations and bytes of salt of verifiers that are not as `hashing` has them.
@@ -260,19 +261,15 @@ class Authorizer:
         return Deferred.fromCoroutine(replace())
 
     def identityChanged(self, identity: IIdentity) -> None:
-        """End the sessions that were given this object and are no longer allowed by it."""
-        self._endUnauthorized(
-            identity,
-            [
-                session
-                for session in self.sessions.ofIdentity(identity.name)
-                if session.identity is identity
-            ],
-        )
+        """
+        End the sessions and the logins that were given this object and are no longer allowed by it.
+        """
+        holders = self.sessions.holders(identity.name)
+        self._endUnauthorized(identity, [each for each in holders if each.identity is identity])
 
     def endUnauthorized(self, identity: IIdentity) -> None:
         """
-        End the sessions that an identity, as it is now, no longer allows.
+        End the sessions and the logins that an identity, as it is now, no longer allows.
 
         Args:
             identity: as it is now; the sessions may have been given other objects that stand for
@@ -282,20 +279,35 @@ class Authorizer:
             TypeError: it is not an identity.
         """
         checkProvides(IIdentity, identity, "identity")
-        self._endUnauthorized(identity, self.sessions.ofIdentity(identity.name))
+        self._endUnauthorized(identity, self.sessions.holders(identity.name))
 
-    def _endUnauthorized(self, identity: IIdentity, sessions: list[Session]) -> None:
-        for session in sessions:
-            allowed = False
+    def _endUnauthorized(self, identity: IIdentity, holders: list[Any]) -> None:
+        for holder in holders:
+            reason: EndReason | None = EndReason.REVOKED
             # Nobody stays because of what the class of the identity raises.
-            with contained(_log, "Can't find out what {session!r} may do", session=session):
-                allowed = self.proofs.allows(identity, session)
-            if not allowed:
-                session.end(EndReason.REVOKED)
+            with contained(_log, "Can't find out what {holder!r} may do", holder=holder):
+                reason = self._reasonToEnd(identity, holder)
+            if reason is not None:
+                holder.end(reason)
+
+    def _reasonToEnd(self, identity: IIdentity, holder: Any) -> EndReason | None:
+        if self.proofs.proves(identity, holder):
+            if not isinstance(holder, Session):
+                return None
+            held = identity.holdsKey(holder.serviceName, holder.perspectiveName)
+            return None if held else EndReason.KEY_REVOKED
+        if identity.locked:
+            return EndReason.LOCKED
+        if isinstance(holder.proof, (ScramVerifier, MD5Verifier)):
+            return EndReason.PASSWORD_CHANGED
+        if isinstance(holder.proof, PublicKey):
+            return EndReason.PUBLIC_KEY_REMOVED
+        return EndReason.REVOKED
 
     def identityRemoved(self, name: str) -> None:
         """
-        End the sessions of an identity that was removed, and forget which proofs stood for it.
+        End the sessions and the logins of an identity that was removed, and forget which proofs
+        stood for it.
 
         Args:
             name: of the identity.

@@ -115,7 +115,7 @@ class EquivalentProofs:
     Know which proofs stand for each other.
 
     Args:
-        holders: gives all sessions of the identity of a name.
+        holders: gives all sessions and logins of the identity of a name.
         mostAccounts: how many accounts are remembered.
     """
 
@@ -181,6 +181,19 @@ class EquivalentProofs:
                 return proof
         raise Unauthorized()
 
+    def proves(self, identity: IIdentity, holder: Holder) -> bool:
+        """
+        Say whether a login or a session rests on something that the identity still accepts.
+
+        Args:
+            identity: as it is now.
+            holder: the login, or the session.
+
+        Returns:
+            Whether it accepts the holder's proof or an equivalent one.
+        """
+        return any(map(identity.isProvedBy, self._candidates(identity.name, holder)))
+
     def allows(self, identity: IIdentity, session: KeyHolder) -> bool:
         """
         Say whether a session may go on.
@@ -192,9 +205,9 @@ class EquivalentProofs:
         Returns:
             Whether the identity accepts its proof or an equivalent one, and still holds its key.
         """
-        return any(
-            map(identity.isProvedBy, self._candidates(identity.name, session))
-        ) and identity.holdsKey(session.serviceName, session.perspectiveName)
+        return self.proves(identity, session) and identity.holdsKey(
+            session.serviceName, session.perspectiveName
+        )
 
     def _candidates(self, name: str, holder: Holder) -> tuple[object, ...]:
         found = self.of(name, holder.proof)

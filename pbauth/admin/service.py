@@ -116,7 +116,7 @@ class Administrator(Perspective):
         authorizer = self.getService().authorizer
         identity = await maybeDeferred(authorizer.getIdentityRequest, name)
         replaced = (await maybeDeferred(identity.getVerifiers)).values()
-        own = [each for each in self._sessions.ofIdentity(name) if each.broker is self._broker]
+        own = [each for each in self._sessions.holders(name) if each.broker is self._broker]
         with authorizer.proofs.changing(name, replaced, made[scram.NAME], own):
             await self._administration.setVerifiers(name, made)
 

@@ -25,6 +25,7 @@ class DropReason(enum.Enum):
     BYTES = "too many bytes before the login"
     CONNECTIONS = "too many connections without a login"
     IDLE = "no sign of life"
+    NO_LOGIN = "no login stands any more"
     INTERNAL = "internal error"
 
 

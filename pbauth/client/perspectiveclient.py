@@ -17,7 +17,16 @@ from twisted.spread import pb
 from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
 from pbauth.client.login import Login, asCredentials
-from pbauth.client.reconnect import Action, BackOff, BackoffState, Input, Machine, State, isFinal
+from pbauth.client.reconnect import (
+    Action,
+    BackOff,
+    BackoffState,
+    Input,
+    Machine,
+    State,
+    isFinal,
+    nextRefusal,
+)
 from pbauth.errors import Detached, NotAttached
 from pbauth.interfaces import ICredentials
 from pbauth.names import checkName
@@ -132,6 +141,8 @@ class PerspectiveClient(service.Service):
         self._nextQuestion: Any = None
         #: Why the last login or session ended; and why no other one will come.
         self._reason: Failure | None = None
+        #: What the server said of the end of the session, until the connection is closed as well.
+        self._detached: Detached | None = None
         self._ended: Failure | None = None
         # Who waits for what.
         self._turns: deque[Deferred[None]] = deque()
@@ -269,6 +280,7 @@ class PerspectiveClient(service.Service):
         self._backoff.attached()
         self._keepAlive.add(perspective.broker)
         self._askLater()
+        perspective.broker.watchEnd(perspective, self._sessionEnded)
         self._receive(Input.LOGGED_IN)
         perspective.broker.whenClosed().addCallback(self._lost)
 
@@ -281,7 +293,13 @@ class PerspectiveClient(service.Service):
         self._perspective = None
         if self._nextQuestion is not None:
             self._nextQuestion.cancel()
-        self._receive(Input.LOST, Failure(ConnectionLost("The connection was lost.")))
+        ended, self._detached = self._detached, None
+        error: Exception = ConnectionLost("The connection was lost.")
+        if ended is not None:
+            login = self._request
+            name = login.identity if login.perspective is None else login.perspective
+            error = nextRefusal(ended, str(login.service), name) or ended
+        self._receive(Input.LOST, Failure(error))
 
     def _timeIsUp(self) -> None:
         self._timer = None
@@ -296,8 +314,16 @@ class PerspectiveClient(service.Service):
     def _told(self, answer: Any, perspective: Any) -> None:
         if perspective is not self._perspective or perspective.broker.disconnected:
             return
-        ended = isinstance(answer, Failure) and answer.check(Detached)
-        self._receive(Input.SESSION_ENDED if ended else Input.LIVE)
+        if isinstance(answer, Failure) and isinstance(answer.value, Detached):
+            self._sessionEnded(answer.value.reason)
+        else:
+            self._receive(Input.LIVE)
+
+    def _sessionEnded(self, reason: str) -> None:
+        # If the connection was quicker there is no perspective, and this is no news.
+        if self._perspective is not None:
+            self._detached = Detached(reason)
+            self._receive(Input.SESSION_ENDED)
 
     # What is done about it.
 
@@ -360,7 +386,7 @@ class PerspectiveClient(service.Service):
             delay = self._backoff.failed(error)
         else:
             delay = self._backoff.lost(self._reactor.seconds() - self._attachedAt)
-        if delay is None:
+        if delay is None or isFinal(error):
             # Before all that has happened since.
             self._inputs.appendleft((Input.REFUSED, None))
             return

@@ -50,7 +50,15 @@ from typing import Any
 from attrs import field, frozen
 
 from pbauth._arguments import checkCallable
-from pbauth.errors import MechanismNotSupported, ServerNotTrusted, TooManyAttempts, Unauthorized
+from pbauth.errors import (
+    Detached,
+    KeyNotFound,
+    MechanismNotSupported,
+    ServerNotTrusted,
+    TooManyAttempts,
+    Unauthorized,
+)
+from pbauth.perspectives.sessions import EndReason
 
 #: Seconds after which a session counts as a success. One that was shorter is like a failure to
 #: log in: a server that lets everybody in and drops them again is not to be overrun.
@@ -349,6 +357,30 @@ def isFinal(error: BaseException) -> bool:
     What servers and networks may recover from is not final.
 
     Args:
-        error: why a login failed.
+        error: why a login failed, or why it would.
     """
     return isinstance(error, _FINAL) and not isinstance(error, TooManyAttempts)
+
+
+def nextRefusal(ended: Detached, serviceName: str, perspectiveName: str) -> Unauthorized | None:
+    """
+    Return how another login would be refused after the server has ended the session.
+
+    Args:
+        ended: what the server said.
+        serviceName: the service that the client was attached to.
+        perspectiveName: the perspective.
+
+    Returns:
+        The error; `None`: another login may succeed.
+    """
+    try:
+        reason = EndReason(ended.reason)
+    except ValueError:
+        # Of another version, or not told.
+        return None
+    if not reason.isFinal:
+        return None
+    if reason is EndReason.KEY_REVOKED:
+        return KeyNotFound(serviceName, perspectiveName)
+    return Unauthorized(f"The server has ended the session, and takes no other: {reason.value}.")

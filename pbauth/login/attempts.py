@@ -19,13 +19,21 @@ from pbauth.interfaces import IRestrictableBroker
 from pbauth.login.checks import Check
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
+from pbauth.login.standing import StandingLogin, StandingLogins
 from pbauth.login.throttle import networkOf
 from pbauth.net.origin import Origin, originOf
+from pbauth.perspectives.byname import ByName
 from pbauth.wire.broker import dropConnection
 from pbauth.wire.keepalive import KeepAlive
 
 #: The most challenges that may wait for their response at once on one connection.
 MOST_UNANSWERED = 16
+
+#: Seconds for which a connection stays open whose last login has ended.
+LAST_WORDS = 1.0
+
+#: Seconds that it may take to close before it is cut.
+CLOSING_TIME = 5.0
 
 
 class Attempt:
@@ -143,6 +151,7 @@ class Attempts:
 
     Attributes:
         unanswered: challenges that wait for their response.
+        logins: those that stand on the connection, which is closed when the last of them ends.
 
     Args:
         broker: of the connection.
@@ -151,6 +160,7 @@ class Attempts:
         limits: what all ports of the server share.
         keepAlive: notices peers that are gone, of connections that are logged in.
         audit: where the events are recorded.
+        known: where logins are looked up when an account changes.
     """
 
     def __init__(
@@ -161,8 +171,10 @@ class Attempts:
         limits: ConnectionLimits,
         keepAlive: KeepAlive,
         audit: Audit,
+        known: ByName[StandingLogin],
     ) -> None:
         self.unanswered = 0
+        self.logins = StandingLogins(broker, known, self._closeSoon)
         self._broker = broker
         self._policy = policy
         self._reactor = reactor
@@ -172,6 +184,8 @@ class Attempts:
         self._failures = 0
         self._hasMisbehaved = False
         self._isTrusted = False
+        # The timer of a connection without a login.
+        self._closing: Any = None
         # Checks under way, and those that wait for their turn.
         self._checks = 0
         # Of the peer; known once it speaks, since then the header of a proxy was read.
@@ -364,6 +378,28 @@ class Attempts:
         self._audit.dropped(self._origin, reason)
         dropConnection(self._broker)
 
+    def _closeSoon(self) -> None:
+        """
+        Close the connection, on which no login stands any more. Calls that the client has sent
+        before it knew are answered until then.
+        """
+        if self._closing is None and not self._broker.disconnected:
+            self._closing = self._reactor.callLater(LAST_WORDS, self._close)
+
+    def _close(self) -> None:
+        self._closing = None
+        if self.logins:
+            # The client has logged in again.
+            return
+        self._audit.dropped(self._origin, DropReason.NO_LOGIN)
+        self._broker.transport.loseConnection()
+        # Should it not take what was written.
+        self._closing = self._reactor.callLater(CLOSING_TIME, self._cut)
+
+    def _cut(self) -> None:
+        self._closing = None
+        dropConnection(self._broker)
+
     def _timeOut(self) -> None:
         self._misbehaved()
         self._drop(DropReason.GRACE_TIME)
@@ -371,6 +407,9 @@ class Attempts:
     def _connectionLost(self) -> None:
         unauthenticated = not self._unauthenticated.gone
         self._limits.unauthenticated.remove(self._unauthenticated)
+        self.logins.clear()
+        if self._closing is not None:
+            self._closing.cancel()
         restrictable = IRestrictableBroker.providedBy(self._broker)
         if self.unanswered or (unauthenticated and restrictable and self._broker.brokeProtocol):
             self._misbehaved()

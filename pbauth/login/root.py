@@ -48,7 +48,8 @@ from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import isTooLong
 from pbauth.net.origin import Origin, originOf
 from pbauth.perspectives.sessions import EndReason, Session, SessionReference
-from pbauth.wire.broker import PINGED, PROVED, Broker, dropConnection
+from pbauth.wire import peerobject
+from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.calls import WireObject, asName
 from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import KeepAlive
@@ -106,7 +107,15 @@ class AuthRoot:
         """Return the `AuthServ` of a new connection. The factory calls it."""
         # Now, since whoever makes an `AuthRoot` may not have installed the reactor yet.
         reactor = self._reactor = self._reactor or chooseReactor()
-        attempts = Attempts(broker, self.policy, reactor, self.limits, self._keepAlive, self.audit)
+        attempts = Attempts(
+            broker,
+            self.policy,
+            reactor,
+            self.limits,
+            self._keepAlive,
+            self.audit,
+            self.authorizer.sessions.logins,
+        )
         return AuthServ(
             broker, self.authorizer, self.policy, self._negotiation, attempts, self.audit, reactor
         )
@@ -303,6 +312,7 @@ class AuthServ(WireObject):
             mechanism: the name of the mechanism.
             claim: what was proved.
         """
+        self._attempts.logins.add(identity, claim.exchange.proof)
         return IdentityWrapper(
             self.broker,
             self.authorizer,
@@ -352,8 +362,8 @@ class AuthChallenger(WireObject):
         if attach[2] is not None:
             # The client holds our calls back until it has the proof, and `attached` may wait for
             # the answer to one. Others than pbauth's brokers take no notice.
-            named = self._serv.broker.remoteForName(PINGED)
-            named.callRemote(PROVED.decode(), outcome, pbanswer=False)
+            named = self._serv.broker.remoteForName(peerobject.NAME)
+            named.callRemote(peerobject.PROVED.decode(), outcome, pbanswer=False)
         return outcome, wrapper, await wrapper.attach(*attach)
 
     async def prove(self, response: Any) -> tuple[bytes, IdentityWrapper]:
@@ -509,7 +519,10 @@ class IdentityWrapper(WireObject):
             session.end(EndReason.DETACHED)
             raise
         self._attempts.attached()
-        return SessionReference(session)
+        if session.reference is None:
+            # Whoever heard of it has ended it.
+            raise session.detachedError()
+        return session.reference
 
     async def remote_detach(self, perspective: Any) -> None:
         """
@@ -558,9 +571,9 @@ class IdentityWrapper(WireObject):
         before = await settled(identity.getVerifiers())
         # What this login opened stays open: it is the same person.
         own = [
-            session
-            for session in self._authorizer.sessions.ofIdentity(self._name)
-            if session.broker is self._broker and session.proof == self.proof
+            holder
+            for holder in self._authorizer.sessions.holders(self._name)
+            if holder.broker is self._broker and holder.proof == self.proof
         ]
         proofs = self._authorizer.proofs
         replacing: dict[str, Verifier] = {scram.NAME: made}

@@ -44,6 +44,7 @@ from pbauth.audit import Audit
 from pbauth.errors import Detached
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
 from pbauth.net.origin import newId
+from pbauth.perspectives.byname import ByName
 
 _log = Logger()
 
@@ -58,6 +59,10 @@ class EndReason(enum.Enum):
     CONNECTION_LOST = "connection lost"
     DETACHED = "detached by the client"
     REVOKED = "no longer allowed"
+    LOCKED = "account locked"
+    KEY_REVOKED = "key revoked"
+    PASSWORD_CHANGED = "password changed"  # noqa: S105 - no password
+    PUBLIC_KEY_REMOVED = "public key removed"
     REMOVED = "identity removed"
     ADMINISTRATOR = "ended by the administrator"
 
@@ -65,6 +70,17 @@ class EndReason(enum.Enum):
     def revokes(self) -> bool:
         """Tell whether the server takes away what the client could have kept."""
         return self not in (EndReason.CONNECTION_LOST, EndReason.DETACHED)
+
+    @property
+    def isFinal(self) -> bool:
+        """Tell whether the client, as it is, can't log in again to the same perspective."""
+        return self in (
+            EndReason.LOCKED,
+            EndReason.KEY_REVOKED,
+            EndReason.PASSWORD_CHANGED,
+            EndReason.PUBLIC_KEY_REMOVED,
+            EndReason.REMOVED,
+        )
 
 
 class _State(enum.Enum):
@@ -92,7 +108,7 @@ class SessionReference(pb.Referenceable):
         """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
         perspective = self.session.perspective
         if perspective is None or not self.session.live:
-            raise Detached()
+            raise self.session.detachedError()
         if message == STILL_LIVE:
             return broker.serialize(None)
         if self._exporting is None:
@@ -174,6 +190,7 @@ class Session:
         peer: the address that the client connected from, an `IAddress`.
         since: when it attached, in seconds by the server's clock.
         perspective: what `attached` gave; `None` until then.
+        reference: what the client holds; `None` once the session has ended.
         endReason: why it ended; `None` until then.
     """
 
@@ -203,6 +220,7 @@ class Session:
         self.peer = peer
         self.since = since
         self.perspective: IPerspective | None = None
+        self.reference: SessionReference | None = SessionReference(self)
         self.endReason: EndReason | None = None
         self._state = _State.REQUESTED
         self._requested: IPerspective | None = None
@@ -226,6 +244,10 @@ class Session:
     def ended(self) -> bool:
         """Tell whether the session has ended, for whatever reason."""
         return self._state is _State.ENDED
+
+    def detachedError(self) -> Detached:
+        """Return what calls fail with once the session has ended."""
+        return Detached("" if self.endReason is None else self.endReason.value)
 
     def watch(self, result: Deferred[Any], others: Iterable[Session] = ()) -> Deferred[Any]:
         """
@@ -267,9 +289,11 @@ class Session:
             call = underWay.pop()
             call.sessions.discard(self)
             if not call.sessions:
-                call.answer.errback(Failure(Detached()))
+                call.answer.errback(Failure(self.detachedError()))
         if IRevokingBroker.providedBy(self.broker):
             self.broker.revoke(self)
+            if self.endReason is not None and self.endReason.revokes:
+                self.broker.tellEnded(self.reference, self.endReason.value)
 
     async def attach(self, perspective: IPerspective) -> None:
         """
@@ -283,7 +307,7 @@ class Session:
             Exception: whatever the perspective or its service raised.
         """
         if self._state is not _State.REQUESTED:
-            raise Detached()
+            raise self.detachedError()
         if not IPerspective.providedBy(perspective):
             self._finish()
             raise TypeError(
@@ -321,7 +345,7 @@ class Session:
         self.perspective = given
         if self._state is _State.ENDING:
             await self._detach()
-            raise Detached()
+            raise self.detachedError()
         self._showPerspectiveToClient(given)
         self._state = _State.LIVE
         with contained(_log, "The clients of {session!r} do not work", session=self):
@@ -382,6 +406,7 @@ class Session:
 
     def _finish(self) -> None:
         self._state = _State.ENDED
+        self.reference = None
         requested, self._requested = self._requested, None
         self._sessions._discard(self)
         if not self.broker.disconnected:
@@ -395,7 +420,7 @@ class Session:
 
 class Sessions:
     """
-    Know the sessions of one authorizer, on all its ports.
+    Know the sessions of one authorizer, and the logins that they rest on, on all its ports.
 
     Args:
         audit: where what happens to them is recorded; by default every observer of the program's
@@ -403,29 +428,44 @@ class Sessions:
 
     Attributes:
         audit: the same; it also records logins and administration on these accounts.
+        logins: those that stand, each a `pbauth.login.standing.StandingLogin`, by the name of the
+            identity.
     """
 
     def __init__(self, audit: Audit | None = None) -> None:
         if audit is not None:
             checkType(Audit, audit, "audit")
         self.audit = Audit() if audit is None else audit
-        self._byName: dict[str, dict[Session, None]] = {}
+        self.logins: ByName[Any] = ByName()
+        self._sessions: ByName[Session] = ByName()
 
     def __iter__(self) -> Iterator[Session]:
         """Iterate over all sessions, those included that are just being attached."""
-        return iter([session for some in self._byName.values() for session in some])
+        return iter(self._sessions)
 
     def __len__(self) -> int:
-        return sum(map(len, self._byName.values()))
+        return len(self._sessions)
 
     def names(self) -> list[str]:
         """
-        List who has sessions.
+        List who is logged in.
 
         Returns:
-            The names of the identities that have sessions.
+            The names of the identities that have sessions or logins.
         """
-        return list(self._byName)
+        return list({*self._sessions.names(), *self.logins.names()})
+
+    def holders(self, name: str) -> list[Any]:
+        """
+        Find all that rests on what an identity has proved.
+
+        Args:
+            name: of an identity.
+
+        Returns:
+            Its sessions, and its logins.
+        """
+        return [*self._sessions.of(name), *self.logins.of(name)]
 
     def ofIdentity(self, name: str) -> list[Session]:
         """
@@ -437,7 +477,7 @@ class Sessions:
         Returns:
             Its sessions, oldest first.
         """
-        return list(self._byName.get(name, ()))
+        return self._sessions.of(name)
 
     def end(self, session: Session, reason: EndReason = EndReason.ADMINISTRATOR) -> Deferred[None]:
         """
@@ -458,15 +498,12 @@ class Sessions:
         return session.end(reason)
 
     def endAll(self, name: str) -> None:
-        """End all sessions of an identity that was removed."""
-        for session in self.ofIdentity(name):
-            session.end(EndReason.REMOVED)
+        """End all sessions, and all logins, of an identity that was removed."""
+        for holder in self.holders(name):
+            holder.end(EndReason.REMOVED)
 
     def _add(self, session: Session) -> None:
-        self._byName.setdefault(session.identity.name, {})[session] = None
+        self._sessions.add(session.identity.name, session)
 
     def _discard(self, session: Session) -> None:
-        some = self._byName.get(session.identity.name, {})
-        some.pop(session, None)
-        if not some:
-            self._byName.pop(session.identity.name, None)
+        self._sessions.discard(session.identity.name, session)

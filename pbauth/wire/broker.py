@@ -31,6 +31,7 @@ from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation, ServerNotTrusted
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.net.origin import originOf
+from pbauth.wire import peerobject
 from pbauth.wire.decoding import MalformedMessage, Reader
 from pbauth.wire.encoding import (
     WORDS,
@@ -38,6 +39,7 @@ from pbauth.wire.encoding import (
 )
 from pbauth.wire.failures import readable, withException
 from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
+from pbauth.wire.peerobject import EndedSessions, PeerObject
 from pbauth.wire.prelogin import (
     GUEST_LIMITS,
     LIMITS,
@@ -66,24 +68,7 @@ def dropConnection(protocol: Protocol) -> None:
     getattr(transport, "abortConnection", transport.loseConnection)()
 
 
-class _Pinged(pb.Referenceable):
-    """What a peer calls to know whether this end is there (see `pbauth.wire.keepalive`)."""
-
-    def remote_ping(self) -> None:
-        """Answer."""
-
-    def remote_proved(self, outcome: Any) -> None:
-        """Do nothing: the login is over, or its answer also has the proof."""
-
-
-#: The name that it has at each of our brokers. Stock ones say that they have no such object, which
-#: is as good an answer.
-PINGED = b"pbauth"
-_PINGED = _Pinged()
-
-#: The method of it by which a server proves itself before it answers the login (see
-#: `Broker.expectProof`).
-PROVED = b"proved"
+_PEER_OBJECT = PeerObject()
 
 compareReferences()
 
@@ -120,6 +105,7 @@ class Broker(SerializingBroker):
         "_awaitsGreeting",
         "_calling",
         "_closed",
+        "_ended",
         "_exports",
         "_given",
         "_greeted",
@@ -162,6 +148,8 @@ class Broker(SerializingBroker):
         # From the time on when somebody waits for it, or it is so.
         self._secured: OneShot | None = None
         self._closed = OneShot()
+        # From the time on when somebody watches a session, or the peer has ended one.
+        self._ended: EndedSessions | None = None
         self._awaitsGreeting = False
         self._violation: ProtocolViolation | None = None
         # Twisted's own annotation says that this is always None.
@@ -484,8 +472,8 @@ class Broker(SerializingBroker):
         if found is not None:
             return found.object
         # Nobody is asked before the login.
-        if luid == PINGED and self._limits is None:
-            return _PINGED
+        if luid == peerobject.NAME and self._limits is None:
+            return _PEER_OBJECT
         return super().localObjectForID(luid)
 
     def _makeReference(self, luid: int) -> pb.RemoteReference:
@@ -524,7 +512,7 @@ class Broker(SerializingBroker):
         ):
             checkName(items[3])
             if limits is not None and isinstance(limits, UnprovedServerLimits):
-                if items[2] == PINGED and items[3] == PROVED:
+                if items[2] == peerobject.NAME and items[3] == peerobject.PROVED:
                     self._takeProof(limits, items[5])
                 else:
                     limits.held.append((items, [*self._references]))
@@ -584,6 +572,41 @@ class Broker(SerializingBroker):
         """End what only this session has exported (see `IRevokingBroker`)."""
         if self._exports is not None and not self.disconnected:
             self._exports.revoke(self, session)
+
+    def tellEnded(self, reference: Any, reason: str) -> None:
+        """Tell the peer that this end has ended a session (see `IRevokingBroker`)."""
+        if self.disconnected or not self.readsOurErrors:
+            # Others than pbauth's brokers would not understand.
+            return
+        luid = self.luids.get(reference.processUniqueID())
+        if luid is not None:
+            named = self.remoteForName(peerobject.NAME)
+            named.callRemote(peerobject.ENDED, luid, reason, pbanswer=False)
+
+    def watchEnd(self, perspective: pb.RemoteReference, tell: Callable[[str], None]) -> None:
+        """
+        Watch a session, as its client.
+
+        Args:
+            perspective: of the session.
+            tell: called with the reason once the server says that the session has ended; not if
+                the connection is closed before.
+        """
+        if self._ended is None:
+            self._ended = EndedSessions()
+        self._ended.watch(perspective.luid, tell)
+
+    def sessionEnded(self, luid: int, reason: str) -> None:
+        """
+        Take note that the peer has ended a session. The object `pbauth` calls this.
+
+        Args:
+            luid: the number of the perspective.
+            reason: why, in the peer's words.
+        """
+        if self._ended is None:
+            self._ended = EndedSessions()
+        self._ended.note(luid, reason)
 
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """Take an answer; one that can't be read fails the call, not the connection."""

@@ -27,7 +27,8 @@ from typing import Any
 
 from pbauth._async import chooseReactor
 from pbauth.net.sendqueue import bytesAcknowledged, bytesQueued
-from pbauth.wire.broker import PINGED, Broker, dropConnection
+from pbauth.wire import peerobject
+from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.twistedprivate import bytesWaiting
 
 #: Into so many parts, looked at one after the other, the connections are divided.
@@ -206,7 +207,7 @@ def _ask(broker: Broker) -> None:
     if _QUESTION not in broker.waitingForAnswers:
         broker.waitingForAnswers[_QUESTION] = _NOBODY
         nothing = broker.serialize(()), broker.serialize({})
-        broker.sendCall(b"message", _QUESTION, PINGED, b"ping", 1, *nothing)
+        broker.sendCall(b"message", _QUESTION, peerobject.NAME, b"ping", 1, *nothing)
 
 
 def _progress(transport: Any) -> tuple[int, int]:

@@ -119,11 +119,19 @@ class ExportedObject:
 
 
 class RevokedObject(pb.Referenceable):
-    """What takes the place of an object that was taken back."""
+    """
+    What takes the place of an object that was taken back.
+
+    Args:
+        session: whose end took it back.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._reason = session.detachedError().reason
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Refuse every call."""
-        raise Detached()
+        raise Detached(self._reason)
 
 
 class RevokedCache(pb.Cacheable):
@@ -365,7 +373,7 @@ class Exports:
                 found = local.object
                 puid = found.processUniqueID()
                 broker.luids.pop(puid, None)
-                local.object = revoked = RevokedObject()
+                local.object = revoked = RevokedObject(session)
                 broker.luids[revoked.processUniqueID()] = luid
                 with contained(
                     _log, "What waits for a {kind} to go failed", kind=qual(type(found))

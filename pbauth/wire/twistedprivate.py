@@ -45,7 +45,7 @@ from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
 
 from pbauth.audit.events import LeanLogger
-from pbauth.errors import WireError, forStockClient
+from pbauth.errors import Detached, WireError, forStockClient
 from pbauth.wire.decoding import Reader
 from pbauth.wire.encoding import Encoded, encodeAnswer
 from pbauth.wire.jellying import refusal
@@ -78,6 +78,7 @@ class PrivateBroker(pb.Broker):
     readsOurErrors: bool
     takeBack: Callable[[Any], None]
     _exports: Any
+    _ended: Any
     stockSerialization: bool
 
     def __init_subclass__(cls, **kw: Any) -> None:
@@ -101,6 +102,9 @@ class PrivateBroker(pb.Broker):
         answerRequired = kw.pop("pbanswer", 1)
         if not answerRequired and (callback or errback):
             raise AssertionError("You can't specify a no-answer requirement.")
+        ended = self._ended
+        if ended is not None and objectID in ended.reasons:
+            return fail(Detached(ended.reasons[objectID])) if answerRequired else None
         if self.disconnected:
             raise pb.DeadReferenceError("Calling Stale Broker")
         # Twisted's own annotation says that this is always None.

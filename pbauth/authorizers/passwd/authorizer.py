@@ -435,7 +435,7 @@ class _ChangesService(Service):
         known, self._known = self._known, records
         if records is known:
             return
-        for name in {session.identity.name for session in self._authorizer.sessions}:
+        for name in self._authorizer.sessions.names():
             record = records.get(name)
             if record is None:
                 self._authorizer.identityRemoved(name)

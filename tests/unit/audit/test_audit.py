@@ -182,7 +182,7 @@ class EventTests(AuditTestCase):
             self.told("session.revoked"),
             [
                 ("alice", reason.value)
-                for reason in (EndReason.ADMINISTRATOR, EndReason.REVOKED, EndReason.REMOVED)
+                for reason in (EndReason.ADMINISTRATOR, EndReason.KEY_REVOKED, EndReason.REMOVED)
             ],
         )
         self.assertEqual(
@@ -190,7 +190,7 @@ class EventTests(AuditTestCase):
             [
                 ("alice", "detached by the client"),
                 ("alice", "ended by the administrator"),
-                ("alice", "no longer allowed"),
+                ("alice", "key revoked"),
                 ("alice", "identity removed"),
             ],
         )
@@ -404,7 +404,7 @@ class EventTests(AuditTestCase):
                     r"Detached 'alice' from 'a\u202eb' of 'game' (...): connection lost",
                     "'alice' logged in with SCRAM-SHA-256 from ...",
                     r"Attached 'alice' to 'a\u202eb' of 'game' from ... (...)",
-                    r"Detached 'alice' from 'a\u202eb' of 'game' (...): no longer allowed",
+                    r"Detached 'alice' from 'a\u202eb' of 'game' (...): key revoked",
                 ],
             )
         self.assertEqual(self.names()[-2:], ["session.revoked", "session.detached"])

@@ -6,6 +6,7 @@ import random
 from itertools import pairwise
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.application.service import IService, MultiService
@@ -23,6 +24,7 @@ from pbauth import (
     BackOff,
     DefaultAuthorizer,
     Detached,
+    EndReason,
     Hashing,
     InvalidName,
     InvalidPassword,
@@ -33,6 +35,7 @@ from pbauth import (
     Password,
     PerspectiveClient,
     Policy,
+    PrivateKey,
     ProtocolViolation,
     ServerNotTrusted,
     StoreError,
@@ -42,6 +45,8 @@ from pbauth import (
 from pbauth.client.reconnect import State
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingPerspective
+from pbauth.wire.broker import Broker
+from pbauth.wire.peerobject import MOST_ENDED
 from tests.support.listings import ListingTestCase
 from tests.support.proxies import ProxyFactory
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
@@ -441,6 +446,121 @@ class ReconnectTests(ClientTestCase):
         self.assertIs(self.state(client), State.ATTACHED)
 
 
+class TellingTests(ClientTestCase):
+    """The server says at once that it has ended the session, and why."""
+
+    def onlySession(self) -> Any:
+        """The one session that there is."""
+        (session,) = self.memory.authorizer.sessions
+        return session
+
+    def test_kicked(self) -> None:
+        """A client that only listens learns of it without asking, and logs in again."""
+        client = self.started(pingInterval=None)
+        perspective = self.successResultOf(client.whenAttached())
+        self.memory.authorizer.sessions.end(self.onlySession())
+        self.memory.flush()
+        self.assertEqual(client.told, ["attached", "detached"])
+        self.assertIs(self.state(client), State.WAITING)
+        # The old reference says why, also when its connection is gone.
+        error = self.failureResultOf(perspective.callRemote("whoami"), Detached).value
+        self.assertEqual(error.reason, EndReason.ADMINISTRATOR.value)
+        self.assertIn(EndReason.ADMINISTRATOR.value, str(error))
+        self.memory.advance(1)
+        self.assertEqual(client.told, ["attached", "detached", "attached"])
+
+    def test_final(self) -> None:
+        """Where another login would be refused, none is tried."""
+        key = PrivateKey(Ed25519PrivateKey.generate())
+
+        def lock() -> None:
+            self.alice.locked = True
+
+        def changePassword() -> None:
+            self.alice.setPassword("another")
+            self.alice.save()
+
+        def removePublicKey() -> None:
+            self.alice.removePublicKey(key.publicKey)
+            self.alice.save()
+
+        def revokeKey() -> None:
+            self.alice.removeKey("game", "alice")
+
+        def remove() -> None:
+            self.memory.authorizer.removeIdentity("alice")
+
+        cases: list[tuple[Any, Any, type[Exception], EndReason]] = [
+            (SECRET, lock, Unauthorized, EndReason.LOCKED),
+            (SECRET, changePassword, Unauthorized, EndReason.PASSWORD_CHANGED),
+            (key, removePublicKey, Unauthorized, EndReason.PUBLIC_KEY_REMOVED),
+            (SECRET, revokeKey, KeyNotFound, EndReason.KEY_REVOKED),
+            (SECRET, remove, Unauthorized, EndReason.REMOVED),
+        ]
+        for credentials, change, expected, reason in cases:
+            self.serve()
+            self.alice.addPublicKey(key.publicKey)
+            self.alice.save()
+            client = self.started(credentials, pingInterval=None)
+            waiting = self.call(client, "wait")
+            session = self.onlySession()
+            change()
+            self.memory.flush()
+            self.assertIs(session.endReason, reason)
+            self.assertEqual(self.failureResultOf(waiting, Detached).value.reason, reason.value)
+            self.memory.advance(60)
+            self.assertEqual(client.told, ["attached", "detached", f"gave up: {expected.__name__}"])
+            error = self.failureResultOf(client.whenAttached(), expected).value
+            if expected is Unauthorized:
+                self.assertIn(reason.value, str(error))
+            self.assertEqual(self.memory.pumps[1:], [], "There was another login.")
+
+    def test_nonsense(self) -> None:
+        """What no server of ours would say changes nothing, and is not kept without bounds."""
+        client = self.started(pingInterval=None)
+        perspective = self.successResultOf(client.whenAttached())
+        broker = self.onlySession().broker
+        named = broker.remoteForName("pbauth")
+        for arguments in [
+            (),
+            (1,),
+            ("1", "reason"),
+            (1, b"x"),
+            (1, "x" * 101),
+            (1, "\n"),
+            (1, 2, 3),
+        ]:
+            named.callRemote("ended", *arguments)
+        for number in range(5000, 5000 + 2 * MOST_ENDED):
+            named.callRemote("ended", number, "whatever", pbanswer=False)
+        self.memory.flush()
+        self.assertEqual(len(perspective.broker._ended.reasons), MOST_ENDED)
+        self.assertEqual(self.successResultOf(self.call(client, "whoami")), "alice")
+        # A reason that is not known here is no reason to give up.
+        named.callRemote("ended", perspective.luid, "for fun", pbanswer=False)
+        self.memory.flush()
+        self.assertIs(self.state(client), State.ATTACHED)
+
+    def test_unknownReason(self) -> None:
+        """Servers to come may have other reasons: the client logs in again."""
+        client = self.started(pingInterval=None)
+        perspective = self.successResultOf(client.whenAttached())
+        named = self.onlySession().broker.remoteForName("pbauth")
+        named.callRemote("ended", perspective.luid, "the moon is full", pbanswer=False)
+        self.memory.advance(1)
+        self.assertEqual(client.told, ["attached", "detached", "attached"])
+
+    def test_others(self) -> None:
+        """A client without pbauth's broker is told nothing that it could not read."""
+        client = self.started(pingInterval=None)
+        session = self.onlySession()
+        session.broker.readsOurErrors = False
+        self.memory.authorizer.sessions.end(session)
+        self.memory.flush()
+        self.assertIs(self.state(client), State.ATTACHED)
+        self.failureResultOf(self.call(client, "whoami"), Detached)
+
+
 class GivingUpTests(ClientTestCase):
     """What it does not come back from by itself."""
 
@@ -675,7 +795,11 @@ class CallTests(ClientTestCase):
 
 
 class SessionTests(ClientTestCase):
-    """The server ends the session, and not the connection."""
+    """The server ends the session, and does not say so: a stock broker can't."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(Broker, "tellEnded", lambda broker, reference, reason: None)
 
     def end(self) -> None:
         """An administrator ends all sessions."""

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbauth import Audit, Policy, TooManyAttempts, Unauthorized
 from pbauth.login.attempts import MOST_UNANSWERED, Attempts
 from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.perspectives.byname import ByName
 from pbauth.wire.keepalive import KeepAlive
 
 
@@ -28,7 +29,9 @@ class AttemptsTests(SynchronousTestCase):
         self.broker.makeConnection(StringTransport())
         keepAlive = KeepAlive(None, self.clock, lambda broker: None)
         audit = Audit(self.events.append)
-        return Attempts(self.broker, self.policy, self.clock, self.limits, keepAlive, audit)
+        return Attempts(
+            self.broker, self.policy, self.clock, self.limits, keepAlive, audit, ByName()
+        )
 
     def names(self) -> list[str]:
         """The events so far."""

@@ -128,7 +128,7 @@ class MetricsTests(WireTestCase):
         self.alice.locked = True
         self.assertEqual(self.value("sessions", service="game"), 0)
         self.assertEqual(self.value("sessions_attached_total"), 3)
-        for reason, count in (("connection_lost", 1), ("revoked", 2), ("other", 0)):
+        for reason, count in (("connection_lost", 1), ("locked", 2), ("other", 0)):
             self.assertEqual(self.value("sessions_detached_total", reason=reason), count)
 
     def test_connections(self) -> None:

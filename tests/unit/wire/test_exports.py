@@ -361,11 +361,12 @@ class MistakeTests(WireTestCase):
         def wrong(*args: Any) -> Any:
             raise ZeroDivisionError
 
-        self.patch(self.memory.authorizer.proofs, "allows", wrong)
+        self.patch(self.memory.authorizer.proofs, "proves", wrong)
         self.memory.authorizer.endUnauthorized(self.alice)
         self.memory.flush()
         self.assertEqual(list(self.memory.authorizer.sessions), [])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        # Two sessions, and the logins that they rest on.
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 4)
 
 
 class ComparingTests(WireTestCase):

@@ -1,0 +1,88 @@
+"""
+What each of our brokers has under the name ``pbauth``: the calls that one end makes to the other
+for the connection itself, not for the application.
+
+A stock broker says that it has no such object, which is as good an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.spread import pb
+
+from pbauth.errors import isPhrase
+
+#: The name of the object.
+NAME = b"pbauth"
+
+#: Its method by which a server proves itself before it answers the login (see
+#: `pbauth.wire.broker.Broker.expectProof`).
+PROVED = b"proved"
+
+#: Its method by which a server says that it has ended a session: with the number of the
+#: perspective, and the reason.
+ENDED = "ended"
+
+
+#: So many sessions of one connection are remembered that have ended.
+MOST_ENDED = 1024
+
+
+class EndedSessions:
+    """
+    The sessions of which the peer has said that it has ended them, on one connection.
+
+    Attributes:
+        reasons: why, in the peer's words, by the numbers of the perspectives.
+    """
+
+    __slots__ = ("_watching", "reasons")
+
+    def __init__(self) -> None:
+        self.reasons: dict[Any, str] = {}
+        self._watching: dict[Any, Callable[[str], None]] = {}
+
+    def watch(self, luid: Any, tell: Callable[[str], None]) -> None:
+        """
+        Watch a session.
+
+        Args:
+            luid: the number of the perspective.
+            tell: called with the reason, once.
+        """
+        self._watching[luid] = tell
+
+    def note(self, luid: Any, reason: str) -> None:
+        """
+        Take note that a session has ended.
+
+        Args:
+            luid: the number of the perspective.
+            reason: why.
+        """
+        if luid not in self.reasons and len(self.reasons) < MOST_ENDED:
+            self.reasons[luid] = reason
+            tell = self._watching.pop(luid, None)
+            if tell is not None:
+                tell(reason)
+
+
+class PeerObject(pb.Referenceable):
+    """Take the calls; it has no state, so that all connections share one."""
+
+    def remote_ping(self) -> None:
+        """Answer: this is how the peer knows that this end is there (`pbauth.wire.keepalive`)."""
+
+    def remote_proved(self, outcome: Any) -> None:
+        """Do nothing: the login is over, or its answer also has the proof."""
+
+    def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+        """Take a call (see `twisted.spread.pb.Referenceable`)."""
+        if message != ENDED:
+            return super().remoteMessageReceived(broker, message, args, kw)
+        told = broker.unserialize(args)
+        if len(told) == 2 and type(told[0]) is int and isPhrase(told[1]):
+            broker.sessionEnded(*told)
+        return broker.serialize(None)
