@@ -141,7 +141,7 @@ class PerspectiveClient(service.Service):
         self._nextQuestion: Any = None
         #: Why the last login or session ended; and why no other one will come.
         self._reason: Failure | None = None
-        #: What the server said of the end of the session, until the connection is closed as well.
+        #: What the server said of the end of the session, until the connection is also closed.
         self._detached: Detached | None = None
         self._ended: Failure | None = None
         # Who waits for what.
