@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import frozen
 from zope.interface import implementer
 
-from pbauth.interfaces import IAuthorizer, IIdentity, IPerspectiveServiceFactory
+from pbauth.interfaces import ClientReference, IAuthorizer, IIdentity, IPerspectiveServiceFactory
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
 
@@ -15,7 +13,7 @@ from pbauth.perspectives.service import Service
 class EchoPerspective(Perspective):
     """One client of the `EchoService`."""
 
-    def attached(self, clientref: Any, identity: IIdentity) -> EchoPerspective:
+    def attached(self, clientref: ClientReference, identity: IIdentity) -> EchoPerspective:
         """Give each client a perspective of its own, since several identities may hold the key."""
         super().attached(clientref, identity)
         own = EchoPerspective(self.perspectiveName, identity.name)

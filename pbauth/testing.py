@@ -16,24 +16,25 @@ For the tests of applications: log in without a port, a thread or a sleep.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from attrs import frozen
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.python.components import Componentized
 from twisted.spread import pb
 from twisted.test import iosim
 from zope.interface import implementer
 
-from pbauth._arguments import checkProvides
+from pbauth._arguments import checkProvides, checkType
 from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.client.login import connect
-from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.interfaces import ClientReference, IAuthorizer, ICredentials, IIdentity, IPerspective
 from pbauth.login.policy import Policy
 from pbauth.login.root import AuthServerFactory
 from pbauth.perspectives.perspective import Perspective
@@ -83,7 +84,7 @@ class MemoryServer:
         self._factory = factory or AuthServerFactory(authorizer, policy, self.clock)
         self._peer = peer
 
-    def addUser(self, name: str, password: str, *keys: tuple[str, str]) -> Any:
+    def addUser(self, name: str, password: str, *keys: tuple[str, str]) -> IIdentity:
         """
         Make and save an identity.
 
@@ -103,8 +104,13 @@ class MemoryServer:
         return identity
 
     def logIn(
-        self, username: str, password: Any, serviceName: str, *more: Any, **options: Any
-    ) -> Any:
+        self,
+        username: str,
+        password: str | ICredentials,
+        serviceName: str,
+        *more: Any,
+        **options: Any,
+    ) -> Deferred[pb.RemoteReference]:
         """
         Log a client in: `pbauth.connect`, without host and port, over a connection of its own.
 
@@ -124,7 +130,7 @@ class MemoryServer:
         self.flush()
         return login
 
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
         Connect a protocol (see `IStreamClientEndpoint`); nothing is carried before `flush`.
 
@@ -134,9 +140,10 @@ class MemoryServer:
         Returns:
             Fires with the client's protocol; fails with `refusal` if there is one.
         """
+        checkProvides(IProtocolFactory, protocolFactory, "protocolFactory")
         if self.refusal is not None:
             return fail(self.refusal)
-        client = protocolFactory.buildProtocol(_SERVER)
+        client: Any = protocolFactory.buildProtocol(_SERVER)
         server = self._factory.buildProtocol(self._peer)
         pump = iosim.connect(
             server,
@@ -172,13 +179,14 @@ class MemoryServer:
             if next_ == end:
                 return
 
-    def cut(self, reference: Any) -> None:
+    def cut(self, reference: pb.RemoteReference) -> None:
         """
         Cut the cable of a connection: nothing is carried any more, and neither end notices.
 
         Args:
             reference: anything remote that either end got over it.
         """
+        checkType(pb.RemoteReference, reference, "reference")
         transport = reference.broker.transport
         self.pumps = [
             _CutPump(pump)
@@ -187,13 +195,14 @@ class MemoryServer:
             for pump in self.pumps
         ]
 
-    def disconnect(self, reference: Any) -> None:
+    def disconnect(self, reference: pb.RemoteReference) -> None:
         """
         Cut a connection.
 
         Args:
             reference: anything remote that the client got over it.
         """
+        checkType(pb.RemoteReference, reference, "reference")
         reference.broker.transport.loseConnection()
         self.flush()
 
@@ -235,22 +244,24 @@ class Event:
     kind: str
     perspectiveName: str
     identityName: str
-    clientref: Any
+    clientref: ClientReference
 
 
 class RecordingPerspective(Perspective):
     """A perspective that tells its `RecordingService` who comes and goes."""
 
-    def attached(self, clientref: Any, identity: IIdentity) -> Any:
+    def attached(
+        self, clientref: ClientReference, identity: IIdentity
+    ) -> IPerspective | Awaitable[IPerspective]:
         """Record it."""
         self._record("attached", clientref, identity)
         return self
 
-    def detached(self, clientref: Any, identity: IIdentity) -> None:
+    def detached(self, clientref: ClientReference, identity: IIdentity) -> None:
         """Record it."""
         self._record("detached", clientref, identity)
 
-    def _record(self, kind: str, clientref: Any, identity: IIdentity) -> None:
+    def _record(self, kind: str, clientref: ClientReference, identity: IIdentity) -> None:
         event = Event(kind, self.perspectiveName, identity.name, clientref)
         self.getService().events.append(event)
 
@@ -278,7 +289,7 @@ class RecordingService(Service):
         super().__init__(serviceName, serviceParent, authorizer)
         self.events: list[Event] = []
 
-    def loadPerspective(self, name: str) -> Any:
+    def loadPerspective(self, name: str) -> IPerspective | Awaitable[IPerspective]:
         """Make the perspective."""
         return self.perspectiveClass(name)
 

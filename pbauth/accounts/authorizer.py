@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -23,7 +23,7 @@ from pbauth.accounts.records import Record, holdersAmong, listedRecords, recordO
 from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.audit import Audit
 from pbauth.errors import DuplicateIdentity, Unauthorized
-from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
+from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity, IService, Reactor
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.ed25519 import PublicKey
@@ -80,7 +80,7 @@ class Authorizer:
         hashing: Hashing = _HASHING,
         *,
         audit: Audit | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
     ) -> None:
         checkType(Hashing, hashing, "hashing")
         self.hashing = hashing
@@ -94,7 +94,7 @@ class Authorizer:
         if serviceCollection is not None:
             self.setServiceCollection(serviceCollection)
 
-    def createIdentity(self, name: str) -> Any:
+    def createIdentity(self, name: str) -> IIdentity:
         """
         Make an identity that belongs to this authorizer and is not saved yet.
 
@@ -104,7 +104,7 @@ class Authorizer:
         """
         return self.identityClass(name, self)
 
-    def addIdentity(self, identity: IIdentity) -> Any:
+    def addIdentity(self, identity: IIdentity) -> Awaitable[object]:
         """
         Store a new identity.
 
@@ -113,7 +113,7 @@ class Authorizer:
         """
         raise NotImplementedError(f"{type(self).__name__} does not store identities.")
 
-    def updateIdentity(self, identity: IIdentity) -> Any:
+    def updateIdentity(self, identity: IIdentity) -> Awaitable[object]:
         """
         Store what changed on a known identity, and end its sessions that are no longer allowed.
 
@@ -122,7 +122,7 @@ class Authorizer:
         """
         raise NotImplementedError(f"{type(self).__name__} does not store identities.")
 
-    def removeIdentity(self, name: str) -> Any:
+    def removeIdentity(self, name: str) -> Awaitable[object]:
         """
         Forget an identity, and end its sessions.
 
@@ -131,7 +131,7 @@ class Authorizer:
         """
         raise NotImplementedError(f"{type(self).__name__} does not store identities.")
 
-    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+    def getIdentityRequest(self, name: str) -> Awaitable[IIdentity]:
         """
         Find an identity. Override it: passwd files, SQL, identities made on demand.
 
@@ -145,7 +145,7 @@ class Authorizer:
         """What decoys are made from; where it moves along with the accounts, decoys stay."""
         return self._decoySecret
 
-    def getDecoyVerifier(self, name: str, mechanism: str) -> Any:
+    def getDecoyVerifier(self, name: str, mechanism: str) -> Verifier | Awaitable[Verifier]:
         """
         Make a verifier that no password fits, for a name that does not exist.
 
@@ -315,7 +315,7 @@ class Authorizer:
         self.proofs.forget(name)
         self.sessions.endAll(name)
 
-    def getServiceNamed(self, name: str) -> Any:
+    def getServiceNamed(self, name: str) -> IService:
         """
         Look up a service.
 
@@ -354,10 +354,10 @@ class DefaultAuthorizer(Authorizer):
         hashing: Hashing = _HASHING,
         *,
         audit: Audit | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
-        self.identities: dict[str, Any] = {}
+        self.identities: dict[str, IIdentity] = {}
         # Changes that look at others first take turns.
         self._changes = DeferredLock()
 
@@ -415,7 +415,7 @@ class DefaultAuthorizer(Authorizer):
         self.identityRemoved(name)
         return succeed(None)
 
-    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+    def getIdentityRequest(self, name: str) -> Deferred[IIdentity]:
         """
         Find an identity.
 
@@ -513,7 +513,7 @@ class DefaultAuthorizer(Authorizer):
             DuplicateIdentity: a name is taken.
             TypeError: one is no record.
         """
-        made: dict[str, Any] = {}
+        made: dict[str, IIdentity] = {}
         for record in listedRecords(records):
             if record.name not in self.identities and record.name not in made:
                 made[record.name] = record.asIdentity(self)

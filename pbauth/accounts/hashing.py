@@ -15,7 +15,7 @@ rules for that:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from attrs import Attribute, field, frozen
 from twisted.internet.defer import Deferred, execute
@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadable import isInIOThread
 
 from pbauth._async import chooseReactor
+from pbauth.interfaces import Reactor
 from pbauth.mechanisms import Verifier, md5, scram
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
@@ -42,7 +43,7 @@ class Derivations:
         reactor: provides threads (`IReactorThreads`), while it runs; `None`: the global one does.
     """
 
-    reactor: Any = None
+    reactor: Reactor = None
 
     def run(
         self, iterations: int, function: Callable[..., _Result], *arguments: object

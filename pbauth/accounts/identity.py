@@ -409,7 +409,9 @@ class Identity:
             proof is None or any(each.covers(proof) for each in self._verifiers.values())
         )
 
-    def requestPerspectiveForKey(self, serviceName: str, perspectiveName: str) -> Deferred[Any]:
+    def requestPerspectiveForKey(
+        self, serviceName: str, perspectiveName: str
+    ) -> Deferred[IPerspective]:
         """
         Ask for a perspective.
 
@@ -425,9 +427,10 @@ class Identity:
             service = self.authorizer.getServiceNamed(serviceName)
         except KeyError:
             return fail(KeyNotFound(serviceName, perspectiveName))
-        return maybeDeferred(service.getPerspectiveForIdentity, perspectiveName, self)
+        ask: Any = service.getPerspectiveForIdentity
+        return maybeDeferred(ask, perspectiveName, self)
 
-    def requestPerspectiveForService(self, serviceName: str) -> Deferred[Any]:
+    def requestPerspectiveForService(self, serviceName: str) -> Deferred[IPerspective]:
         """
         Ask for the perspective that `getKeyForService` names.
 
@@ -435,7 +438,7 @@ class Identity:
             As `requestPerspectiveForKey`.
         """
 
-        async def request() -> Any:
+        async def request() -> IPerspective:
             name = self.getKeyForService(serviceName)
             return await maybeDeferred(self.requestPerspectiveForKey, serviceName, name)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 from attrs import evolve, field, frozen
 
 from pbauth._arguments import checkProvides, checkType, listed
 from pbauth._async import settled
 from pbauth.accounts.identity import checkIdentityName
-from pbauth.interfaces import IIdentity
+from pbauth.interfaces import IAuthorizer, IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.names import checkName
@@ -58,7 +57,7 @@ class Record:
             if encoded.partition("$")[0] != mechanism:
                 raise ValueError(f"A verifier of {mechanism} is one of another mechanism.")
 
-    def asIdentity(self, authorizer: Any) -> Any:
+    def asIdentity(self, authorizer: IAuthorizer) -> IIdentity:
         """
         Make an identity of it.
 

@@ -19,13 +19,14 @@ from typing import Any
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.python.components import Componentized
+from twisted.spread import pb
 
 from pbauth._arguments import checkProvides
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
 from pbauth.errors import PasswordsElsewhere, ProtocolViolation, UnknownSession
-from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity
+from pbauth.interfaces import ClientReference, IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import Verifier, scram
 from pbauth.net.origin import originOf
 from pbauth.perspectives.perspective import Perspective
@@ -46,7 +47,9 @@ class Administrator(Perspective):
     _administration: Administration
     _broker: Any
 
-    def brokerAttached(self, clientref: Any, identity: IIdentity, broker: Any) -> Administrator:
+    def brokerAttached(
+        self, clientref: ClientReference, identity: IIdentity, broker: pb.Broker
+    ) -> Administrator:
         """Give each client a perspective that knows who it is."""
         super().brokerAttached(clientref, identity, broker)
         own = type(self)(self.perspectiveName, identity.name)
@@ -426,6 +429,6 @@ class AdminService(Service):
             audit=owner.sessions.audit,
         )
 
-    def loadPerspective(self, name: str) -> Any:
+    def loadPerspective(self, name: str) -> Administrator:
         """Make the perspective."""
         return self.perspectiveClass(name)

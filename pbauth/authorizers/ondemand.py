@@ -11,7 +11,7 @@ keeps it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -27,7 +27,7 @@ from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkIdentityName, checkRenewal
 from pbauth.audit import Audit
 from pbauth.errors import InvalidName, StoreError, Unauthorized
-from pbauth.interfaces import IIdentity
+from pbauth.interfaces import IIdentity, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -63,24 +63,24 @@ class OnDemandAuthorizer(DefaultAuthorizer):
 
     def __init__(
         self,
-        create: Callable[[str], Any],
+        create: Callable[[str], IIdentity | Awaitable[IIdentity | None] | None],
         serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         mostKept: int = MOST_KEPT,
         audit: Audit | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
     ) -> None:
         checkCallable(create, "create")
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._create = create
         self._mostKept = mostKept
         # What was made and not saved: all that somebody holds, and those that were asked for last.
-        self._made: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._kept: OrderedDict[str, Any] = OrderedDict()
-        self._making: SingleFlight[Any] = SingleFlight(self._make)
+        self._made: WeakValueDictionary[str, IIdentity] = WeakValueDictionary()
+        self._kept: OrderedDict[str, IIdentity] = OrderedDict()
+        self._making: SingleFlight[IIdentity] = SingleFlight(self._make)
 
-    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+    def getIdentityRequest(self, name: str) -> Deferred[IIdentity]:
         """
         Find the identity of this name; make it if there is none yet.
 
@@ -100,7 +100,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             return fail(Unauthorized())
         return self._making.run(name)
 
-    async def _make(self, name: str) -> Any:
+    async def _make(self, name: str) -> IIdentity:
         made = None
         try:
             made = await settled(self._create(name))
@@ -130,7 +130,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         if made.authorizer is not self:
             raise ValueError("create() gave the identity of another authorizer.")
 
-    def _find(self, name: str) -> Any:
+    def _find(self, name: str) -> IIdentity | None:
         saved = self.identities.get(name)
         if saved is not None:
             return saved
@@ -139,13 +139,13 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             self._keep(name, made)
         return made
 
-    def _keep(self, name: str, made: Any) -> None:
+    def _keep(self, name: str, made: IIdentity) -> None:
         self._kept[name] = made
         self._kept.move_to_end(name)
         while len(self._kept) > self._mostKept:
             self._kept.popitem(last=False)
 
-    def _forget(self, name: str) -> Any:
+    def _forget(self, name: str) -> IIdentity | None:
         self._kept.pop(name, None)
         return self._made.pop(name, None)
 

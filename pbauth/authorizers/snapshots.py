@@ -17,7 +17,7 @@ from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkReplacement
 from pbauth.accounts.records import Record, recordOf
 from pbauth.audit import Audit
-from pbauth.interfaces import IIdentity
+from pbauth.interfaces import IIdentity, Reactor
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier
 
 
@@ -39,7 +39,7 @@ class CopyingAuthorizer(Authorizer):
         hashing: Hashing,
         *,
         audit: Audit | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
@@ -112,7 +112,7 @@ class CopyingAuthorizer(Authorizer):
         self._storedRecord[identity] = record
         identity.stored = True
 
-    def _copyOf(self, record: Record) -> Any:
+    def _copyOf(self, record: Record) -> IIdentity:
         identity = record.asIdentity(self)
         self._saved(identity, record)
         return identity

@@ -24,9 +24,10 @@ from twisted.spread.jelly import globalSecurity
 
 from pbauth._arguments import checkProvides
 from pbauth.errors import ServerNotTrusted
+from pbauth.interfaces import Reactor
 from pbauth.net.addresses import isLoopback
 from pbauth.net.strports import readAddress, readDescription, spelledOut
-from pbauth.net.trust import NO_TLS_1_3, OTHER_NAME, TLS_VERSIONS, clientOptions, explainSSL
+from pbauth.net.trust import NO_TLS_1_3, OTHER_NAME, TLS_VERSIONS, Trust, clientOptions, explainSSL
 from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.channel import channelOf, peerOf
 
@@ -70,10 +71,10 @@ class Target:
     host: str | IStreamClientEndpoint
     port: int | None
     insecure: bool = False
-    trust: Any = None
+    trust: Trust = None
     certificate: Any = None
 
-    def endpoint(self, reactor: Any) -> Any:
+    def endpoint(self, reactor: Reactor) -> Any:
         """
         Choose the endpoint.
 
@@ -85,7 +86,7 @@ class Target:
         """
         return self.choose(reactor)[0]
 
-    def choose(self, reactor: Any) -> tuple[Any, Any]:
+    def choose(self, reactor: Reactor) -> tuple[Any, Any]:
         """
         Choose the endpoint, and how to check the server behind it.
 
@@ -177,7 +178,7 @@ class Target:
             raise ValueError("A certificate needs an endpoint of the form 'tls:HOST:PORT'.")
 
 
-def _tcpEndpoint(reactor: Any, host: str, port: int) -> Any:
+def _tcpEndpoint(reactor: Reactor, host: str, port: int) -> Any:
     if isIPAddress(host):
         # Nothing to look up, and no several addresses to try.
         return TCP4ClientEndpoint(reactor, host, port)
@@ -186,7 +187,7 @@ def _tcpEndpoint(reactor: Any, host: str, port: int) -> Any:
     return HostnameEndpoint(reactor, host, port)
 
 
-async def openRoot(reactor: Any, target: Target) -> Any:
+async def openRoot(reactor: Reactor, target: Target) -> Any:
     """
     Open a connection to a server, and speak at once: that the server speaks Perspective Broker
     turns out with its first answer.

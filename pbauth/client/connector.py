@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.spread import pb
 
 from pbauth._async import SingleFlight, chooseReactor
 from pbauth.client.login import Login, asCredentials, checkClient
-from pbauth.interfaces import ICredentials
+from pbauth.interfaces import ICredentials, Reactor
 from pbauth.names import checkName
+from pbauth.net.trust import Trust
 
 
 class IdentityConnector:
@@ -38,8 +37,8 @@ class IdentityConnector:
         timeout: float = 30,
         insecure: bool = False,
         *,
-        trust: Any = None,
-        reactor: Any = None,
+        trust: Trust = None,
+        reactor: Reactor = None,
     ) -> None:
         self._login = Login(
             host,
@@ -51,10 +50,10 @@ class IdentityConnector:
             port=port,
         )
         self._reactor = chooseReactor(reactor)
-        self._identity: Any = None
-        self._running: SingleFlight[Any] = SingleFlight(self._logIn)
+        self._identity: pb.RemoteReference | None = None
+        self._running: SingleFlight[pb.RemoteReference] = SingleFlight(self._logIn)
 
-    def requestLogin(self) -> Deferred[Any]:
+    def requestLogin(self) -> Deferred[pb.RemoteReference]:
         """
         Log in, unless that is done or under way.
 
@@ -69,7 +68,7 @@ class IdentityConnector:
         serviceName: str,
         perspectiveName: str | None = None,
         client: pb.Referenceable | None = None,
-    ) -> Deferred[Any]:
+    ) -> Deferred[pb.RemoteReference]:
         """
         Attach to a perspective, after logging in if need be.
 
@@ -86,7 +85,7 @@ class IdentityConnector:
         """
         checkClient(client)
 
-        async def request() -> Any:
+        async def request() -> pb.RemoteReference:
             identity = await self.requestLogin()
             return await identity.callRemote(
                 "attach",
@@ -112,10 +111,10 @@ class IdentityConnector:
         identity.broker.transport.loseConnection()
         return closed
 
-    def _logIn(self) -> Deferred[Any]:
+    def _logIn(self) -> Deferred[pb.RemoteReference]:
         return self._login.run(self._reactor).addCallback(self._loggedIn)
 
-    def _loggedIn(self, identity: Any) -> Any:
+    def _loggedIn(self, identity: pb.RemoteReference) -> pb.RemoteReference:
         self._identity = identity
         identity.broker.notifyOnDisconnect(self._connectionLost)
         return identity

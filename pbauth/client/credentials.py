@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred, succeed
+from twisted.spread import pb
 from zope.interface import implementer
 
 from pbauth._arguments import checkType
@@ -23,7 +24,7 @@ from pbauth._async import OneShot
 from pbauth.accounts.hashing import Derivations
 from pbauth.client.renewal import askHashing
 from pbauth.errors import MechanismNotSupported, PassphraseNeeded, ServerNotTrusted
-from pbauth.interfaces import ICredentials, IRenewingCredentials, IRenewingExchange
+from pbauth.interfaces import ICredentials, IRenewingCredentials, IRenewingExchange, Reactor
 from pbauth.mechanisms import anonymous, ed25519, external, plain, scram
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.ed25519 import Ed25519Client, PublicKey
@@ -65,7 +66,7 @@ class Password:
     mechanisms = (scram.NAME_PLUS, scram.NAME)
     clientCertificate = None
 
-    def __init__(self, password: str, renew: bool = True, *, reactor: Any = None) -> None:
+    def __init__(self, password: str, renew: bool = True, *, reactor: Reactor = None) -> None:
         self._prepared = preparePassword(password)
         self._renew = renew
         self._derivations = Derivations(reactor)
@@ -132,7 +133,7 @@ class Password:
     def _derive(self, salt: bytes, iterations: int) -> Deferred[ScramKeys]:
         return self._derivations.run(iterations, ScramKeys.derive, self._prepared, salt, iterations)
 
-    async def renewVerifier(self, identity: Any, iterations: int) -> None:
+    async def renewVerifier(self, identity: pb.RemoteReference, iterations: int) -> None:
         """
         Replace the verifier of an account by a better one, if the server wants that.
 
@@ -211,7 +212,7 @@ class ScramPasswordExchange:
         """
         self._client.checkOutcome(outcome)
 
-    async def renew(self, identity: Any) -> None:
+    async def renew(self, identity: pb.RemoteReference) -> None:
         """
         Renew the verifier, if this login took a derivation, and if that is allowed.
 

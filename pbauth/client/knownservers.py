@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -23,6 +22,7 @@ from pbauth._async import chooseReactor, settled, within
 from pbauth._files import lock, writePrivate
 from pbauth.client.terminal import askOnTerminal
 from pbauth.errors import LoginTimeout, ServerNotTrusted
+from pbauth.interfaces import Reactor
 from pbauth.net.fingerprints import checkPin
 from pbauth.net.strports import tlsAddress
 from pbauth.net.trust import fetchFingerprint, isVouchedFor
@@ -106,7 +106,7 @@ class KnownServers:
         self._ask = ask
 
     def trustFor(
-        self, endpoint: str, *, timeout: float = 30, reactor: Any = None
+        self, endpoint: str, *, timeout: float = 30, reactor: Reactor = None
     ) -> Deferred[str | None]:
         """
         Make sure that a server may be trusted: before anybody is asked for a password, and before
@@ -126,7 +126,7 @@ class KnownServers:
         """
         return Deferred.fromCoroutine(self._trustFor(endpoint, timeout, chooseReactor(reactor)))
 
-    async def _trustFor(self, endpoint: str, timeout: float, reactor: Any) -> str | None:
+    async def _trustFor(self, endpoint: str, timeout: float, reactor: Reactor) -> str | None:
         if not isinstance(endpoint, str):
             raise TypeError(f"endpoint must be a str, not {type(endpoint).__name__}.")
         where = tlsAddress(endpoint)
@@ -178,7 +178,7 @@ class KnownServers:
         return self._add(address, pin, wait=True) or []
 
     async def _remember(
-        self, address: str, pin: str, timeout: float, reactor: Any
+        self, address: str, pin: str, timeout: float, reactor: Reactor
     ) -> list[KnownServer]:
         """As `add`, but let the reactor run while another program has the file locked."""
 

@@ -25,10 +25,11 @@ from pbauth.client.connection import MOST_UNPROVED, Target, openRoot, using
 from pbauth.client.credentials import Password
 from pbauth.client.renewal import askHashing, renewInBackground
 from pbauth.errors import MechanismNotSupported, ProtocolViolation
-from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange
+from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
+from pbauth.net.trust import Trust, checkTrust
 from pbauth.wire.broker import Broker
 from pbauth.wire.channel import channelOf
 
@@ -57,6 +58,10 @@ def _checkEndpoint(
                 "endpoint must be a str, or provide IStreamClientEndpoint, which "
                 f"{type(endpoint).__name__} does not."
             )
+
+
+def _checkTrust(instance: object, attribute: object, trust: Trust) -> None:
+    checkTrust(trust)
 
 
 def _identityName(name: str) -> str:
@@ -108,7 +113,7 @@ class Login:
     service: str | None = field(default=None, converter=_serviceName)
     perspective: str | None = field(default=None, converter=_perspectiveName)
     client: pb.Referenceable | None = field(default=None, validator=_checkClient)
-    trust: Any = None
+    trust: Trust = field(default=None, validator=_checkTrust)
     insecure: bool = field(default=False, kw_only=True)
     timeout: float = field(default=30, kw_only=True)
     port: int | None = field(default=None, kw_only=True)
@@ -119,7 +124,7 @@ class Login:
         certificate = self.credentials.clientCertificate
         return Target(self.endpoint, self.port, self.insecure, self.trust, certificate)
 
-    def run(self, reactor: Any = None) -> Deferred[Any]:
+    def run(self, reactor: Reactor = None) -> Deferred[pb.RemoteReference]:
         """
         Connect, log in, and attach.
 
@@ -132,13 +137,13 @@ class Login:
         """
         theReactor = chooseReactor(reactor)
 
-        async def run() -> Any:
+        async def run() -> pb.RemoteReference:
             root = await openRoot(theReactor, self.target)
             return await using(root, self.on(root))
 
         return within(self.timeout, theReactor, run())
 
-    async def on(self, root: Any) -> Any:
+    async def on(self, root: pb.RemoteReference) -> pb.RemoteReference:
         """
         Log in, and attach, over a connection that there is already.
 
@@ -148,6 +153,7 @@ class Login:
         Returns:
             As `run`.
         """
+        checkType(pb.RemoteReference, root, "root")
         if self.service is None:
             identity, _ = await prove(root, self.identity, self.credentials, ())
             return identity
@@ -174,9 +180,9 @@ def connect(
     timeout: float = 30,
     insecure: bool = False,
     *,
-    trust: Any = None,
-    reactor: Any = None,
-) -> Deferred[Any]:
+    trust: Trust = None,
+    reactor: Reactor = None,
+) -> Deferred[pb.RemoteReference]:
     """
     Connect, log in, and get a perspective.
 
@@ -215,7 +221,7 @@ def connect(
     """
     theReactor = chooseReactor(reactor)
 
-    def begin() -> Deferred[Any]:
+    def begin() -> Deferred[pb.RemoteReference]:
         login = Login(
             host,
             username,
@@ -239,9 +245,9 @@ def getObjectAt(
     timeout: float = 30,
     insecure: bool = False,
     *,
-    trust: Any = None,
-    reactor: Any = None,
-) -> Deferred[Any]:
+    trust: Trust = None,
+    reactor: Reactor = None,
+) -> Deferred[pb.RemoteReference]:
     """
     Connect, and get the root object of the server: of a pbauth server, its `AuthServ`.
 
@@ -258,7 +264,8 @@ def getObjectAt(
     """
     theReactor = chooseReactor(reactor)
 
-    async def run() -> Any:
+    async def run() -> pb.RemoteReference:
+        checkTrust(trust)
         root = await openRoot(theReactor, Target(host, port, insecure, trust))
         await using(root, root.broker.whenGreeted())
         # Whoever logs in by hand knows what is to come.
@@ -269,13 +276,13 @@ def getObjectAt(
 
 
 def logIn(
-    authServRef: Any,
+    authServRef: pb.RemoteReference,
     client: pb.Referenceable | None,
     service: str,
     username: str,
     password: str | ICredentials,
     perspectiveName: str | None = None,
-) -> Deferred[Any]:
+) -> Deferred[pb.RemoteReference]:
     """
     Log in on a root object that one has already, and attach.
 
@@ -291,7 +298,8 @@ def logIn(
         Fires with the remote perspective; fails as `connect` does.
     """
 
-    async def run() -> Any:
+    async def run() -> pb.RemoteReference:
+        checkType(pb.RemoteReference, authServRef, "authServRef")
         checkName(service, "name of a service")
         login = Login("", username, asCredentials(password), service, perspectiveName, client)
         return await login.on(authServRef)
@@ -299,7 +307,9 @@ def logIn(
     return Deferred.fromCoroutine(run())
 
 
-def authIdentity(authServRef: Any, username: str, password: str | ICredentials) -> Deferred[Any]:
+def authIdentity(
+    authServRef: pb.RemoteReference, username: str, password: str | ICredentials
+) -> Deferred[pb.RemoteReference]:
     """
     Log in on a root object that one has already, without attaching.
 
@@ -312,13 +322,16 @@ def authIdentity(authServRef: Any, username: str, password: str | ICredentials) 
         Fires with a reference to the `IdentityWrapper`; fails as `connect` does.
     """
 
-    async def run() -> Any:
+    async def run() -> pb.RemoteReference:
+        checkType(pb.RemoteReference, authServRef, "authServRef")
         return await Login("", username, asCredentials(password)).on(authServRef)
 
     return Deferred.fromCoroutine(run())
 
 
-def changePassword(identityRef: Any, newPassword: str, *, reactor: Any = None) -> Deferred[None]:
+def changePassword(
+    identityRef: pb.RemoteReference, newPassword: str, *, reactor: Reactor = None
+) -> Deferred[None]:
     """
     Change one's own password. The server gets a verifier of it, which is made here.
 
@@ -340,6 +353,7 @@ def changePassword(identityRef: Any, newPassword: str, *, reactor: Any = None) -
     """
 
     async def run() -> None:
+        checkType(pb.RemoteReference, identityRef, "identityRef")
         preparePassword(newPassword)
         hashing = await askHashing(identityRef) or Hashing()
         salt = secrets.token_bytes(hashing.saltBytes)
@@ -353,7 +367,7 @@ def changePassword(identityRef: Any, newPassword: str, *, reactor: Any = None) -
 
 async def prove(
     root: Any, username: str, credentials: ICredentials, attach: tuple[Any, ...]
-) -> tuple[Any, Any]:
+) -> tuple[pb.RemoteReference, Any]:
     """
     Prove an identity, and attach in the same round trip.
 
@@ -433,7 +447,7 @@ def _checked(answer: Any, length: int) -> tuple[Any, ...]:
     return answer
 
 
-def asCredentials(password: str | ICredentials, reactor: Any = None) -> ICredentials:
+def asCredentials(password: str | ICredentials, reactor: Reactor = None) -> ICredentials:
     """
     Return credentials for whatever a caller gave as the password.
 

@@ -28,8 +28,9 @@ from pbauth.client.reconnect import (
     nextRefusal,
 )
 from pbauth.errors import Detached, NotAttached
-from pbauth.interfaces import ICredentials
+from pbauth.interfaces import ICredentials, Reactor, WireValue
 from pbauth.names import checkName
+from pbauth.net.trust import Trust
 from pbauth.perspectives.sessions import STILL_LIVE
 from pbauth.wire.broker import dropConnection
 from pbauth.wire.keepalive import KeepAlive
@@ -91,8 +92,8 @@ class PerspectiveClient(service.Service):
         username: str | None = None,
         timeout: float = 30,
         insecure: bool = False,
-        trust: Any = None,
-        reactor: Any = None,
+        trust: Trust = None,
+        reactor: Reactor = None,
         pingInterval: float | None = 30,
         retryPolicy: Callable[[int], float | None] | None = None,
         mostWaiting: int = 100,
@@ -173,7 +174,7 @@ class PerspectiveClient(service.Service):
         self._receive(Input.STOP)
         return closed
 
-    def whenAttached(self) -> Deferred[Any]:
+    def whenAttached(self) -> Deferred[pb.RemoteReference]:
         """
         Wait for the current perspective.
 
@@ -193,7 +194,7 @@ class PerspectiveClient(service.Service):
         # By then it may be gone again.
         return self._served.wait().addCallback(lambda _: self.whenAttached())
 
-    def callRemote(self, _name: str, *args: Any, **kw: Any) -> Deferred[Any]:
+    def callRemote(self, _name: str, *args: WireValue, **kw: WireValue) -> Deferred[WireValue]:
         """
         Call a method of the current perspective, once there is one.
 
@@ -226,7 +227,7 @@ class PerspectiveClient(service.Service):
 
     # What a subclass may override.
 
-    def attached(self, perspective: Any) -> None:
+    def attached(self, perspective: pb.RemoteReference) -> None:
         """
         The client has logged in, or again; calls that wait are sent after this. Does nothing by
         default.

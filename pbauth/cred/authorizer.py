@@ -9,7 +9,7 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -22,9 +22,11 @@ from twisted.python.components import Componentized, proxyForInterface
 from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, listed
+from pbauth._async import settled
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.errors import StoreError, Unauthorized
 from pbauth.interfaces import IAuthorizer, ICheckedIdentity, IIdentity
+from pbauth.mechanisms import Verifier
 
 _log = Logger()
 
@@ -152,7 +154,7 @@ class CredAuthorizer(Authorizer):
         self._checkers = [_check(checker) for checker in some]
         if accounts is not None:
             checkProvides(IAuthorizer, accounts, "accounts")
-        self.accounts: Any = DefaultAuthorizer() if accounts is None else accounts
+        self.accounts: IAuthorizer = DefaultAuthorizer() if accounts is None else accounts
         super().__init__(None, self.accounts.hashing)
         self.sessions = self.accounts.sessions
         self.proofs = self.accounts.proofs
@@ -161,23 +163,23 @@ class CredAuthorizer(Authorizer):
         if serviceCollection is not None:
             self.setServiceCollection(serviceCollection)
 
-    def createIdentity(self, name: str) -> Any:
+    def createIdentity(self, name: str) -> IIdentity:
         """Make an account that is not saved yet."""
         return self.accounts.createIdentity(name)
 
-    def addIdentity(self, identity: IIdentity) -> Any:
+    def addIdentity(self, identity: IIdentity) -> Awaitable[object]:
         """Store an account, as the accounts do it."""
         return self.accounts.addIdentity(identity)
 
-    def updateIdentity(self, identity: IIdentity) -> Any:
+    def updateIdentity(self, identity: IIdentity) -> Awaitable[object]:
         """Store what changed on an account, as the accounts do it."""
         return self.accounts.updateIdentity(identity)
 
-    def removeIdentity(self, name: str) -> Any:
+    def removeIdentity(self, name: str) -> Awaitable[object]:
         """Forget an account, as the accounts do it."""
         return self.accounts.removeIdentity(name)
 
-    def getDecoyVerifier(self, name: str, mechanism: str) -> Any:
+    def getDecoyVerifier(self, name: str, mechanism: str) -> Verifier | Awaitable[Verifier]:
         """Make a verifier that nothing fits, as the accounts do it."""
         return self.accounts.getDecoyVerifier(name, mechanism)
 
@@ -190,7 +192,7 @@ class CredAuthorizer(Authorizer):
         super().setServiceCollection(collection)
         self.accounts.setServiceCollection(collection)
 
-    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+    def getIdentityRequest(self, name: str) -> Deferred[IIdentity]:
         """
         Return an identity for any name: only the checker knows which names exist.
 
@@ -201,9 +203,9 @@ class CredAuthorizer(Authorizer):
             Fires with the identity; fails with `StoreError`.
         """
 
-        async def request() -> Any:
+        async def request() -> IIdentity:
             try:
-                account = await maybeDeferred(self.accounts.getIdentityRequest, name)
+                account = await settled(self.accounts.getIdentityRequest(name))
             except Unauthorized:
                 account = self.accounts.createIdentity(name)
             return CheckedIdentity(account, self._checkers)

@@ -25,7 +25,7 @@ from pbauth._async import chooseReactor, settled
 from pbauth.accounts.hashing import Hashing
 from pbauth.audit import Audit
 from pbauth.errors import TooManyAttempts, Unauthorized
-from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.interfaces import IAuthorizer, IIdentity, Reactor
 from pbauth.login.checks import Check
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
@@ -85,7 +85,7 @@ class IdentityChecker:
         *,
         audit: Audit | None = None,
         limits: ConnectionLimits | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
     ) -> None:
         checkProvides(IAuthorizer, authorizer, "authorizer")
         if audit is not None:

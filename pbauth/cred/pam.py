@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth.errors import InvalidName, StoreError
+from pbauth.interfaces import Reactor
 from pbauth.names import checkName
 
 #: Checks at once, and checks that may wait for their turn.
@@ -92,7 +93,7 @@ class PAMChecker:
         self,
         service: str = "login",
         *,
-        reactor: Any = None,
+        reactor: Reactor = None,
         threads: int = THREADS,
         mostWaiting: int = MOST_WAITING,
     ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define
 
 from pbauth._arguments import checkType
+from pbauth.interfaces import Reactor
 from pbauth.login.checks import Check, ChecksUnderWay
 from pbauth.login.policy import Policy
 from pbauth.login.throttle import Throttle, ThrottleState
@@ -62,7 +63,7 @@ class UnauthenticatedConnections:
         self,
         most: int,
         graceTime: float,
-        reactor: Any,
+        reactor: Reactor,
         random: Callable[[], float] = _RANDOM.random,
     ) -> None:
         self._most = most
@@ -149,7 +150,7 @@ class ConnectionLimits:
         reactor: provides `IReactorTime`.
     """
 
-    def __init__(self, policy: Policy, reactor: Any) -> None:
+    def __init__(self, policy: Policy, reactor: Reactor) -> None:
         checkType(Policy, policy, "policy")
         self.unauthenticated = UnauthenticatedConnections(
             policy.maxUnauthenticated, policy.graceTime, reactor

@@ -35,7 +35,7 @@ from pbauth.errors import (
     ProtocolViolation,
     Unauthorized,
 )
-from pbauth.interfaces import IAuthorizer, IIdentity
+from pbauth.interfaces import IAuthorizer, IIdentity, Reactor
 from pbauth.login.attempts import Attempt, Attempts
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.negotiation import Claim, Negotiation
@@ -73,7 +73,7 @@ class AuthRoot:
         self,
         authorizer: IAuthorizer,
         policy: Policy | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
         limits: ConnectionLimits | None = None,
         audit: Audit | None = None,
     ) -> None:
@@ -151,7 +151,7 @@ class AuthServerFactory(pb.PBServerFactory):
         self,
         authorizer: IAuthorizer,
         policy: Policy | None = None,
-        reactor: Any = None,
+        reactor: Reactor = None,
         limits: ConnectionLimits | None = None,
         audit: Audit | None = None,
     ) -> None:
@@ -193,7 +193,7 @@ class AuthServ(WireObject):
         negotiation: Negotiation,
         attempts: Attempts,
         audit: Audit,
-        reactor: Any,
+        reactor: Reactor,
     ) -> None:
         self.broker = broker
         self.authorizer = authorizer
@@ -437,7 +437,7 @@ class IdentityWrapper(WireObject):
         self,
         broker: pb.Broker,
         authorizer: IAuthorizer,
-        reactor: Any,
+        reactor: Reactor,
         identity: IIdentity,
         mechanism: str,
         proof: object,

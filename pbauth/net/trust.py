@@ -11,7 +11,7 @@ import hmac
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -52,6 +52,25 @@ NO_TLS_1_3 = (
 
 #: What an endpoint string may name as `minimumTLS`.
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+#: What a server is trusted by: a fingerprint (``SHA256:...``), the path of a PEM file of
+#: certificates, or a certificate; `None`: the system's certificate authorities.
+Trust: TypeAlias = str | os.PathLike[str] | ssl.Certificate | None
+
+
+def checkTrust(trust: Trust) -> None:
+    """
+    Check an argument that says what a server is trusted by.
+
+    Raises:
+        TypeError: it is of none of these types.
+    """
+    if trust is not None and not isinstance(trust, (str, os.PathLike, ssl.Certificate)):
+        raise TypeError(
+            "trust must be a fingerprint, the path of a PEM file, or a "
+            f"twisted.internet.ssl.Certificate, not {type(trust).__name__}."
+        )
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -204,7 +223,7 @@ def _connectionTo(host: str, context: Any) -> Any:
 
 def clientOptions(
     host: str,
-    trust: str | os.PathLike[str] | ssl.Certificate | None,
+    trust: Trust,
     certificate: ssl.PrivateCertificate | None = None,
     minimum: Any = ssl.TLSVersion.TLSv1_3,
 ) -> Any:
@@ -246,7 +265,7 @@ def _changed(path: Any) -> int:
 
 
 def _makeOptions(
-    host: str, trust: Any, certificate: ssl.PrivateCertificate | None, minimum: Any
+    host: str, trust: Trust, certificate: ssl.PrivateCertificate | None, minimum: Any
 ) -> Any:
     if isinstance(trust, str) and trust.startswith(PIN_PREFIX):
         return PinnedKey(trust, host, certificate, minimum)

@@ -26,10 +26,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
 from twisted.logger import Logger
+from twisted.spread import pb
 from zope.interface import implementer
 
 from pbauth.errors import NobodyAttached
-from pbauth.interfaces import IClients
+from pbauth.interfaces import IClients, WireValue
 
 _log = Logger()
 
@@ -113,7 +114,7 @@ class Clients:
     def __repr__(self) -> str:
         return f"<Clients of {self._name!r}: {len(self)} attached, {self.waiting} messages waiting>"
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[pb.RemoteReference]:
         """Iterate over the references to the clients' objects, oldest first."""
         return iter([session.clientref for session in self._sessions if _reachable(session)])
 
@@ -125,7 +126,9 @@ class Clients:
         """Return how many messages wait for the next client."""
         return len(self._queue)
 
-    def callRemote(self, method: str, /, *args: Any, **kw: Any) -> Deferred[list[tuple[bool, Any]]]:
+    def callRemote(
+        self, method: str, /, *args: WireValue, **kw: WireValue
+    ) -> Deferred[list[tuple[bool, WireValue]]]:
         """
         Call a method of all clients that are attached now. If there are none, call the next one.
 
@@ -146,7 +149,7 @@ class Clients:
         answers: Any = DeferredList(calls, consumeErrors=True)
         return answers
 
-    def callNewest(self, method: str, /, *args: Any, **kw: Any) -> Deferred[Any]:
+    def callNewest(self, method: str, /, *args: WireValue, **kw: WireValue) -> Deferred[WireValue]:
         """
         Call a method of the client that attached last: of several connections of the same user it
         is the one that is most likely alive. If there is no client, call the next one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,14 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkProvides
 from pbauth.errors import Unauthorized
-from pbauth.interfaces import IClients, IIdentity, IPerspective, IService
+from pbauth.interfaces import (
+    ClientReference,
+    IClients,
+    IIdentity,
+    IPerspective,
+    IService,
+    WireValue,
+)
 from pbauth.names import checkName
 from pbauth.perspectives.clients import Clients
 
@@ -89,7 +96,7 @@ class Perspective:
         """
         self.identityName = checkName(name, "name of an identity")
 
-    def getIdentityRequest(self) -> Deferred[Any]:
+    def getIdentityRequest(self) -> Deferred[IIdentity]:
         """
         Find the identity that this is for.
 
@@ -101,7 +108,7 @@ class Perspective:
             return ensureDeferred(_refuse())
         return maybeDeferred(authorizer.getIdentityRequest, self.identityName)
 
-    def makeIdentity(self, password: str) -> Any:
+    def makeIdentity(self, password: str) -> IIdentity:
         """
         Make and save an identity of this perspective's name, with a key to this perspective:
         all that a server with one service needs.
@@ -143,7 +150,9 @@ class Perspective:
         clients = self.clients
         return clients if IClients.providedBy(clients) else None
 
-    def attached(self, clientref: Any, identity: IIdentity) -> Any:
+    def attached(
+        self, clientref: ClientReference, identity: IIdentity
+    ) -> IPerspective | Awaitable[IPerspective]:
         """
         Welcome a client that has logged in. Override it to keep `clientref`, or to give the client
         another perspective than this one. The session logs that the client was attached.
@@ -157,7 +166,7 @@ class Perspective:
         """
         return self
 
-    def detached(self, clientref: Any, identity: IIdentity) -> Any:
+    def detached(self, clientref: ClientReference, identity: IIdentity) -> object:
         """
         Say goodbye to a client whose session has ended. The session logs why it ended.
 
@@ -166,17 +175,23 @@ class Perspective:
             identity: as for the `attached` of the same client.
         """
 
-    def brokerAttached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
+    def brokerAttached(
+        self, clientref: ClientReference, identity: IIdentity, broker: pb.Broker
+    ) -> IPerspective | Awaitable[IPerspective]:
         """Call `attached`. The session calls this; override it only if you need the broker."""
         return self.attached(clientref, identity)
 
-    def brokerDetached(self, clientref: Any, identity: IIdentity, broker: Any) -> Any:
+    def brokerDetached(
+        self, clientref: ClientReference, identity: IIdentity, broker: pb.Broker
+    ) -> object:
         """Call `detached`. The session calls this; override it only if you need the broker."""
         return self.detached(clientref, identity)
 
     # The client calls.
 
-    def perspectiveMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
+    def perspectiveMessageReceived(
+        self, broker: pb.Broker, message: str | bytes, args: WireValue, kw: WireValue
+    ) -> WireValue:
         """
         Call a method for the client (see `twisted.spread.pb.IPerspective`).
 
@@ -198,5 +213,5 @@ class Perspective:
         return broker.serialize(result, self, method, arguments, keywords)
 
 
-async def _refuse() -> Any:
+async def _refuse() -> IIdentity:
     raise Unauthorized()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -55,12 +56,12 @@ class Service(service.Service):
         if serviceParent is not None:
             serviceParent = adapted(IServiceCollection, serviceParent, "serviceParent")
         self.authorizer = authorizer
-        self.perspectives: dict[str, Any] = {}
+        self.perspectives: dict[str, IPerspective] = {}
         # Of the listed ones those that were loaded, and how many clients keep each listed.
         self._cached: dict[str, int] = {}
         # Loaded, but not yet attached: found again while anybody has them.
-        self._loaded: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._loading: SingleFlight[Any] = SingleFlight(self._loadNew)
+        self._loaded: WeakValueDictionary[str, IPerspective] = WeakValueDictionary()
+        self._loading: SingleFlight[IPerspective] = SingleFlight(self._loadNew)
         if serviceParent is not None:
             self.setServiceParent(serviceParent)
 
@@ -99,7 +100,7 @@ class Service(service.Service):
         self.perspectives[name] = perspective
         self._cached.pop(name, None)
 
-    def getPerspectiveNamed(self, name: str) -> Any:
+    def getPerspectiveNamed(self, name: str) -> IPerspective:
         """
         Return a listed perspective. Override it to create perspectives on the fly.
 
@@ -108,7 +109,7 @@ class Service(service.Service):
         """
         return self.perspectives[name]
 
-    def loadPerspective(self, name: str) -> Any:
+    def loadPerspective(self, name: str) -> IPerspective | Awaitable[IPerspective]:
         """
         Load a perspective from elsewhere. Override it; nothing is loaded by default.
 
@@ -120,7 +121,7 @@ class Service(service.Service):
         """
         return fail(KeyNotFound(self.getServiceName(), name))
 
-    def getPerspectiveRequest(self, name: str) -> Deferred[Any]:
+    def getPerspectiveRequest(self, name: str) -> Deferred[IPerspective]:
         """
         Find a perspective: by `getPerspectiveNamed`, else by `loadPerspective`. Whoever asks while
         it is being loaded gets the same object.
@@ -129,7 +130,7 @@ class Service(service.Service):
             Fires with the perspective; fails with `KeyNotFound` if there is none.
         """
         try:
-            named = self.getPerspectiveNamed(name)
+            named: Any = self.getPerspectiveNamed(name)
         except KeyError:
             return self._loadOnce(name)
         except Exception:
@@ -138,15 +139,15 @@ class Service(service.Service):
             return succeed(named)
         return ensureDeferred(named).addErrback(self._load, name)
 
-    def _load(self, failure: Failure, name: str) -> Deferred[Any]:
+    def _load(self, failure: Failure, name: str) -> Deferred[IPerspective]:
         failure.trap(KeyError)
         return self._loadOnce(name)
 
-    def _loadOnce(self, name: str) -> Deferred[Any]:
+    def _loadOnce(self, name: str) -> Deferred[IPerspective]:
         loaded = self._loaded.get(name)
         return self._loading.run(name) if loaded is None else succeed(loaded)
 
-    async def _loadNew(self, name: str) -> Any:
+    async def _loadNew(self, name: str) -> IPerspective:
         perspective = await maybeDeferred(self.loadPerspective, name)
         if not IPerspective.providedBy(perspective):
             raise TypeError(
@@ -158,7 +159,9 @@ class Service(service.Service):
         self._loaded[name] = perspective
         return perspective
 
-    def getPerspectiveForIdentity(self, name: str, identity: IIdentity) -> Any:
+    def getPerspectiveForIdentity(
+        self, name: str, identity: IIdentity
+    ) -> IPerspective | Awaitable[IPerspective]:
         """
         Return the perspective that an identity asks for; the key was found on its keyring.
         Override it to choose by the identity; it is ignored by default.

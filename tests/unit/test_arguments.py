@@ -46,6 +46,7 @@ CALLED_BY_PBAUTH = {
     "*.detached": "the session",
     "*.getPerspectiveForIdentity": "the identity",
     "*.identityChanged": "the identity",
+    "*.perspectiveMessageReceived": "the session, for each call",
     "Authorizer.addIdentity": "the identity; a subclass overrides it",
     "Authorizer.updateIdentity": "the identity; a subclass overrides it",
     "Audit.[!_]*": "whoever has something to record",
@@ -56,7 +57,9 @@ CALLED_BY_PBAUTH = {
     "ConnectionLimits.[!_]*": "the login",
     "Derivations.run": "whoever has a password to derive from",
     "EquivalentProofs.*": "the authorizer, for each login and session",
+    "Event.*": "RecordingPerspective",
     "IdentityWrapper.*": "AuthServ, for each login",
+    "Password.renewVerifier": "the login, in the background",
     "PerspectiveClient.failed": "the client itself",
     "PerspectiveClient.gaveUp": "the client itself",
     "SQLAuthorizer.changed": "the service of changesService",
@@ -114,7 +117,10 @@ def evaluate(annotation: ast.expr, names: Mapping[str, Any]) -> Iterator[Any]:
         if isinstance(annotation, ast.Subscript):
             annotation = annotation.value
         code = compile(ast.Expression(annotation), "annotation", "eval")
-        yield eval(code, dict(names))  # noqa: S307
+        kind = eval(code, dict(names))  # noqa: S307
+        # The name of a union stands for what it is one of.
+        for each in typing.get_args(kind) or (kind,):
+            yield None if each is type(None) else typing.get_origin(each) or each
 
 
 def isOfTheDomain(kind: Any) -> bool:

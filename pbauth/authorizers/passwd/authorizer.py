@@ -47,7 +47,7 @@ from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.errors import StoreError, Unauthorized
-from pbauth.interfaces import IIdentity, ISharedAccountStore
+from pbauth.interfaces import IIdentity, ISharedAccountStore, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -83,7 +83,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
-        reactor: Any = None,
+        reactor: Reactor = None,
         lockTimeout: float = 5.0,
         audit: Audit | None = None,
         decoySecret: bytes | None = None,
@@ -201,7 +201,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
         return Deferred.fromCoroutine(run())
 
-    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+    def getIdentityRequest(self, name: str) -> Deferred[IIdentity]:
         """
         Read the identity of this name from the file.
 
@@ -213,7 +213,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             `StoreError`.
         """
 
-        async def request() -> Any:
+        async def request() -> IIdentity:
             record = (await self._records()).get(name)
             if record is None:
                 raise Unauthorized()
@@ -300,7 +300,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
     def close(self) -> None:
         """Nothing: no file stays open."""
 
-    def changesService(self, reactor: Any = None) -> IAnyService:
+    def changesService(self, reactor: Reactor = None) -> IAnyService:
         """
         Make a service that looks at the file twice a second, and ends the sessions that are no
         longer allowed by what somebody else wrote: an editor, a command, another server.
@@ -393,7 +393,7 @@ class _ChangesService(Service):
         self,
         authorizer: Authorizer,
         read: Callable[[], Awaitable[dict[str, Record]]],
-        reactor: Any,
+        reactor: Reactor,
     ) -> None:
         self._authorizer = authorizer
         self._read = read

@@ -37,7 +37,7 @@ from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.authorizers.sql.engine import Engine, Statements
 from pbauth.authorizers.sql.sqlite import SQLiteEngine
 from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
-from pbauth.interfaces import IIdentity, ISharedAccountStore
+from pbauth.interfaces import IIdentity, ISharedAccountStore, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -131,7 +131,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         serviceCollection: IServiceCollection | Componentized | None = None,
         hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
-        reactor: Any = None,
+        reactor: Reactor = None,
         lockTimeout: float = 5.0,
         passwordInURL: bool = True,
         audit: Audit | None = None,
@@ -304,7 +304,7 @@ class SQLAuthorizer(CopyingAuthorizer):
 
     # Reading.
 
-    def getIdentityRequest(self, name: str) -> Deferred[Any]:
+    def getIdentityRequest(self, name: str) -> Deferred[IIdentity]:
         """
         Read the identity of this name from the database.
 
@@ -316,7 +316,7 @@ class SQLAuthorizer(CopyingAuthorizer):
             `StoreError`.
         """
 
-        async def request() -> Any:
+        async def request() -> IIdentity:
             found = (await self._readNow([name])).get(name)
             if found is None:
                 raise Unauthorized()
@@ -324,7 +324,7 @@ class SQLAuthorizer(CopyingAuthorizer):
 
         return Deferred.fromCoroutine(request())
 
-    def _asIdentity(self, record: Record, former: frozenset[str]) -> Any:
+    def _asIdentity(self, record: Record, former: frozenset[str]) -> IIdentity:
         identity = self._copyOf(record)
         if former:
             today = dict(record.verifiers)[scram.NAME]

@@ -101,7 +101,7 @@ class SQLStoreSuite(Mixin):
             identity = authorizers[place % 2].createIdentity("alice")
             identity.setPassword(f"password {place}")
             attempts.append(identity.save())
-        outcomes = await DeferredList(attempts, consumeErrors=True)
+        outcomes: list[tuple[bool, Any]] = await DeferredList(attempts, consumeErrors=True)
         failures = [failure for succeeded, failure in outcomes if not succeeded]
         self.assertEqual(len(failures), 9)
         for failure in failures:

@@ -12,7 +12,7 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.application.service import MultiService
-from twisted.internet.defer import DeferredList, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
@@ -441,8 +441,8 @@ class FileTests(FileTestCase):
     async def test_sameNameAtOnce(self) -> None:
         """Of many who add the same name at once, one succeeds."""
         authorizers = [self.open(), self.open()]
-        results = await DeferredList(
-            [each.createIdentity("alice").save() for each in authorizers * 4],
+        results: list[tuple[bool, Any]] = await DeferredList(
+            [each.addIdentity(each.createIdentity("alice")) for each in authorizers * 4],
             consumeErrors=True,
         )
         failures = [result for done, result in results if not done]
@@ -993,7 +993,8 @@ class ChangesTests(FileTestCase):
         self.start()
         alice = self.logIn()
         identity = self.successResultOf(self.authorizer.getIdentityRequest("alice"))
-        old = self.successResultOf(identity.getVerifiers())[SCRAM]
+        verifiers: Deferred[dict[str, Any]] = identity.getVerifiers()
+        old = self.successResultOf(verifiers)[SCRAM]
         better = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 5000)
         with self.authorizer.proofs.renewing("alice", old, better):
             self.assertTrue(

@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.spread import pb
 from zope.interface.verify import verifyObject
 
@@ -571,7 +571,7 @@ class OverTLSTests(TLSTestCase):
                     questions.append(method)
                     return succeed((4096, 16))
 
-            self.successResultOf(maybeDeferred(exchange.renew, Identity()))
+            self.successResultOf(Deferred.fromCoroutine(exchange.renew(Identity())))
             self.assertEqual(questions, ["hashing"] * asked)
 
     async def test_sql(self) -> None:

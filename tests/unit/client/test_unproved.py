@@ -297,8 +297,13 @@ class HonestTests(WireTestCase):
         Copied.made = 0
         self.game.perspectiveClass = Player
         done: list[int] = []
-        login = self.memory.logIn("alice", "secret", "game", client=self.client)
-        login.addCallback(lambda found: done.append(len(self.client.called)) or found)
+        login: Deferred[Any] = self.memory.logIn("alice", "secret", "game", client=self.client)
+
+        def note(found: Any) -> Any:
+            done.append(len(self.client.called))
+            return found
+
+        login.addCallback(note)
         self.memory.flush()
         perspective = self.successResultOf(login)
         self.assertEqual(done, [5])

@@ -373,7 +373,8 @@ class ChangePasswordTests(WireTestCase):
         """A renewal of the same password's verifier meanwhile is no obstacle."""
         identity = self.identity()
         replace = self.memory.authorizer.replacePassword
-        (old,) = self.successResultOf(self.alice.getVerifiers()).values()
+        verifiers: Deferred[dict[str, Any]] = self.alice.getVerifiers()
+        (old,) = self.successResultOf(verifiers).values()
         better = [ScramVerifier.fromPassword("secret", b"f" * 16, 5000)]
 
         def replacePassword(*given: Any) -> Any:

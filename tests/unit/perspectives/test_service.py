@@ -185,7 +185,7 @@ class LoadingTests(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """What loads something else than a perspective is told so."""
-        self.game.loadPerspective = lambda name: "perspective"
+        self.game.loadPerspective = lambda name: "perspective"  # type: ignore[return-value]
         self.failureResultOf(self.memory.logIn("alice", "secret", "game"))
         (logged,) = self.flushLoggedErrors(TypeError)
         self.assertIn("must give a perspective, not str", str(logged.value))

@@ -95,7 +95,7 @@ class SessionTests(WireTestCase):
         """An `attached` without `return self` is told what to do, and is balanced."""
 
         class Forgetful(RecordingPerspective):
-            def attached(self, clientref: Any, identity: Any) -> None:
+            def attached(self, clientref: Any, identity: Any) -> None:  # type: ignore[override]
                 super().attached(clientref, identity)
 
         self.game.perspectiveClass = Forgetful
