@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from typing import Any
+
 from twisted.application.service import MultiService
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
+from twisted.python.reflect import accumulateClassList
 
 from pbauth._async import chooseReactor
 from pbauth.admin.protocol import NAME as ADMIN
@@ -13,6 +18,7 @@ from pbauth.login.policy import Policy, defaultMechanisms
 from pbauth.login.throttle import Throttle
 from pbauth.net.listening import DEFAULT_PORT
 from pbauth.server.assembly import assemble
+from pbauth.server.configuration import FILE_VARIABLE, fromEnvironment, readFile
 from pbauth.server.services import stop
 from pbauth.server.settings import (
     DEFAULT_SERVICE,
@@ -23,6 +29,9 @@ from pbauth.server.settings import (
     parametersOf,
 )
 from pbauth.server.state import DEFAULT_FOLDER
+
+# The options that may be given more than once.
+_LISTS = ("port", "service", "mechanism", "auth")
 
 
 class Options(usage.Options, AuthOptionMixin):
@@ -56,17 +65,25 @@ class Options(usage.Options, AuthOptionMixin):
     ]
     optParameters = [  # noqa: RUF012 - as usage.Options has it
         [
+            "config",
+            None,
+            None,
+            "A configuration file in TOML, with the names of these options as keys. Options on "
+            "the command line come first. By default, what PBAUTH_CONFIG names, if it is set.",
+        ],
+        [
             "state",
             None,
             DEFAULT_FOLDER,
-            "The folder of the accounts. If it does not exist, it is created for its owner only.",
+            "The folder of the accounts. If it does not exist, it is created for its owner only. "
+            "Also set by PBAUTH_STATE.",
         ],
         [
             "accounts",
             None,
             None,
             "Accounts elsewhere: sqlite:FILE, passwd:FILE, or postgresql://user@host/database, "
-            "which many servers may share.",
+            "which many servers may share. Also set by PBAUTH_ACCOUNTS.",
         ],
         [
             "default-service",
@@ -94,7 +111,7 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             None,
             "Append a line of JSON to this file for each login, refusal, session and limit; "
-            "SIGHUP opens the file again.",
+            "SIGHUP opens the file again. Also set by PBAUTH_AUDIT.",
         ],
         [
             "metrics",
@@ -120,6 +137,47 @@ class Options(usage.Options, AuthOptionMixin):
         self["services"] = []
         self["mechanisms"] = []
         self["credCheckers"] = []
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse the options of the command line, and add what the file and the environment say."""
+        given = [*(sys.argv[1:] if options is None else options)]
+        try:
+            self._configure(given)
+        except ValueError as mistake:
+            stop(str(mistake))
+        super().parseOptions(given)
+
+    @classmethod
+    def schema(cls) -> dict[str, type]:
+        """Return what a configuration file may say: each key, and the type of its value."""
+        found: dict[str, list[Any]] = {"optFlags": [], "optParameters": []}
+        for name, options in found.items():
+            accumulateClassList(cls, name, options)
+        flags = {flag[0]: bool for flag in found["optFlags"]}
+        texts = {each[0]: str for each in found["optParameters"] if each[0] != "config"}
+        return {**flags, **texts, **dict.fromkeys(_LISTS, list)}
+
+    def _configure(self, given: list[str]) -> None:
+        """Put in front of the options what the file and the environment say in their place."""
+        path = os.environ.get(FILE_VARIABLE)
+        names = set()
+        for place, option in enumerate(given):
+            name, equals, value = option.partition("=")
+            names.add(name.removeprefix("--"))
+            if name == "--config":
+                path = value if equals else "".join(given[place + 1 : place + 2])
+        said: dict[str, Any] = readFile(path, self.schema()) if path else {}
+        said |= fromEnvironment(os.environ)
+        front = []
+        for name, value in said.items():
+            if isinstance(value, list):
+                # A list on the command line takes the place of that in the file.
+                front += [f"--{name}={each}" for each in value if name not in names]
+            elif isinstance(value, bool):
+                front += [f"--{name}"] * value
+            else:
+                front.append(f"--{name}={value}")
+        given[:0] = front
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help, with the services that are installed."""

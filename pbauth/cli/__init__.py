@@ -19,6 +19,8 @@ from pbauth.cli.running import GlobalOptions, run
 from pbauth.cli.sessions import session
 from pbauth.cli.users import user
 from pbauth.cli.whocan import whoCan
+from pbauth.server.configuration import FILE_VARIABLE, SHARED, readFile
+from pbauth.server.settings import SettingsError
 from pbauth.server.state import DEFAULT_FOLDER
 
 
@@ -29,9 +31,34 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
         raise click.BadParameter(str(mistake)) from None
 
 
+def _readConfiguration(context: click.Context, option: Any, path: str | None) -> str | None:
+    if path is not None:
+        # Imported here, since few command lines need the server's options.
+        from pbauth.tap import Options
+
+        try:
+            said = readFile(path, Options().schema())
+        except SettingsError as mistake:
+            raise click.BadParameter(str(mistake)) from None
+        context.default_map = {name: said[name] for name in SHARED.values() if name in said}
+    return path
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
+    "--config",
+    metavar="FILE",
+    envvar=FILE_VARIABLE,
+    show_envvar=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_readConfiguration,
+    help="The server's configuration file: its state, accounts and audit are used.",
+)
+@click.option(
     "--state",
+    envvar="PBAUTH_STATE",
+    show_envvar=True,
     metavar="DIR",
     default=DEFAULT_FOLDER,
     show_default=True,
@@ -39,11 +66,15 @@ def _readPolicy(context: click.Context, option: Any, text: str) -> PasswordPolic
 )
 @click.option(
     "--accounts",
+    envvar="PBAUTH_ACCOUNTS",
+    show_envvar=True,
     metavar="sqlite:FILE|passwd:FILE|postgresql://...",
     help="Where the accounts are, if not in the state folder.",
 )
 @click.option(
     "--audit",
+    envvar="PBAUTH_AUDIT",
+    show_envvar=True,
     metavar="FILE",
     help="Append a line of JSON to this file for each change to the accounts.",
 )
