@@ -62,7 +62,7 @@ class PageTests(SynchronousTestCase):
     def test_listings(self) -> None:
         """The table of programs names all there are, and no others."""
         text = (DOCS / "index.rst").read_text().partition("Programs to start from")[2]
-        named = set(re.findall(r"``(\w+\.(?:py|cfg|service|toml|passwd|jsonl|csv))``", text))
+        named = set(re.findall(r"``(\w+\.(?:py|cfg|service|toml|passwd|jsonl|csv|ini))``", text))
         there = {path.name for path in (DOCS / "listings").iterdir() if path.is_file()}
         self.assertEqual(named - there, set())
         tutorial = {name for name in there if name.startswith(("notice_", "pens_"))}

@@ -162,8 +162,16 @@ def stores(path: str) -> list[IAuthorizer]:
 class Screen(pb.Referenceable):
     """What the server calls."""
 
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
     def remote_greet(self, name: str) -> None:
         """Be greeted."""
+        self.heard.append(f"greet {name}")
+
+    def remote_moved(self, where: str) -> None:
+        """Hear of a move."""
+        self.heard.append(f"moved {where}")
 
 
 def credentials() -> list[ICredentials]:

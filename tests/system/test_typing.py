@@ -1,0 +1,90 @@
+"""Applications are type-checked in strict mode, as the documentation says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from pbauth import DefaultAuthorizer, Hashing, PublicKey
+from pbauth.testing import MemoryServer
+from tests.support.listings import LISTINGS
+from tests.support.processes import run
+from tests.support.typedapplication import Game, Screen, fill
+
+APPLICATION = Path(__file__).parent.parent / "support" / "typedapplication.py"
+
+#: What a type checker finds: a mistake a line, and what it is called.
+MISTAKES = """
+from pbauth import *
+
+authorizer = DefaultAuthorizer()
+Service("game", None, "authorizer")  # arg-type
+Service("game", object(), authorizer)  # arg-type
+CredAuthorizer([authorizer])  # list-item
+AuthRoot(Policy())  # arg-type
+Policy(mechanisms=3)  # arg-type
+IdentityConnector(8787, None, "alice", "secret")  # arg-type
+connect("tls:localhost", None, "alice", b"secret", "game")  # arg-type
+connect("tls:localhost", None, "alice", "secret", "game", client=object())  # arg-type
+connect("tls:localhost", None, "alice", "secret", "game", trust=8787)  # arg-type
+authorizer.createIdentity("alice").setPasword("secret")  # attr-defined
+authorizer.addIdentity(Perspective("alice"))  # arg-type
+Perspective("alice").setService(authorizer)  # arg-type
+
+
+class Forgetful(Perspective):
+    def attached(self, clientref: object, identity: IIdentity) -> None:  # override
+        pass
+"""
+
+
+class TypingTests(TestCase):
+    """The configuration of the documentation, and mypy."""
+
+    async def check(self, text: str) -> tuple[int | None, str]:
+        """
+        Run mypy on an application that stands alone in a folder; give its exit code, and what it
+        said. It finds pbauth where it is installed, and reads its types if it says that it has any.
+        """
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        (folder / "application.py").write_text(text)
+        program = await run(
+            *("-m", "mypy", "--config-file", str(LISTINGS / "mypy.ini"), "application.py"),
+            directory=str(folder),
+        )
+        return program.exitCode, program.output
+
+    async def test_application(self) -> None:
+        """A whole application has no errors."""
+        self.assertEqual(
+            await self.check(APPLICATION.read_text()),
+            (0, "Success: no issues found in 1 source file\n"),
+        )
+
+    async def test_mistakes(self) -> None:
+        """Each mistake is found."""
+        code, output = await self.check(MISTAKES)
+        self.assertEqual(code, 1)
+        expected = [
+            (str(number), kind)
+            for number, line in enumerate(MISTAKES.splitlines(), 1)
+            for kind in re.findall(r"  # ([a-z-]+)$", line)
+        ]
+        self.assertGreater(len(expected), 10)
+        self.assertEqual(re.findall(r":(\d+): error: .*\[([a-z-]+)\]", output), expected)
+
+    async def test_works(self) -> None:
+        """The application does what its types say."""
+        memory = MemoryServer(DefaultAuthorizer(None, Hashing.CHEAPEST))
+        memory.authorizer.setServiceCollection(memory.services)
+        Game("game", memory.services, memory.authorizer)
+        await fill(memory.authorizer, PublicKey(bytes(32)).line())
+        screen = Screen()
+        perspective = self.successResultOf(memory.logIn("alice", "secret", "game", client=screen))
+        moved = perspective.callRemote("move", "D4")
+        memory.flush()
+        self.assertEqual(self.successResultOf(moved), 1)
+        self.assertEqual(screen.heard, ["greet alice", "moved D4"])
