@@ -72,18 +72,18 @@ class Cable:
 
     def do_listen(self) -> int:
         """Listen, and tell the port."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         factory = protocol.ServerFactory()
         factory.noisy = False
         factory.buildProtocol = self._build  # type: ignore[method-assign, assignment]
         return int(reactor.listenTCP(0, factory, interface=HOST).getHost().port)
 
     def _build(self, address: Any) -> _End:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         near = _End(self)
         near.cut = self._broken
         if not self._broken:

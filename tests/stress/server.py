@@ -144,9 +144,9 @@ class Server:
 
     def do_listen(self) -> dict[str, int]:
         """Listen, and tell the ports."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         self._limits = ConnectionLimits(self._policy, reactor)
         factory: Any = AuthServerFactory(self._authorizer, self._policy, reactor, self._limits)
         port = reactor.listenTCP(self._port, factory, interface=HOST, backlog=1024)
@@ -165,9 +165,9 @@ class Server:
 
     def do_listenPlain(self) -> str:
         """Listen on a UNIX socket, for passwords that are checked elsewhere; tell its path."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         authorizer = CredAuthorizer([self._slow], accounts=self._authorizer)
         policy = evolve(self._policy, mechanisms=["PLAIN"])
         folder = tempfile.mkdtemp()

@@ -125,9 +125,9 @@ class Lurkers:
             self._coming.start(0.1)
 
     def _come(self, port: int) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         for _ in range(min(self._wanted - self.there, 100)):
             self._came += 1
             factory = protocol.ClientFactory()
@@ -189,9 +189,9 @@ class Strangers:
         return {"guesses": self._guesses, "outcomes": dict(self._outcomes)}
 
     def _guess(self, port: int, accounts: int) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         number = self._guesses
         self._guesses += 1
         name = (

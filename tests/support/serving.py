@@ -48,9 +48,9 @@ class ServingTestCase(TestCase):
 
     def listen(self, factory: Any) -> int:
         """Listen, and give the port."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         closed: list[Deferred[None]] = []
         build = factory.buildProtocol
 

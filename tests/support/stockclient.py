@@ -33,7 +33,7 @@ class Client:
 
     def __init__(self, port):
         self.factory = pb.PBClientFactory()
-        reactor.connectTCP("127.0.0.1", port, self.factory)
+        reactor.connectTCP("127.0.0.1", port, self.factory)  # type: ignore[type-var]
         self.perspective = self.identity = None
         self.mind = Mind()
 

@@ -42,9 +42,9 @@ class OnTwisted:
 
     def do_sendsAtOnce(self) -> bool:
         """Tell whether all connections are without Nagle's algorithm; there must be some."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         found = [
             reader.getTcpNoDelay()
             for reader in reactor.getReaders()
@@ -60,9 +60,9 @@ def listen(factory: Any, options: Any = None) -> int:
     Returns:
         The port.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as running
 
-    reactor: Any
+    reactor: Any = running
     if options is None:
         port = reactor.listenTCP(0, factory, interface=HOST, backlog=1024)
     else:

@@ -23,9 +23,9 @@ class Server(OnTwisted):
 
 class Client(CallClient):
     async def do_connect(self, port: int) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         factory = pb.PBClientFactory()
         reactor.connectTCP(HOST, port, factory)
         root = await factory.getRootObject()

@@ -60,26 +60,26 @@ class Client(LoginClient):
 
     async def logInBy_tcp(self, port: int, name: str) -> Any:
         """Log in with plain TCP."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         factory = pb.PBClientFactory()
         reactor.connectTCP(HOST, port, factory)
         return await self.logInHeld(factory, name)
 
     async def logInBy_tls(self, port: int, name: str) -> Any:
         """Log in over TLS."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         factory = pb.PBClientFactory()
         reactor.connectSSL(HOST, port, factory, self.tlsOptions)
         return await self.logInHeld(factory, name)
 
     async def openConnection(self, port: int) -> Any:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as running
 
-        reactor: Any
+        reactor: Any = running
         factory = pb.PBClientFactory()
         reactor.connectTCP(HOST, port, factory)
         await factory.getRootObject()

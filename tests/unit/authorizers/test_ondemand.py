@@ -98,7 +98,12 @@ class CreateTests(CreateTestCase):
     def test_atOnce(self) -> None:
         """Many who ask for a name at once get one identity, whoever of them gives up."""
         later: Deferred[Any] = Deferred()
-        self.authorizer = self.authorize(lambda name: (self.asked.append(name), later)[1])
+
+        def create(name: str) -> Deferred[Any]:
+            self.asked.append(name)
+            return later
+
+        self.authorizer = self.authorize(create)
         first, second, third = [self.authorizer.getIdentityRequest("alice") for _ in range(3)]
         first.addErrback(lambda failure: None)
         first.cancel()

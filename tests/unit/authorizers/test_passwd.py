@@ -474,9 +474,12 @@ class FileTests(FileTestCase):
         authorizer = self.open()
         reads = []
         read = authorizer._file._readOnce
-        self.patch(
-            authorizer._file, "_readOnce", lambda known: (reads.append(known), read(known))[1]
-        )
+
+        def readOnce(known: Any) -> Any:
+            reads.append(known)
+            return read(known)
+
+        self.patch(authorizer._file, "_readOnce", readOnce)
         # Its ctime is of this moment: by the time alone it could have changed just now.
         await authorizer.getIdentityRequest("alice")
         self.assertEqual(len(reads), 1)

@@ -867,9 +867,14 @@ class SessionTests(ClientTestCase):
         client = self.started()
         call = client.callRemote("pass")
         after: list[Any] = []
-        call.addErrback(lambda failure: after.append(client.callRemote("note", 1)) or failure)  # type: ignore[call-overload]
         attached: list[Any] = []
-        call.addErrback(lambda failure: attached.append(client.whenAttached()) or failure)  # type: ignore[call-overload]
+
+        def failed(failure: Failure) -> Failure:
+            after.append(client.callRemote("note", 1))
+            attached.append(client.whenAttached())
+            return failure
+
+        call.addErrback(failed)
         self.memory.flush()
         self.failureResultOf(call, Detached)
         self.assertEqual(self.successResultOf(after[0]), 1)

@@ -682,7 +682,9 @@ class StockServerTests(TestCase):
         port = reactor.listenTCP(0, pb.PBServerFactory(AuthRoot(authorizer)), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         factory = pb.PBClientFactory()
-        connector = reactor.connectTCP("127.0.0.1", port.getHost().port, factory)
+        connector = reactor.connectTCP(  # type: ignore[type-var]
+            "127.0.0.1", port.getHost().port, factory
+        )
         root = await factory.getRootObject()
         client = ScramClient([SCRAM], "alice", "secret")
         challenge, challenger = await root.callRemote(

@@ -113,13 +113,18 @@ class RefreshTests(SynchronousTestCase):
         self.writeKey(second)
         self.assertEqual(shownBy(self.certificate), pinOf(second))
 
+    def makeFolderOfKey(self) -> None:
+        """Put a folder in the place of the key."""
+        os.unlink(self.key)
+        os.mkdir(self.key)
+
     def test_unusable(self) -> None:
         """Junk, an empty file and a file that is gone: each is logged once, and changes nothing."""
         spoils: list[Any] = [
             lambda: self.replace(self.path, b"junk"),
             lambda: self.replace(self.key, b""),
             lambda: os.unlink(self.path),
-            lambda: (os.unlink(self.key), os.mkdir(self.key)),
+            self.makeFolderOfKey,
         ]
         for count, spoil in enumerate(spoils, 1):
             spoil()

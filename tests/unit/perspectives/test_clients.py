@@ -251,9 +251,12 @@ class AwayTests(ClientsTestCase):
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
-        self.perspective.attached = lambda clientref, identity: (
-            dropped.append(self.clients.dropped) or self.perspective
-        )
+
+        def attached(clientref: Any, identity: Any) -> Any:
+            dropped.append(self.clients.dropped)
+            return self.perspective
+
+        self.perspective.attached = attached
         one = self.clients.callNewest("hear", "to one")
         answers = [self.hear(number) for number in range(5)]
         self.assertEqual((self.clients.waiting, self.clients.dropped), (3, 3))

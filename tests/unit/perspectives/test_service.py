@@ -146,7 +146,12 @@ class LoadingTests(SynchronousTestCase):
         """Who asks while it is being loaded gets the same object."""
         loading: Deferred[Any] = Deferred()
         asked = []
-        self.game.loadPerspective = lambda name: asked.append(name) or loading
+
+        def load(name: str) -> Deferred[Any]:
+            asked.append(name)
+            return loading
+
+        self.game.loadPerspective = load
         requests = [self.game.getPerspectiveRequest("alice") for _ in range(3)]
         perspective = RecordingPerspective("alice")
         loading.callback(perspective)

@@ -154,7 +154,12 @@ class ReadingTests(ReadersTestCase):
         """Nothing is delivered to who does not want it any more, and nobody is held."""
         got: list[Any] = []
         reader = newReader(got)
-        reader._receive = lambda item: (got.append(item), reader.close())
+
+        def receive(item: Any) -> None:
+            got.append(item)
+            reader.close()
+
+        reader._receive = receive
         reader.feed(b"\1\x81\2\x81\1\x80\3\x81\xff\xff")
         self.assertEqual(got, [1])
         reader.feed(b"\4\x81")

@@ -115,7 +115,12 @@ class CoalescingWriterTests(SynchronousTestCase):
         for count in (1, 100):
             socket = Socket(takes=4)
             writer = CoalescingWriter(socket)
-            socket.between = lambda: [writer.write(b"|") for _ in range(count)]  # noqa: B023
+
+            def writeMany(writer: Any = writer, count: int = count) -> None:
+                for _ in range(count):
+                    writer.write(b"|")
+
+            socket.between = writeMany
             self.write(writer, b"one", b"two")
             written = b"".join(socket.sent + socket._tempDataBuffer)
             self.assertEqual(written, b"onetwo" + b"|" * count)
