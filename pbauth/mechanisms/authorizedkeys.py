@@ -38,7 +38,7 @@ class AuthorizedKey(Protocol):
         """The key as a line of text, with its label."""
 
 
-def tidyLabel(value: Any) -> Any:
+def tidyLabel(value: str) -> str:
     """
     Take away the space around the label of a key, which no line of text keeps; an attrs converter.
     """

@@ -66,6 +66,25 @@ CALLED_BY_PBAUTH = {
     "Session.*": "IdentityWrapper, for each login",
 }
 
+#: Whose types have no name, and why.
+UNTYPED = {
+    "*.requestAvatarId": "the portal passes credentials of any kind",
+    "*.serialize": "as Twisted has it",
+    "Audit.*": "the session, which is defined above it",
+    "AuthChallenger.*": "what a client sends",
+    "AuthServ.*": "its broker may be Twisted's",
+    "AuthServerFactory.buildProtocol": "as Twisted has it",
+    "Broker.*": "as Twisted has it",
+    "Clients.*": "the session, which is defined above it",
+    "IdentityWrapper.*": "what a client sends",
+    "MemoryServer.logIn": "what follows is for connect",
+    "*.getService": "the service is of the application's class",
+    "*.createPerspective": "the perspective is of the application's class",
+    "Session.*": "its broker may be Twisted's",
+    "Sessions.holders": "sessions, and logins, which are defined above it",
+    "serverOptions": "a TLSVersion has no type",
+}
+
 #: What makes a class of the domain, beside those of pbauth.
 LIBRARIES = ("pbauth", "twisted", "cryptography")
 
@@ -302,3 +321,21 @@ class ArgumentTests(SynchronousTestCase):
         names = {parameter.function for parameter in FOUND}
         for pattern in CALLED_BY_PBAUTH:
             self.assertTrue(fnmatch.filter(names, pattern), pattern)
+
+
+class TypeTests(SynchronousTestCase):
+    """The types of public functions, constructors and methods."""
+
+    def test_named(self) -> None:
+        """
+        Each parameter and each result has a type with a name, `WireValue` and `Reactor` among them.
+        """
+        untyped = set()
+        for owner, function in public():
+            name = function.__name__ if owner is None else f"{owner.__name__}.{function.__name__}"
+            if any(re.search(r"\bAny\b", str(each)) for each in function.__annotations__.values()):
+                untyped.add(name)
+        known = {name for pattern in UNTYPED for name in fnmatch.filter(untyped, pattern)}
+        self.assertEqual(untyped - known, set(), "name the type, or say in UNTYPED why not")
+        for pattern in UNTYPED:
+            self.assertTrue(fnmatch.filter(untyped, pattern), pattern)
