@@ -77,6 +77,7 @@ from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
 from pbauth.login.root import AuthChallenger, AuthRoot, AuthServ, AuthServerFactory, IdentityWrapper
 from pbauth.login.throttle import Throttle
+from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.scram import ScramVerifier
@@ -103,6 +104,7 @@ __all__ = [
     "BackOff",
     "Broker",
     "CertificateKey",
+    "Channel",
     "ClientCertificate",
     "Clients",
     "ConnectionLimits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from twisted.application.service import MultiService
 from twisted.internet import endpoints, reactor
@@ -18,6 +18,7 @@ from pbauth import (
     Authorizer,
     AuthServerFactory,
     BackOff,
+    Channel,
     CredAuthorizer,
     DefaultAuthorizer,
     Hashing,
@@ -28,6 +29,7 @@ from pbauth import (
     IdentityConnector,
     IIdentity,
     IPerspective,
+    IPerspectiveServiceFactory,
     KeyNotFound,
     KnownServers,
     Login,
@@ -47,6 +49,7 @@ from pbauth import (
     getObjectAt,
     logIn,
 )
+from pbauth.interfaces import IClientExchange
 
 
 class Player(Perspective):
@@ -91,6 +94,33 @@ class Game(Service):
     def loadPerspective(self, name: str) -> Player:
         """Make a perspective."""
         return Player(name)
+
+
+@implementer(IPerspectiveServiceFactory)
+class GameFactory:
+    """What ``twistd pbauth --service typed-game`` finds."""
+
+    name = "typed-game"
+    description = "A game."
+
+    def makeService(self, serviceName: str, authorizer: IAuthorizer) -> Game:
+        """Make the service."""
+        return Game(serviceName, authorizer=authorizer)
+
+
+@implementer(ICredentials)
+class AskedPassword:
+    """A password that is asked for when it is needed."""
+
+    mechanisms = Password.mechanisms
+    clientCertificate = None
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask = ask
+
+    def begin(self, mechanism: str, name: str, connection: Channel) -> IClientExchange:
+        """Begin the client's half of a login."""
+        return Password(self._ask()).begin(mechanism, name, connection)
 
 
 class Staff(Authorizer):
@@ -176,7 +206,7 @@ class Screen(pb.Referenceable):
 
 def credentials() -> list[ICredentials]:
     """Make one of each kind that an application chooses from."""
-    return [Password("secret"), PrivateKey.fromFile("key"), Anonymous()]
+    return [Password("secret"), AskedPassword(input), PrivateKey.fromFile("key"), Anonymous()]
 
 
 async def play() -> int:
