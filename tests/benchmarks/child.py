@@ -137,6 +137,7 @@ def runTwisted(makeTarget: Callable[[], Any], control: TextIO) -> None:
     requests: Requests
 
     class Control(LineOnlyReceiver):
+        transport: Any
         delimiter = b"\n"
 
         def lineReceived(self, line: bytes) -> None:

@@ -187,7 +187,7 @@ class FloorsTests(SynchronousTestCase):
         floors = {"cli": "the <command>", "": "the names", "net": "addresses"}
         between = {("cli", ""): 3, ("", "net"): 1, ("net", "cli"): 2}
         drawn = floorplan.drawFloors("The floors", floors, between)
-        picture = minidom.parseString(drawn).documentElement  # noqa: S318
+        picture: Any = minidom.parseString(drawn).documentElement  # noqa: S318
         words = [each.firstChild.data for each in picture.getElementsByTagName("text")]
         self.assertEqual(words[:3], ["cli", "the <command>", "cli"])
         self.assertEqual(words[3:6], ["pbauth", "the names", "pbauth"])
@@ -312,7 +312,7 @@ class ExtensionTests(SynchronousTestCase):
         """A sequence becomes a picture, in which all words find room."""
         sequence = import_module("sequence")
         text = ["a: Alice", "b: Bob <b>", "", "a -> b: hello", "a <- b: yes & no", "note a: good"]
-        picture = minidom.parseString(sequence.drawSequence("A talk", text)).documentElement  # noqa: S318
+        picture: Any = minidom.parseString(sequence.drawSequence("A talk", text)).documentElement  # noqa: S318
         words = [each.firstChild.data for each in picture.getElementsByTagName("text")]
         self.assertEqual(words, ["Alice", "Bob <b>", "hello", "yes & no", "good"])
         width = float(picture.getAttribute("width"))

@@ -13,6 +13,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from attrs import define
 from docutils import nodes
@@ -41,7 +42,7 @@ class Terminal:
     """
 
     name: str
-    program: Program | None = None
+    program: Any = None
     seen: int = 0
 
     async def expect(self, words: str) -> None:

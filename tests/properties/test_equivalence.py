@@ -1221,7 +1221,7 @@ class PeerTests(EquivalenceTestCase):
     def test_withoutWords(self) -> None:
         """A peer that chooses the dialect without words gets none."""
         for kind in (pb.Broker, Broker):
-            broker = pb.PBServerFactory(Root(World(kind, kind))).buildProtocol(None)
+            broker: Any = pb.PBServerFactory(Root(World(kind, kind))).buildProtocol(None)
             broker = kind(False)
             broker.factory = pb.PBServerFactory(pb.Root())
             broker.setNameForLocal("root", Thing("a"))

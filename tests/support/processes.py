@@ -81,6 +81,8 @@ _servers: dict[tuple[str, ...], ForkServer] = {}
 class _Forked(Process):
     """A process that the fork server has forked."""
 
+    proto: Any
+
     def _fork(
         self,
         path: Any,
@@ -98,6 +100,8 @@ class _Forked(Process):
 
 class _ForkedOnTerminal(PTYProcess):
     """A process that the fork server has forked, on a terminal of its own."""
+
+    proto: Any
 
     def _fork(
         self,
@@ -153,6 +157,7 @@ class Program(ProcessProtocol):
         from twisted.internet import reactor
 
         self._reactor: Any = reactor
+        self.transport: Any
         self._stdin = stdin
         self._waiting: list[tuple[re.Pattern[str], int, Deferred[Any]]] = []
         self._ended: list[Deferred[Any]] = []

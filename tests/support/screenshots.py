@@ -157,7 +157,7 @@ async def main(reactor: Any, path: str, *options: str) -> None:
     if "--login" in options:
         await _pictureOfLogin(path)
         return
-    service = goservice.GoService("go", web="tcp:0:interface=127.0.0.1")
+    service: Any = goservice.GoService("go", web="tcp:0:interface=127.0.0.1")
     table = service.openGame("tournament")
     table.sitDown("black", "alice")
     table.sitDown("white", "bob")

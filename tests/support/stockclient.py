@@ -5,6 +5,7 @@ do by lines of its standard input, a JSON list each.  Answers are numbered as th
 
 import json
 import sys
+from typing import Any
 
 from twisted.cred.credentials import Anonymous, UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
@@ -34,7 +35,8 @@ class Client:
     def __init__(self, port):
         self.factory = pb.PBClientFactory()
         reactor.connectTCP("127.0.0.1", port, self.factory)  # type: ignore[type-var]
-        self.perspective = self.identity = None
+        self.perspective: Any = None
+        self.identity: Any = None
         self.mind = Mind()
 
     # These give Deferreds: only the failure of PB itself knows the remote error's ancestors.

@@ -290,6 +290,7 @@ class EventTests(WebTestCase):
 
     def noListeners(self) -> None:
         """Those who leave, leave nothing behind."""
+        channel: Any
         for channel in list(self.site.channels):
             channel.transport.loseConnection()
             channel.connectionLost(Failure(ConnectionDone()))

@@ -22,6 +22,8 @@ FAMILY = "twisted"
 
 
 class Echo(Protocol):
+    transport: Any
+
     def dataReceived(self, data: bytes) -> None:
         self.transport.write(data)
 
@@ -45,6 +47,8 @@ def callOf(value: Any) -> bytes:
 
 class Caller(Protocol):
     """Sends messages, and counts the bytes that come back."""
+
+    transport: Any
 
     def start(self, message: bytes, count: int, most: int) -> Deferred[None]:
         """Send a message `count` times, so that at most `most` are under way."""

@@ -193,7 +193,7 @@ class SQLStoreSuite(Mixin):
         other = self.open()
         for salt in (b"s" * 16, b"t" * 16):
             alice = await other.getIdentityRequest("alice")
-            old = (await alice.getVerifiers())[SCRAM]
+            old: Any = (await alice.getVerifiers())[SCRAM]
             better = ScramVerifier.fromPassword("secret", salt, old.iterations + 1)
             self.assertTrue(await other.renewVerifier(alice, old, better))
         bob = await other.getIdentityRequest("bob")

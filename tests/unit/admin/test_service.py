@@ -142,7 +142,7 @@ class UserTests(AdminTestCase):
             identity = accounts.createIdentity(name)
             identity.addKeyByString("admin", name)
             identity.save()
-        own = admin.brokerAttached(None, accounts.identities["admin"], None)
+        own: Any = admin.brokerAttached(None, accounts.identities["admin"], None)
 
         def failure(method: str, *arguments: Any) -> Any:
             made = getattr(own, f"perspective_{method}")(*arguments)

@@ -165,7 +165,7 @@ class TroubleTests(SQLTestCase):
                 await alice.verifyPlainPassword("secret")
                 self.assertTrue((await authorizer.getIdentityRequest("bob")).locked)
                 self.assertEqual(authorizer._decoySecret, b"d" * 32)
-                old = (await alice.getVerifiers())[SCRAM]
+                old: Any = (await alice.getVerifiers())[SCRAM]
                 better = ScramVerifier.fromPassword("secret", b"s" * 16, old.iterations + 1)
                 self.assertTrue(await authorizer.renewVerifier(alice, old, better))
             with closing(sqlite3.connect(path)) as database:

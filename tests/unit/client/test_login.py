@@ -351,6 +351,8 @@ class IdentityConnectorTests(WireTestCase):
 class Banner(protocol.Protocol):
     """A server that says something that is not Perspective Broker, if anything."""
 
+    transport: Any
+
     def connectionMade(self) -> None:
         self.transport.write(self.factory.banner)
 
@@ -366,7 +368,7 @@ class OverTCPTests(TestCase):
         self.addCleanup(port.stopListening)
         return port.getHost().port
 
-    def serve(self, iterations: int = 4096) -> tuple[int, RecordingService]:
+    def serve(self, iterations: int = 4096) -> tuple[int, Any]:
         """Run a server with alice."""
         memory = MemoryServer(DefaultAuthorizer(hashing=Hashing(iterations=iterations)))
         memory.authorizer.setServiceCollection(memory.services)

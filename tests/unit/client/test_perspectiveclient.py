@@ -297,7 +297,8 @@ class ReconnectTests(ClientTestCase):
             self.memory.advance(10)
             self.memory.refusal = None
             self.memory.advance(1)
-            seen = self.game.events[-1].clientref.callRemote("show", "it")
+            clientref: Any = self.game.events[-1].clientref
+            seen = clientref.callRemote("show", "it")
             self.memory.flush()
             self.assertEqual(self.successResultOf(seen), "seen: it")
         self.assertEqual(client.told, ["attached", *["detached", "attached"] * 3])
@@ -844,7 +845,7 @@ class SessionTests(ClientTestCase):
         client = self.started(SECRET, "game", client=Listener(), pingInterval=30)
         self.memory.advance(95)
         self.end()
-        clientref = self.game.events[0].clientref
+        clientref: Any = self.game.events[0].clientref
         while not clientref.broker.disconnected:
             clientref.callRemote("hear", pbanswer=False)
             self.memory.advance(1)

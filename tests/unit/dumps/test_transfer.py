@@ -225,7 +225,7 @@ class ImportTests(TestCase):
         salts = set()
         for identity in self.store.authorizer.identities.values():
             await identity.verifyPlainPassword("open sesame")
-            verifiers = await identity.getVerifiers()
+            verifiers: dict[str, Any] = await identity.getVerifiers()
             self.assertEqual(set(verifiers), {"SCRAM-SHA-256", "PB-MD5"})
             salts.add(verifiers["SCRAM-SHA-256"].salt)
         self.assertEqual(len(salts), 6)

@@ -177,7 +177,7 @@ class KeyTests(SynchronousTestCase):
     def test_verifier(self) -> None:
         """What a store keeps comes back the same, with labels."""
         keys = AuthorizedKeys(NAME, (PUBLIC, PublicKey(bytes(32))))
-        again = decodeVerifier(keys.encode())
+        again: Any = decodeVerifier(keys.encode())
         self.assertEqual(again, keys)
         self.assertEqual([key.label for key in again.keys], ["laptop", ""])
         self.assertEqual(decodeVerifier(AuthorizedKeys(NAME).encode()), AuthorizedKeys(NAME))

@@ -285,6 +285,7 @@ class ServerTests(SynchronousTestCase):
     def test_anyBytes(self, first: bytes, final: bytes) -> None:
         """No bytes lead to anything but a refusal."""
         server = ScramServer("alice", VERIFIER, "server")
+        step: Any
         for step, message in ((server.challenge, first), (server.outcome, final)):
             try:
                 step(message)

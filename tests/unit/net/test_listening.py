@@ -211,6 +211,8 @@ class CertificateTests(SynchronousTestCase):
 class _HeaderFirst(ProxyClient):
     """The load balancer's connection to the server: it says first whose connection it is."""
 
+    transport: Any
+
     def connectionMade(self) -> None:
         self.transport.write(b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 8787\r\n")
         super().connectionMade()
@@ -276,6 +278,8 @@ class ListeningTests(TestCase):
 
         @implementer(IHandshakeListener)
         class Client(Protocol):
+            transport: Any
+
             def connectionMade(self) -> None:
                 # So that a transport that fails has something to fail with.
                 self.transport.write(b"")
@@ -344,6 +348,8 @@ class ListeningTests(TestCase):
         closed: Any = Deferred()
 
         class Rude(Protocol):
+            transport: Any
+
             def connectionMade(self) -> None:
                 self.transport.write(b"GET / HTTP/1.1\r\n\r\n")
 

@@ -156,6 +156,8 @@ class TrustTests(TLSTestCase):
 class Recorder(protocol.Protocol):
     """A server that keeps what it is sent, and knows when it is alone again."""
 
+    transport: Any
+
     def connectionMade(self) -> None:
         self.factory.made += 1
 

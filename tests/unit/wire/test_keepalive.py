@@ -197,7 +197,8 @@ class ServerTests(PingTestCase):
         client = pb.Referenceable()
         perspective = self.successResultOf(self.login("alice", "secret", "game", client=client))
         self.memory.cut(perspective)
-        waiting = self.game.events[0].clientref.callRemote("anything")
+        clientref: Any = self.game.events[0].clientref
+        waiting = clientref.callRemote("anything")
         self.memory.advance(2 * INTERVAL)
         self.failureResultOf(waiting, pb.PBConnectionLost)
 
