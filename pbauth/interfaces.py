@@ -655,6 +655,14 @@ class IRevokingBroker(Interface):
         pbauth's are told nothing.
         """
 
+    def tellLeaving(seconds: float) -> bool:
+        """
+        Tell the client that the server is about to stop.
+
+        Takes the seconds until the connection is closed. Returns whether the client understands
+        that: it has pbauth.
+        """
+
 
 class IPerspectiveServiceFactory(IPlugin):
     """

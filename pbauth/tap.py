@@ -19,6 +19,7 @@ from pbauth.login.throttle import Throttle
 from pbauth.net.listening import DEFAULT_PORT
 from pbauth.server.assembly import assemble
 from pbauth.server.configuration import FILE_VARIABLE, fromEnvironment, readFile
+from pbauth.server.draining import DRAIN_TIME
 from pbauth.server.services import stop
 from pbauth.server.settings import (
     DEFAULT_SERVICE,
@@ -32,6 +33,16 @@ from pbauth.server.state import DEFAULT_FOLDER
 
 # The options that may be given more than once.
 _LISTS = ("port", "service", "mechanism", "auth")
+
+
+def _seconds(text: str | float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 86_400:
+        raise ValueError(f"{text!r} is no number of seconds from 0 to 86400")
+    return seconds
 
 
 class Options(usage.Options, AuthOptionMixin):
@@ -120,6 +131,15 @@ class Options(usage.Options, AuthOptionMixin):
             "Where to serve metrics for Prometheus, a Twisted endpoint: tcp:9187:interface="
             "127.0.0.1, as http://127.0.0.1:9187/metrics. Needs the package prometheus-client.",
         ],
+        [
+            "drain",
+            None,
+            DRAIN_TIME,
+            "Seconds that calls under way have to end after SIGTERM, before the server stops. "
+            "Clients that stay connected attach to another server meanwhile, if there is one. "
+            "A second SIGTERM, and Ctrl-C, stop it at once; so does the first if this is 0.",
+            _seconds,
+        ],
     ]
 
     def __new__(cls) -> Options:
@@ -154,7 +174,12 @@ class Options(usage.Options, AuthOptionMixin):
         for name, options in found.items():
             accumulateClassList(cls, name, options)
         flags = {flag[0]: bool for flag in found["optFlags"]}
-        texts = {each[0]: str for each in found["optParameters"] if each[0] != "config"}
+        texts = {
+            # What is converted is a number.
+            each[0]: float if len(each) > 4 else str
+            for each in found["optParameters"]
+            if each[0] != "config"
+        }
         return {**flags, **texts, **dict.fromkeys(_LISTS, list)}
 
     def _configure(self, given: list[str]) -> None:
@@ -263,6 +288,7 @@ class Options(usage.Options, AuthOptionMixin):
             ),
             audit=self["audit"],
             metrics=self["metrics"],
+            drain=self["drain"],
         )
 
     def _readService(self, description: str) -> ServiceSettings:

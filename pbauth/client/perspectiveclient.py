@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application import service
@@ -17,6 +18,7 @@ from twisted.spread import pb
 from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
 from pbauth.client.login import Login, asCredentials
+from pbauth.client.moving import Move
 from pbauth.client.reconnect import (
     Action,
     BackOff,
@@ -44,7 +46,8 @@ CLOSING_TIME = 5.0
 class PerspectiveClient(service.Service):
     """
     Stays logged in: a `twisted.application.service.Service` that logs in when it is started, and
-    again whenever its connection or its session ends, until it is stopped.
+    again whenever its connection or its session ends, until it is stopped.  If its server is about
+    to stop, it attaches elsewhere before it lets go.
 
     It logs in again after connections that can't be made or break, servers that do not answer or
     have trouble, and throttling; each time it waits longer (see `BackOff`).  It gives up where
@@ -132,6 +135,7 @@ class PerspectiveClient(service.Service):
         self._mostWaiting = mostWaiting
         self._backoff = BackoffState(BackOff() if retryPolicy is None else retryPolicy)
         self._machine = Machine()
+        self._move = Move(lambda: login.run(self._reactor), self._moved, self._reactor)
         self._inputs: deque[tuple[Input, Failure | None]] = deque()
         self._acting = False
         # What there is of these: see the machine.
@@ -271,26 +275,44 @@ class PerspectiveClient(service.Service):
                     self._reason = reason
                 for action in self._machine.receive(happened):
                     _ACTS[action](self)
+                if self._machine.state not in (State.ATTACHED, State.DOUBTFUL):
+                    self._move.cancel()
         finally:
             self._acting = False
 
     def _loggedIn(self, perspective: Any) -> None:
         self._login = None
+        self._backoff.attached()
+        self._askLater()
+        self._take(perspective)
+        self._receive(Input.LOGGED_IN)
+        perspective.broker.whenClosed().addCallback(self._lost, perspective)
+
+    def _take(self, perspective: Any) -> None:
         self._perspective = perspective
         self._attachedAt = self._reactor.seconds()
-        self._backoff.attached()
         self._keepAlive.add(perspective.broker)
-        self._askLater()
-        perspective.broker.watchEnd(perspective, self._sessionEnded)
-        self._receive(Input.LOGGED_IN)
-        perspective.broker.whenClosed().addCallback(self._lost)
+        endings = perspective.broker.endings
+        endings.watch(perspective.luid, partial(self._sessionEnded, perspective))
+        endings.leaves = self._move.begin
+
+    def _moved(self, perspective: Any) -> None:
+        old = self._perspective
+        old.broker.endings.leaves = None
+        self._take(perspective)
+        perspective.broker.whenClosed().addCallback(self._lost, perspective)
+        self._receive(Input.MOVED)
+        self._move.letGo(old.broker)
 
     def _failed(self, reason: Failure) -> None:
         self._login = None
         reason.cleanFailure()
         self._receive(Input.REFUSED if isFinal(_error(reason)) else Input.FAILED, reason)
 
-    def _lost(self, _: None) -> None:
+    def _lost(self, _: None, perspective: Any) -> None:
+        if perspective is not self._perspective:
+            # It was let go.
+            return
         self._perspective = None
         if self._nextQuestion is not None:
             self._nextQuestion.cancel()
@@ -316,13 +338,13 @@ class PerspectiveClient(service.Service):
         if perspective is not self._perspective or perspective.broker.disconnected:
             return
         if isinstance(answer, Failure) and isinstance(answer.value, Detached):
-            self._sessionEnded(answer.value.reason)
+            self._sessionEnded(perspective, answer.value.reason)
         else:
             self._receive(Input.LIVE)
 
-    def _sessionEnded(self, reason: str) -> None:
+    def _sessionEnded(self, perspective: Any, reason: str) -> None:
         # If the connection was quicker there is no perspective, and this is no news.
-        if self._perspective is not None:
+        if perspective is self._perspective:
             self._detached = Detached(reason)
             self._receive(Input.SESSION_ENDED)
 
@@ -435,7 +457,7 @@ class PerspectiveClient(service.Service):
 
     def _stopped(self) -> None:
         closed, self._closed = self._closed, OneShot()
-        closed.fire()
+        self._move.end().addCallback(lambda _: closed.fire())
 
     def _current(self) -> Any:
         """The perspective, if calls may be sent to it."""

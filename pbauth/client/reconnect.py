@@ -20,7 +20,9 @@ state           what it is
 ==============  ====================================================================================
 
 There is at most one login or connection, and one timer, in any state; a login begins only where
-there is neither.  So nothing that happens belongs to a connection of the past.
+there is neither.  So nothing that happens belongs to a connection of the past.  There is one
+exception: while it is attached to a server that is about to stop, the client logs in elsewhere
+(`pbauth.client.moving`), and changes over at once (`Input.MOVED`).
 
 Why not `twisted.application.internet.ClientService`
 ====================================================
@@ -90,6 +92,7 @@ class Input(enum.Enum):
     DOUBT = "a call said that its session has ended"
     LIVE = "the server says that the session is live"
     SESSION_ENDED = "the server says that the session has ended"
+    MOVED = "there is a perspective in place of the one so far, whose server is about to stop"
     LOST = "the connection is closed"
     TIME_IS_UP = "the timer has run down"
 
@@ -132,6 +135,7 @@ TABLE: dict[State, dict[Input, tuple[State, tuple[Action, ...]]]] = {
         _I.START: (_S.ATTACHED, ()),
         _I.LIVE: (_S.ATTACHED, ()),
         _I.DOUBT: (_S.DOUBTFUL, (_A.ASK,)),
+        _I.MOVED: (_S.ATTACHED, (_A.RENOUNCE, _A.ANNOUNCE)),
         _I.SESSION_ENDED: (_S.LEAVING, (_A.RENOUNCE, _A.DROP)),
         _I.LOST: (_S.WAITING, (_A.RENOUNCE, _A.WAIT)),
         _I.STOP: (_S.STOPPING, (_A.TURN_AWAY, _A.RENOUNCE, _A.CLOSE)),
@@ -140,6 +144,7 @@ TABLE: dict[State, dict[Input, tuple[State, tuple[Action, ...]]]] = {
         _I.START: (_S.DOUBTFUL, ()),
         _I.DOUBT: (_S.DOUBTFUL, ()),
         _I.LIVE: (_S.ATTACHED, (_A.SERVE,)),
+        _I.MOVED: (_S.ATTACHED, (_A.RENOUNCE, _A.ANNOUNCE, _A.SERVE)),
         _I.SESSION_ENDED: (_S.LEAVING, (_A.RENOUNCE, _A.DROP)),
         _I.LOST: (_S.WAITING, (_A.RENOUNCE, _A.WAIT)),
         _I.STOP: (_S.STOPPING, (_A.TURN_AWAY, _A.RENOUNCE, _A.CLOSE)),

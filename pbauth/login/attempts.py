@@ -9,13 +9,13 @@ of the login itself (`pbauth.login.root`) know none of this.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
 from pbauth.errors import Detached, ExchangeRefused, TooManyAttempts, Unauthorized
-from pbauth.interfaces import IRestrictableBroker
+from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.login.checks import Check
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
@@ -191,6 +191,7 @@ class Attempts:
         # Of the peer; known once it speaks, since then the header of a proxy was read.
         self._network = ""
         self._unauthenticated = limits.unauthenticated.add(self._timeOut)
+        limits.connections.add(self)
         broker.notifyOnDisconnect(self._connectionLost)
 
     def book(self, name: str, mechanism: str) -> Attempt:
@@ -378,6 +379,40 @@ class Attempts:
         self._audit.dropped(self._origin, reason)
         dropConnection(self._broker)
 
+    def leave(self, seconds: float) -> bool:
+        """
+        Tell the client that the server is about to stop; one that has not logged in can go at once.
+
+        Args:
+            seconds: until the server closes the connection.
+
+        Returns:
+            Whether the client understands that, and goes by itself.
+        """
+        if not self._unauthenticated.gone:
+            self.close()
+            return True
+        return IRevokingBroker.providedBy(self._broker) and bool(self._broker.tellLeaving(seconds))
+
+    def isIdle(self, busy: Collection[Any]) -> bool:
+        """
+        Tell whether no call is under way on the connection, of either end.
+
+        Args:
+            busy: the brokers of sessions whose client waits for an answer.
+        """
+        return self._broker not in busy and not self._broker.waitingForAnswers
+
+    def close(self) -> None:
+        """Close the connection once what was written is sent."""
+        if not self._broker.disconnected and self._broker.transport is not None:
+            self._broker.transport.loseConnection()
+
+    def cut(self) -> None:
+        """Close the connection now."""
+        if not self._broker.disconnected and self._broker.transport is not None:
+            dropConnection(self._broker)
+
     def _closeSoon(self) -> None:
         """
         Close the connection, on which no login stands any more. Calls that the client has sent
@@ -392,13 +427,13 @@ class Attempts:
             # The client has logged in again.
             return
         self._audit.dropped(self._origin, DropReason.NO_LOGIN)
-        self._broker.transport.loseConnection()
+        self.close()
         # Should it not take what was written.
         self._closing = self._reactor.callLater(CLOSING_TIME, self._cut)
 
     def _cut(self) -> None:
         self._closing = None
-        dropConnection(self._broker)
+        self.cut()
 
     def _timeOut(self) -> None:
         self._misbehaved()
@@ -407,6 +442,7 @@ class Attempts:
     def _connectionLost(self) -> None:
         unauthenticated = not self._unauthenticated.gone
         self._limits.unauthenticated.remove(self._unauthenticated)
+        self._limits.connections.discard(self)
         self.logins.clear()
         if self._closing is not None:
             self._closing.cancel()

@@ -144,6 +144,7 @@ class ConnectionLimits:
         unauthenticated: the connections on which nobody has logged in yet.
         checks: the proofs that are being checked.
         throttle: makes whoever fails wait; `None` where the policy has none.
+        connections: all that are open, each an `pbauth.login.attempts.Attempts`.
 
     Args:
         policy: limits and switches.
@@ -158,6 +159,7 @@ class ConnectionLimits:
         throttle = policy.throttle if isinstance(policy.throttle, Throttle) else Throttle()
         self.throttle = ThrottleState(reactor.seconds, throttle) if policy.throttle else None
         self.checks = ChecksUnderWay(throttle.checksAtOnce, self.throttle)
+        self.connections: set[Any] = set()
 
     def admits(self, network: str) -> bool:
         """

@@ -245,6 +245,11 @@ class Session:
         """Tell whether the session has ended, for whatever reason."""
         return self._state is _State.ENDED
 
+    @property
+    def busy(self) -> bool:
+        """Tell whether a call of the client's is under way."""
+        return bool(self._underWay)
+
     def detachedError(self) -> Detached:
         """Return what calls fail with once the session has ended."""
         return Detached("" if self.endReason is None else self.endReason.value)

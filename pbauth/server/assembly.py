@@ -13,8 +13,10 @@ from pbauth.audit.file import AuditFile, AuditUnwritable
 from pbauth.cred.authorizer import CredAuthorizer
 from pbauth.errors import StoreError
 from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.login.drain import Drain
 from pbauth.login.root import AuthServerFactory
 from pbauth.net.listening import Ports
+from pbauth.server.draining import DrainService
 from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
 from pbauth.server.services import (
     AuditService,
@@ -77,6 +79,8 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     accounts.changesService().setServiceParent(server)
     services.setServiceParent(server)
     limits = ConnectionLimits(settings.policy, reactor)
+    draining = DrainService(reactor, Drain(limits, authorizer.sessions, reactor), settings.drain)
+    draining.setServiceParent(server)
     portServices = [
         PortService(
             port,
@@ -88,6 +92,7 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     ]
     for portService in portServices:
         portService.setServiceParent(server)
+    draining.ports = portServices
     if settings.runsAdmin:
         FirstRun(
             accounts,

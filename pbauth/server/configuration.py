@@ -26,7 +26,12 @@ FILE_VARIABLE = "PBAUTH_CONFIG"
 #: The options that the server and the command share, by the environment variable of each.
 SHARED = {"PBAUTH_STATE": "state", "PBAUTH_ACCOUNTS": "accounts", "PBAUTH_AUDIT": "audit"}
 
-_KINDS = {str: "a string", bool: "true or false", list: "a string, or a list of strings"}
+_KINDS = {
+    str: "a string",
+    float: "a number",
+    bool: "true or false",
+    list: "a string, or a list of strings",
+}
 
 
 def readFile(path: str, schema: Mapping[str, type]) -> dict[str, Any]:
@@ -35,8 +40,8 @@ def readFile(path: str, schema: Mapping[str, type]) -> dict[str, Any]:
 
     Args:
         path: of the file.
-        schema: which keys there may be, each with the type of its value: `str`, `bool`, or `list`
-            for a list of strings.
+        schema: which keys there may be, each with the type of its value: `str`, `float`, `bool`,
+            or `list` for a list of strings.
 
     Returns:
         The values by key. Where the schema says `list` it is one, also if the file has one string.
@@ -60,6 +65,8 @@ def _check(path: str, key: str, value: Any, schema: Mapping[str, type]) -> Any:
     kind = schema[key]
     if kind is list and isinstance(value, str):
         value = [value]
+    if kind is float and type(value) is int:
+        value = float(value)
     fits = isinstance(value, kind)
     if kind is list and fits:
         fits = all(isinstance(each, str) for each in value)

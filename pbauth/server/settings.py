@@ -23,6 +23,7 @@ from pbauth.interfaces import IConfigurableServiceFactory, IPerspectiveServiceFa
 from pbauth.login.policy import Policy
 from pbauth.names import checkName
 from pbauth.net.listening import DEFAULT_PORT
+from pbauth.server.draining import DRAIN_TIME
 from pbauth.server.state import DEFAULT_FOLDER
 
 #: The service that runs unless another one is named.
@@ -173,6 +174,9 @@ class Settings:
         policy: limits and switches of logins.
         audit: the path of the file for the audit log, or `None`.
         metrics: the description of where to serve metrics, or `None`.
+        health: the description of where to serve the pages on health, or `None`: where the metrics
+            are.
+        drain: seconds that calls under way have to end after SIGTERM, before the server stops.
 
     Raises:
         SettingsError: they make no server.
@@ -189,6 +193,8 @@ class Settings:
     policy: Policy = field(factory=Policy)
     audit: str | None = None
     metrics: str | None = None
+    health: str | None = None
+    drain: float = DRAIN_TIME
 
     @services.default
     def _defaultServices(self) -> tuple[ServiceSettings, ...]:

@@ -39,7 +39,7 @@ from pbauth.wire.encoding import (
 )
 from pbauth.wire.failures import readable, withException
 from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
-from pbauth.wire.peerobject import EndedSessions, PeerObject
+from pbauth.wire.peerobject import Endings, PeerObject
 from pbauth.wire.prelogin import (
     GUEST_LIMITS,
     LIMITS,
@@ -148,8 +148,8 @@ class Broker(SerializingBroker):
         # From the time on when somebody waits for it, or it is so.
         self._secured: OneShot | None = None
         self._closed = OneShot()
-        # From the time on when somebody watches a session, or the peer has ended one.
-        self._ended: EndedSessions | None = None
+        # From the time on when somebody wants to know, or the peer has said something.
+        self._ended: Endings | None = None
         self._awaitsGreeting = False
         self._violation: ProtocolViolation | None = None
         # Twisted's own annotation says that this is always None.
@@ -580,33 +580,32 @@ class Broker(SerializingBroker):
             return
         luid = self.luids.get(reference.processUniqueID())
         if luid is not None:
-            named = self.remoteForName(peerobject.NAME)
-            named.callRemote(peerobject.ENDED, luid, reason, pbanswer=False)
+            self._callPeerObject(peerobject.ENDED, luid, reason)
 
-    def watchEnd(self, perspective: pb.RemoteReference, tell: Callable[[str], None]) -> None:
+    def tellLeaving(self, seconds: float) -> bool:
         """
-        Watch a session, as its client.
-
-        Args:
-            perspective: of the session.
-            tell: called with the reason once the server says that the session has ended; not if
-                the connection is closed before.
-        """
-        if self._ended is None:
-            self._ended = EndedSessions()
-        self._ended.watch(perspective.luid, tell)
-
-    def sessionEnded(self, luid: int, reason: str) -> None:
-        """
-        Take note that the peer has ended a session. The object `pbauth` calls this.
+        Tell the peer that this end is about to stop.
 
         Args:
-            luid: the number of the perspective.
-            reason: why, in the peer's words.
+            seconds: until it closes the connection.
+
+        Returns:
+            Whether the peer understands that.
         """
+        if not self.readsOurErrors:
+            return False
+        self._callPeerObject(peerobject.LEAVING, seconds)
+        return True
+
+    def _callPeerObject(self, method: str, *arguments: Any) -> None:
+        self.remoteForName(peerobject.NAME).callRemote(method, *arguments, pbanswer=False)
+
+    @property
+    def endings(self) -> Endings:
+        """What the peer has said of the end of sessions, and of its own."""
         if self._ended is None:
-            self._ended = EndedSessions()
-        self._ended.note(luid, reason)
+            self._ended = Endings()
+        return self._ended
 
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """Take an answer; one that can't be read fails the call, not the connection."""

@@ -26,22 +26,32 @@ PROVED = b"proved"
 ENDED = "ended"
 
 
+#: Its method by which a server says that it is about to stop: with the seconds until it closes the
+#: connection.
+LEAVING = "leaving"
+
+#: The longest time that a server may take to stop, in seconds.
+LONGEST_LEAVING = 86_400.0
+
 #: So many sessions of one connection are remembered that have ended.
 MOST_ENDED = 1024
 
 
-class EndedSessions:
+class Endings:
     """
-    The sessions of which the peer has said that it has ended them, on one connection.
+    What the peer has said of the end of sessions, and of its own, on one connection.
 
     Attributes:
-        reasons: why, in the peer's words, by the numbers of the perspectives.
+        reasons: why it has ended sessions, in its words, by the numbers of the perspectives.
+        leaves: called with the seconds left once the peer says that it is about to stop; `None`:
+            nobody wants to know.
     """
 
-    __slots__ = ("_watching", "reasons")
+    __slots__ = ("_watching", "leaves", "reasons")
 
     def __init__(self) -> None:
         self.reasons: dict[Any, str] = {}
+        self.leaves: Callable[[float], None] | None = None
         self._watching: dict[Any, Callable[[str], None]] = {}
 
     def watch(self, luid: Any, tell: Callable[[str], None]) -> None:
@@ -80,9 +90,12 @@ class PeerObject(pb.Referenceable):
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Take a call (see `twisted.spread.pb.Referenceable`)."""
-        if message != ENDED:
+        if message not in (ENDED, LEAVING):
             return super().remoteMessageReceived(broker, message, args, kw)
-        told = broker.unserialize(args)
-        if len(told) == 2 and type(told[0]) is int and isPhrase(told[1]):
-            broker.sessionEnded(*told)
+        told = tuple(broker.unserialize(args))
+        if message == ENDED:
+            if len(told) == 2 and type(told[0]) is int and isPhrase(told[1]):
+                broker.endings.note(*told)
+        elif len(told) == 1 and type(told[0]) in (int, float) and broker.endings.leaves is not None:
+            broker.endings.leaves(min(max(0.0, told[0]), LONGEST_LEAVING))
         return broker.serialize(None)

@@ -32,11 +32,14 @@ class Cluster:
     Args:
         test: ends it all.
         url: of the database.
+        options: of the servers, besides.
     """
 
-    def __init__(self, test: TestCase, url: str) -> None:
+    def __init__(self, test: TestCase, url: str, *options: str) -> None:
         self._test = test
         self._url = url
+        self._options = options
+        self._ports: list[int] = []
         self.servers: list[Program] = []
         self.certificate = os.path.abspath(test.mktemp())
 
@@ -45,7 +48,7 @@ class Cluster:
         # All show the same certificate, whichever a client gets to.
         with open(self.certificate, "wb") as file:
             file.write(makeCertificate())
-        ports = []
+        ports = self._ports
         for _ in range(3):
             ports.append(_freePort())
             self.servers.append(self._startServer(ports[-1]))
@@ -69,10 +72,20 @@ class Cluster:
             *TWISTD,
             *("--accounts", self._url, "--state", self._test.mktemp(), "--proxy-protocol"),
             *("--port", f"{where}:privateKey={self.certificate}:certKey={self.certificate}"),
+            *self._options,
             stdin=None,
         )
         self._test.addCleanup(server.stop)
         return server
+
+    async def restart(self, number: int) -> None:
+        """Stop one of the servers in good order, and start it again."""
+        server = self.servers[number]
+        server.kill("TERM")
+        await server.whenEnded()
+        assert server.exitCode == 0, server.output
+        self.servers[number] = self._startServer(self._ports[number])
+        await self.servers[number].waitFor("Listening on")
 
     async def _untilOpen(self) -> None:
         from twisted.internet import reactor

@@ -1,0 +1,81 @@
+"""The end of a server that clients do not notice: on SIGTERM it lets go of them before it stops."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from pbauth.login.drain import Drain
+
+_log = Logger()
+
+#: Seconds that calls under way have to end, unless the settings say something else.
+DRAIN_TIME = 30.0
+
+
+class DrainService(Service):
+    """
+    Drains the server on SIGTERM, and stops it then; a second SIGTERM stops it at once.
+
+    Args:
+        reactor: of the server.
+        drain: lets go of the clients.
+        seconds: how long that may take; 0: the server stops at once.
+
+    Attributes:
+        ports: the services that listen, which stop first.
+    """
+
+    def __init__(self, reactor: Any, drain: Drain, seconds: float = DRAIN_TIME) -> None:
+        self._reactor = reactor
+        self._drain = drain
+        self._seconds = seconds
+        self._before: Any = None
+        self.ports: Sequence[IService] = ()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it has begun."""
+        return self._drain.begun
+
+    def startService(self) -> None:
+        """Wait for the signal, from the time on when the reactor has installed its own handlers."""
+        super().startService()
+        self._reactor.callWhenRunning(self._install)
+
+    def stopService(self) -> None:
+        """Take no more signals."""
+        super().stopService()
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def begin(self) -> None:
+        """Drain the server, and stop it; called once more, stop it at once."""
+        if self._drain.begun:
+            self._drain.hurry()
+            return
+        _log.info(
+            "Draining: no more connections are taken, and those that are open are closed within "
+            "{seconds:g} s",
+            seconds=self._seconds,
+        )
+        # Before the ports are closed, so that whoever asks is told.
+        self._drain.begun = True
+        stopped = DeferredList([maybeDeferred(port.stopService) for port in self.ports])
+        stopped.addCallback(lambda _: self._drain.run(self._seconds))
+        stopped.addErrback(lambda bug: _log.failure("The server can't be drained", bug))
+        stopped.addCallback(lambda _: self._reactor.stop())
+
+    def _install(self) -> None:
+        if self.running and self._seconds:
+            self._before = signal.signal(signal.SIGTERM, self._terminated)
+
+    def _terminated(self, number: int, frame: Any) -> None:
+        # A signal comes in the middle of anything.
+        self._reactor.callFromThread(self.begin)
