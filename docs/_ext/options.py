@@ -39,7 +39,7 @@ def describeTwistd() -> list[str]:
     lines = [".. program:: twistd pbauth", ""]
     for name, _, text in Options.optFlags:
         lines += _option(f"--{name}", text)
-    for name, _, default, text in Options.optParameters:
+    for name, _, default, text, *_ in Options.optParameters:
         told = "" if default is None else f" [default: {default}]"
         lines += _option(f"--{name} <{name}>", text + told)
     for attribute in dir(options):

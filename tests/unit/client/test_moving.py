@@ -9,7 +9,7 @@ from twisted.spread import pb
 
 from pbauth import Unauthorized
 from pbauth.client.reconnect import State
-from tests.unit.client.test_perspectiveclient import REFUSED, ClientTestCase, Watched
+from tests.support.stayingclient import REFUSED, ClientTestCase, Watched
 
 #: What the hooks of a client say that has moved once.
 MOVED = ["attached", "detached", "attached"]
