@@ -278,7 +278,7 @@ class RecordingService(Service):
         events: list of `Event`.
     """
 
-    perspectiveClass = RecordingPerspective
+    perspectiveClass: Any = RecordingPerspective
 
     def __init__(
         self,
