@@ -304,7 +304,7 @@ class UnknownPublicKey(WireError):
 
     def __init__(self, name: str, which: str) -> None:
         super().__init__(
-            f"{name!r} has not just one public key {which!r}. See: pbauth user keys {name}"
+            f"{name!r} does not have exactly one public key {which!r}. See: pbauth user keys {name}"
         )
         self.name = name
         self.which = which

@@ -40,11 +40,11 @@ def checkName(name: object, what: str = "name") -> str:
         return name
     if isTooLong(name):
         # Before anything looks at its characters.
-        raise InvalidName(f"A {what} takes at most {LONGEST} bytes; this one takes more.")
+        raise InvalidName(f"A {what} has at most {LONGEST} bytes; this one has more.")
     for character in name:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
             raise InvalidName(
-                f"A {what} must not hold control characters; this one holds U+{ord(character):04X}."
+                f"A {what} must not contain control characters, such as U+{ord(character):04X}."
             )
     return name
 

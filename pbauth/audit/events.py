@@ -192,7 +192,7 @@ SESSION_ENDED = Kind(
 )
 
 
-AUDIT_GAP = Kind("audit.gap", "{lost} events could not be written to the audit", ("lost",))
+AUDIT_GAP = Kind("audit.gap", "{lost} events could not be written to the audit file", ("lost",))
 
 
 #: All kinds, by name.

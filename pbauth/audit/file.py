@@ -63,12 +63,14 @@ class AuditFile:
         except (OSError, AuditUnwritable) as error:
             self.lost += 1
             if self.lost == 1:
-                _log.error("{problem} Events are lost until it can be.", problem=_explain(error))
+                _log.error(
+                    "{problem} Events are lost until it can be written.", problem=_explain(error)
+                )
             return
         if gap:
             lost, self.lost = self.lost, 0
             _log.warn(
-                "The audit {path} is written again; {lost} events are missing in it.",
+                "The audit file {path} can be written again; {lost} events are missing.",
                 path=self.path,
                 lost=lost,
             )
@@ -78,7 +80,7 @@ class AuditFile:
         try:
             self._reopen()
         except AuditUnwritable as problem:
-            _log.error("{problem} It goes on in the old file.", problem=problem)
+            _log.error("{problem} The old file stays in use.", problem=problem)
 
     def close(self) -> None:
         """Close the file. Nothing may be written after that."""
@@ -106,7 +108,7 @@ class AuditFile:
 
 def _explain(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"Can't write to the audit: {error.strerror}."
+        return f"Can't write to the audit file: {error.strerror}."
     return str(error)
 
 
@@ -116,12 +118,12 @@ def _open(path: str) -> int:
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        raise AuditUnwritable(f"Can't open the audit {path}: {error.strerror}.") from None
+        raise AuditUnwritable(f"Can't open the audit file {path}: {error.strerror}.") from None
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode):
-        problem = exposure(path, found, f"Others can write to the audit {path}", 0o022)
+        problem = exposure(path, found, f"Other users can write to the audit file {path}", 0o022)
     else:
-        problem = f"The audit {path} is not a file. Name another one."
+        problem = f"The audit file {path} is not a regular file. Name another one."
     if problem is not None:
         os.close(descriptor)
         raise AuditUnwritable(problem)
@@ -150,4 +152,6 @@ def auditing(path: str | None) -> Iterator[None]:
         globalLogPublisher.removeObserver(file)
         file.close()
     if file.lost:
-        raise AuditUnwritable(f"It is done, but could not be written to the audit {file.path}.")
+        raise AuditUnwritable(
+            f"The change was made, but could not be written to the audit file {file.path}."
+        )

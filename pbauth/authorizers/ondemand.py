@@ -110,7 +110,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             made = None
         except Exception:
             # It is the application's: whatever it raises, nobody gets in by it.
-            _log.failure("No identity could be made for {name!r}", name=name)
+            _log.failure("No identity could be created for {name!r}", name=name)
             raise StoreError() from None
         # `create` may have saved it; or somebody else one of that name, meanwhile.
         found = self._find(name)
@@ -124,11 +124,11 @@ class OnDemandAuthorizer(DefaultAuthorizer):
 
     def _check(self, made: Any, name: str) -> None:
         if not IIdentity.providedBy(made):
-            raise TypeError(f"create() must give an identity or None, not {type(made).__name__}.")
+            raise TypeError(f"create() must return an identity or None, not {type(made).__name__}.")
         if made.name != name:
-            raise ValueError(f"create() was asked for {name!r} and gave {made.name!r}.")
+            raise ValueError(f"create() was asked for {name!r} and returned {made.name!r}.")
         if made.authorizer is not self:
-            raise ValueError("create() gave the identity of another authorizer.")
+            raise ValueError("create() returned the identity of another authorizer.")
 
     def _find(self, name: str) -> IIdentity | None:
         saved = self.identities.get(name)

@@ -146,7 +146,7 @@ class ServerProcess(ProcessProtocol):
         self.childDataReceived(1, b"")
 
         def late(result: Any, seconds: float) -> Any:
-            raise DemoFailed(f"The server did not say {pattern!r} within {seconds:g} seconds.")
+            raise DemoFailed(f"The server did not print {pattern!r} within {seconds:g} seconds.")
 
         return waiter.addTimeout(TIMEOUT, self._reactor, late)
 
@@ -174,7 +174,7 @@ async def runDemo(reactor: Any, tell: _Tell) -> None:
     with tempfile.TemporaryDirectory(prefix="pbauth-demo-") as folder:
         state = os.path.join(folder, "state")
         passwords = {name: secrets.token_urlsafe(12) for name in ("alice", "bob")}
-        tell(f"Accounts in a folder of their own: {state}")
+        tell(f"Accounts are in a temporary folder: {state}")
         await _addUsers(reactor, state, passwords, tell)
         server = ServerProcess(reactor, state)
         try:
@@ -187,7 +187,7 @@ async def runDemo(reactor: Any, tell: _Tell) -> None:
             await _useServer(reactor, server, (f"tls:127.0.0.1:{port}", key), passwords, tell)
         finally:
             await server.stop()
-    tell("The server is stopped, and its folder removed. That was all.")
+    tell("The server is stopped, and its folder is removed. That was the demonstration.")
 
 
 async def _addUsers(reactor: Any, state: str, passwords: dict[str, str], tell: _Tell) -> None:
@@ -255,4 +255,4 @@ async def _expectRefusal(attempt: Deferred[Any], refusal: type[Unauthorized], wh
         if type(error) is refusal:
             return
         raise DemoFailed(f"The server refused {what} by {error!r}.") from None
-    raise DemoFailed(f"The server let alice in with {what}.")
+    raise DemoFailed(f"The server accepted alice with {what}.")

@@ -169,7 +169,7 @@ def serverOf(context: click.Context) -> RemoteServer | None:
     options = context.params
     if options["server"] is None:
         for option in given(*_NAMES):
-            raise click.UsageError(f"{option} in front of the subcommand needs --server.")
+            raise click.UsageError(f"{option} before the subcommand needs --server.")
         return None
     for option in given("state", "accounts", "audit"):
         raise click.UsageError(

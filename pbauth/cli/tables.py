@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-jsonOption = click.option("--json", "asJSON", is_flag=True, help="Print a JSON object a line.")
+jsonOption = click.option("--json", "asJSON", is_flag=True, help="Print one JSON object per line.")
 
 
 class Listing:

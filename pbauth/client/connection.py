@@ -150,8 +150,8 @@ class Target:
         if not (self.insecure or self._minimumTLS == "1.2"):
             raise ServerNotTrusted(NO_TLS_1_3)
         _log.warn(
-            "Logging in to {host} over TLS 1.2, as you ask for: anybody in between can pass this "
-            "login on, and act in your place.",
+            "Logging in to {host} over TLS 1.2, as requested: a man in the middle could relay "
+            "this login, and act in your place.",
             host=self.host,
         )
 
@@ -264,5 +264,5 @@ def _explain(error: Exception) -> str:
 def _notProtected(host: str) -> ServerNotTrusted:
     return ServerNotTrusted(
         f"The connection to {host} would not be protected by TLS. "
-        "Use an endpoint 'tls:HOST:PORT', or say insecure=True if you must."
+        "Use an endpoint 'tls:HOST:PORT', or pass insecure=True if you must."
     )

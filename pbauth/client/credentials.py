@@ -454,5 +454,5 @@ def _whyNoKey(error: Exception, withPassphrase: bool) -> str:
     if not withPassphrase and ("password" in text.lower() or "encrypted" in text):
         return _ENCRYPTED
     if withPassphrase:
-        return "the passphrase is wrong, or this is no encrypted private key."
-    return "this is no private key of OpenSSH, or in PEM."
+        return "the passphrase is wrong, or this is not an encrypted private key."
+    return "this is not a private key in OpenSSH's format or in PEM."

@@ -111,7 +111,7 @@ class PerspectiveClient(service.Service):
         else:
             name = perspectiveName if username is None else username
             if name is None:
-                raise TypeError("Say who logs in: PerspectiveClient(..., username=...).")
+                raise TypeError("Name the identity: PerspectiveClient(..., username=...).")
             login = Login(
                 endpoint,
                 name,
@@ -223,7 +223,11 @@ class PerspectiveClient(service.Service):
         if self._current() is not None and not self._turns:
             return self._send(_name, args, kw)
         if len(self._turns) >= self._mostWaiting:
-            why = f"{self._mostWaiting} calls wait already" if self._turns else "calls do not wait"
+            why = (
+                f"{self._mostWaiting} calls are waiting already"
+                if self._turns
+                else "calls do not wait"
+            )
             return fail(NotAttached(f"The client is not attached, and {why}."))
         turn: Deferred[None] = Deferred(self._turns.remove)
         self._turns.append(turn)

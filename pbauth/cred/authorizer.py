@@ -101,7 +101,7 @@ class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[
             except StoreError as error:
                 # Anybody can bring that about, so it is worth a line, and no traceback.
                 _log.warn(
-                    "The checker {checker!r} could not tell: {reason}",
+                    "The checker {checker!r} could not decide: {reason}",
                     checker=type(checker).__name__,
                     reason=str(error),
                 )
@@ -216,5 +216,5 @@ class CredAuthorizer(Authorizer):
 def _check(checker: Any) -> ICredentialsChecker:
     checkProvides(ICredentialsChecker, checker, "checkers")
     if not any(each.implementedBy(UsernamePassword) for each in checker.credentialInterfaces):
-        raise TypeError(f"{type(checker).__name__} takes no user name and password.")
+        raise TypeError(f"{type(checker).__name__} does not check user names and passwords.")
     return checker  # type: ignore[no-any-return]

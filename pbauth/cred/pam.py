@@ -65,7 +65,7 @@ def _importLibrary() -> Any:
     try:
         pam.PamAuthenticator()
     except (AttributeError, OSError):
-        raise PAMMissing("There is no PAM on this machine: libpam is not found.") from None
+        raise PAMMissing("There is no PAM on this machine: libpam was not found.") from None
     return pam
 
 
@@ -127,8 +127,8 @@ class PAMChecker:
             raise UnauthorizedLogin()
         if len(self._turns.waiting) >= self._mostWaiting:
             raise StoreError(
-                f"PAM, service {self._service!r}: more than {self._mostWaiting} checks wait. Is a "
-                "server away that it asks?"
+                f"PAM, service {self._service!r}: more than {self._mostWaiting} checks are "
+                "waiting. Is a server down that PAM asks?"
             )
         code, reason = await self._turns.run(self._inThread, self._ask, name, password, host)
         if code in _REFUSALS:

@@ -161,8 +161,8 @@ class CSV:
             if len(cells) != len(columns):
                 raise DumpError(
                     number,
-                    f"there are {len(cells)} cells, and {len(columns)} columns. Cells have commas "
-                    'between them; one that holds a comma stands in double quotes: "a, b"',
+                    f"there are {len(cells)} cells, and {len(columns)} columns. Cells are "
+                    'separated by commas. Put one that contains a comma in double quotes: "a, b"',
                 )
             yield reader.entry(number, end, _fieldsOf(number, columns, cells))
 
@@ -199,7 +199,7 @@ def _line(record: Record, text: str) -> bytes:
         raise DumpError(
             0,
             f"The user {record.name!r} takes {len(line):,} bytes, and a line of a dump has at most "
-            f"{LONGEST_LINE:,}. Take keys from that user, or copy the store itself.",
+            f"{LONGEST_LINE:,}. Remove keys from that user, or copy the store itself.",
         )
     return line
 
@@ -246,13 +246,13 @@ _decodeJSON = json.JSONDecoder(object_pairs_hook=_object).decode
 
 def _parseJSON(number: int, text: str) -> dict[str, Any]:
     found: Any = None
-    reason = 'it is no object of JSON. Write, for instance: {"name": "alice"}'
+    reason = 'it is not a JSON object. Write, for instance: {"name": "alice"}'
     try:
         found = _decodeJSON(text)
     except _Repeated:
-        reason = "a field is there twice. Leave one of them out."
+        reason = "a field occurs twice. Remove one of them."
     except json.JSONDecodeError as error:
-        reason = f"it is no JSON from column {error.pos + 1} on. A line is one object of JSON."
+        reason = f"it is not JSON from column {error.pos + 1} on. Each line is one JSON object."
     except (ValueError, RecursionError):
         # A number of thousands of digits, or thousands of brackets.
         pass
@@ -260,7 +260,9 @@ def _parseJSON(number: int, text: str) -> dict[str, Any]:
         raise DumpError(number, reason)
     if "verifier" in found:
         if "verifiers" in found:
-            raise DumpError(number, "there are 'verifier' and 'verifiers'. Leave one of them out.")
+            raise DumpError(
+                number, "there are both 'verifier' and 'verifiers'. Remove one of them."
+            )
         single = found.pop("verifier")
         found["verifiers"] = None if single is None else [single]
     for name in found:
@@ -288,7 +290,7 @@ def _parseCells(number: int, text: str) -> list[str]:
     if cells is None:
         raise DumpError(
             number,
-            'its double quotes are wrong. In a cell in quotes a quote is written twice: "a ""b"""; '
+            'its double quotes are wrong. In a quoted cell, a quote is written twice: "a ""b"""; '
             "and a cell ends in its line.",
         )
     return cells
@@ -300,14 +302,14 @@ def _checkColumns(number: int, cells: list[str]) -> list[str]:
         # If this is no header it is a user, maybe with a password: nothing of it is shown.
         raise DumpError(
             number,
-            "it has to name the columns, with commas between them, and one of them is 'name': "
+            "it must name the columns, separated by commas, and 'name' must be one of them: "
             f"{','.join(_FIELDS)}",
         )
     for column in columns:
         if column not in _FIELDS:
             raise DumpError(number, _unknown("column", column))
         if columns.count(column) > 1:
-            raise DumpError(number, f"the column {column!r} is there twice. Leave one of them out.")
+            raise DumpError(number, f"the column {column!r} occurs twice. Remove one of them.")
     return columns
 
 
@@ -319,7 +321,7 @@ def _fieldsOf(number: int, columns: list[str], cells: list[str]) -> dict[str, An
     if "locked" in found:
         found["locked"] = _LOCKED.get(found["locked"].strip().lower())
         if found["locked"] is None:
-            raise DumpError(number, "in 'locked' stands true, false, or nothing.")
+            raise DumpError(number, "'locked' must be true, false or empty.")
     if "password" in found:
         found["password"] = found["password"] or None
     if "verifiers" in found:
@@ -336,7 +338,7 @@ def _splitKey(number: int, text: str) -> list[str]:
     if len(parts) != 2:
         raise DumpError(
             number,
-            "a key is SERVICE:PERSPECTIVE, and keys have a space between them. A space in a name "
+            "a key is SERVICE:PERSPECTIVE, and keys are separated by spaces. A space in a name "
             "is written %20, a colon %3A.",
         )
     return [_unescape(number, part) for part in parts]
@@ -430,7 +432,7 @@ class _Reader:
 #: How many names are remembered.
 _REMEMBERED = 5_000
 
-_PAIRS = 'in \'keys\' stands a list of pairs: [["SERVICE", "PERSPECTIVE"]]'
+_PAIRS = 'in \'keys\' must be a list of pairs: [["SERVICE", "PERSPECTIVE"]]'
 
 
 class _Mistake(ValueError):
@@ -442,7 +444,7 @@ def _get(found: dict[str, Any], name: str, kind: type, what: str, default: Any) 
     if value is None:
         return default
     if type(value) is not kind:
-        raise _Mistake(f"in {name!r} stands {what}.")
+        raise _Mistake(f"{name!r} must be {what}.")
     return value
 
 
@@ -450,7 +452,7 @@ def _verifiersOf(found: dict[str, Any]) -> dict[str, str]:
     made: dict[str, str] = {}
     for text in _get(found, "verifiers", list, "a list of texts", ()):
         if type(text) is not str:
-            raise _Mistake("in 'verifiers' stands a list of texts.")
+            raise _Mistake("'verifiers' must be a list of texts.")
         try:
             # In the one spelling that stores compare.
             encoded = decodeVerifier(text).encode()
@@ -464,7 +466,7 @@ def _verifiersOf(found: dict[str, Any]) -> dict[str, str]:
                 "iterations or more."
             )
         if mechanism in made:
-            raise _Mistake(f"there are two verifiers of {mechanism}. Leave one of them out.")
+            raise _Mistake(f"there are two verifiers of {mechanism}. Remove one of them.")
         made[mechanism] = encoded
     return made
 
@@ -474,6 +476,8 @@ def _passwordOf(found: dict[str, Any], verifiers: dict[str, str]) -> str | None:
     if password is None:
         return None
     if set(verifiers) - set(KEY_MECHANISMS):
-        raise _Mistake("there are a password and a verifier of a password. Leave one of them out.")
+        raise _Mistake(
+            "there are both a password and a verifier of a password. Remove one of them."
+        )
     preparePassword(password)
     return password

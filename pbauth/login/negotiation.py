@@ -94,7 +94,7 @@ class Negotiation:
                 if self._policy.minimumTLS != "1.2":
                     _log.warn(
                         "Nobody can log in over TLS 1.2, which can't bind a login to its "
-                        "connection. Policy(minimumTLS='1.2') takes it all the same."
+                        "connection. Policy(minimumTLS='1.2') allows it anyway."
                     )
                     able = []
             listed = [

@@ -17,7 +17,7 @@ from pbauth.names import checkName
 
 def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-        raise ValueError(f"{attribute.name} must be a number over 0, not {value!r}.")
+        raise ValueError(f"{attribute.name} must be a number greater than 0, not {value!r}.")
 
 
 def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:

@@ -474,7 +474,7 @@ class IdentityWrapper(WireObject):
         serviceName = asName(serviceName)
         if client is not None and not isinstance(client, pb.RemoteReference):
             raise ProtocolViolation("client must be a Referenceable, or None.")
-        reason = "the login stands no more"
+        reason = "the login is no longer valid"
         try:
             identity = await self._currentIdentity()
             reason = "the service refused"
@@ -562,11 +562,11 @@ class IdentityWrapper(WireObject):
             if await self._replacePassword(made):
                 break
         else:
-            raise ProtocolViolation("Others change this account all the time. Try again later.")
+            raise ProtocolViolation("This account keeps changing. Try again later.")
         self._audit.passwordChanged(originOf(self._broker), self._name, self._mechanism)
 
     async def _replacePassword(self, made: ScramVerifier) -> bool:
-        # Fails if the login stands no more, for instance after an administrator's reset.
+        # Fails if the login is no longer valid, for instance after an administrator's reset.
         identity = await self._currentIdentity()
         before = await settled(identity.getVerifiers())
         # What this login opened stays open: it is the same person.
@@ -600,7 +600,7 @@ class IdentityWrapper(WireObject):
         wanted = self._authorizer.hashing.iterations
         self._checkStrength(made)
         if not isinstance(old, ScramVerifier) or not old.iterations < wanted:
-            raise ProtocolViolation("This verifier is not a better one than that of this login.")
+            raise ProtocolViolation("This verifier is not better than the one of this login.")
         with self._authorizer.proofs.renewing(self._name, old, made):
             if not await settled(self._authorizer.renewVerifier(identity, old, made)):
                 raise ProtocolViolation("The password was changed, or verifiers can't be stored.")
@@ -615,7 +615,7 @@ class IdentityWrapper(WireObject):
         if not (self._bound or channelOf(self._broker).local):
             raise ProtocolViolation(
                 "The password can be changed on the server's own machine, or after a login that "
-                "is bound to its TLS connection: over TLS 1.3, by a password or a key."
+                "is bound to its TLS connection: over TLS 1.3, with a password or a key."
             )
         try:
             return ScramVerifier.decode(asName(verifier))

@@ -41,7 +41,7 @@ def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
             ) from None
         if network.version == 6 and network.prefixlen > 64:
             raise ValueError(
-                f"{each} is part of a /64, which the throttle takes as one: give that."
+                f"{each} is part of a /64, which the throttle treats as one: use that."
             )
         found.append(str(network))
     return tuple(found)
@@ -49,12 +49,14 @@ def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
 
 def _wholeNumber(instance: Throttle, attribute: Attribute[int], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{attribute.name} must be a whole number over 0, not {value!r}.")
+        raise ValueError(f"{attribute.name} must be a whole number greater than 0, not {value!r}.")
 
 
 def _positive(instance: Throttle, attribute: Attribute[float], value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{attribute.name} must be a number of seconds over 0, not {value!r}.")
+        raise ValueError(
+            f"{attribute.name} must be a number of seconds greater than 0, not {value!r}."
+        )
 
 
 @frozen(kw_only=True)

@@ -50,7 +50,7 @@ class AnonymousServer:
                 raise ExchangeRefused("the trace is too long")
             initial.decode("utf-8")
         except (TypeError, AttributeError, UnicodeDecodeError):
-            raise ExchangeRefused("the trace is no text") from None
+            raise ExchangeRefused("the trace is not text") from None
         return b""
 
     def outcome(self, response: bytes) -> bytes:
@@ -61,7 +61,7 @@ class AnonymousServer:
             ExchangeRefused: it is not.
         """
         if response != b"":
-            raise ExchangeRefused("a response where there is nothing to say")
+            raise ExchangeRefused("a response that nothing asked for")
         return b""
 
 

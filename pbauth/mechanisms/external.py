@@ -95,7 +95,7 @@ class ExternalServer:
             ExchangeRefused: there is none, or it is not one of the identity's.
         """
         if response != b"":
-            raise ExchangeRefused("a response where there is nothing to say")
+            raise ExchangeRefused("a response that nothing asked for")
         if self.proof is None or not self._authorized.covers(self.proof):
             raise ExchangeRefused("the certificate is not one of this identity")
         return b""

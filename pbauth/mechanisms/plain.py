@@ -121,7 +121,7 @@ class PlainServer:
         """
         password, self._password = self._password, None
         if response != b"" or password is None:
-            raise ExchangeRefused("a response where there is nothing to say")
+            raise ExchangeRefused("a response that nothing asked for")
         if self._verify is None:
             raise ExchangeRefused("no such identity")
         return await confirmed(self._verify, password, reason="wrong password")

@@ -130,7 +130,7 @@ def preparePassword(password: str) -> bytes:
         del refusal
         prepared = None
     if prepared is None:
-        raise InvalidPassword("The password holds a character that a password can't have.")
+        raise InvalidPassword("The password contains a character that is not allowed.")
     if not prepared:
         raise InvalidPassword("The password must not be empty.")
     return prepared.encode("utf-8")
@@ -483,7 +483,7 @@ class ScramServer:
         if not hmac.compare_digest(final["nonce"].encode("ascii"), self._nonce.encode("ascii")):
             raise ExchangeRefused("the nonce is not the one of this login")
         if not hmac.compare_digest(bindingInput, self._bindingInput):
-            raise ExchangeRefused("the channel bindings differ: someone stands in between")
+            raise ExchangeRefused("the channel bindings differ: there is a man in the middle")
         signed = f"{signedSoFar},{final['unproved']}".encode()
         signature = _hmac(self._verifier.storedKey, signed)
         if len(proof) != len(signature):

@@ -36,7 +36,7 @@ def privateCertificate(key: Any, certificate: x509.Certificate) -> ssl.PrivateCe
         ValueError: they do not belong together.
     """
     if certificate.public_key() != key.public_key():
-        raise ValueError("The private key is not the one of the certificate.")
+        raise ValueError("The private key does not belong to the certificate.")
     return ssl.PrivateCertificate.loadPEM(_dump(key, certificate))
 
 
@@ -68,7 +68,7 @@ def readCertificates(path: str | os.PathLike[str]) -> list[ssl.Certificate]:
     except OSError as error:
         raise ValueError(f"Can't read {path}: {error.strerror}.") from None
     except ValueError:
-        raise ValueError(f"{path} holds no certificate in PEM.") from None
+        raise ValueError(f"{path} contains no certificate in PEM.") from None
     return [
         ssl.Certificate.loadPEM(each.public_bytes(serialization.Encoding.PEM)) for each in found
     ]

@@ -53,8 +53,8 @@ class NotProtected(ValueError):
 
     def __init__(self, description: str) -> None:
         super().__init__(
-            f"{description} would take connections from other machines without TLS. Say "
-            f"ssl: in place of tcp:, or --insecure if you must."
+            f"{description} would take connections from other machines without TLS. "
+            "Use ssl: instead of tcp:, or --insecure if you must."
         )
 
 
@@ -203,9 +203,9 @@ class Ports:
             raise ValueError(f"{description!r}: minimumTLS is 1.3 (the default) or 1.2.")
         if minimum == "1.2":
             _log.warn(
-                "{description} takes TLS 1.2, which can't bind a login to its connection: anybody "
-                "between a client and this server can pass a login on, and act in its place. "
-                "Leave out minimumTLS=1.2 as soon as every client speaks TLS 1.3.",
+                "{description} accepts TLS 1.2, which can't bind a login to its connection: a man "
+                "in the middle can relay a login, and act in the client's place. Remove "
+                "minimumTLS=1.2 as soon as all clients support TLS 1.3.",
                 description=description,
             )
         certificatePath = fields.get("certKey", key)
@@ -261,6 +261,6 @@ def _load(
         # Raised below, without the chain: the cause may show what is in the files.
         pass
     if key is None:
-        raise ValueError(f"{keyPath} must hold a private key without passphrase, in PEM.")
+        raise ValueError(f"{keyPath} must contain a private key in PEM, without a passphrase.")
     certificate, *between = readCertificates(certificatePath)
     return privateCertificate(key, certificate.original.to_cryptography()), between

@@ -36,8 +36,8 @@ from pbauth.net.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
 
 #: What a client says of a server that nobody vouches for whom it trusts.
 NOT_TRUSTED = (
-    "The server's certificate is not one that you trust. If it should be, name it: trust= a file "
-    "of certificates, or the fingerprint that the server says."
+    "The server's certificate is not one that you trust. To trust it, pass trust=: a file "
+    "of certificates, or the fingerprint that the server shows."
 )
 
 #: What a client says of a server whose certificate is for another name.
@@ -46,7 +46,7 @@ OTHER_NAME = "The server's certificate is for another name than the one you conn
 #: What a client says of a server that does not speak TLS 1.3.
 NO_TLS_1_3 = (
     "The server does not speak TLS 1.3, and older TLS can't bind a login to its connection: "
-    "anybody in between could pass the login on. Upgrade the server; or, if you must, ask for the "
+    "a man in the middle could relay the login. Upgrade the server; or, if you must, ask for the "
     "old version by name: tls:HOST:PORT:minimumTLS=1.2"
 )
 

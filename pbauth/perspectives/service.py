@@ -151,7 +151,7 @@ class Service(service.Service):
         perspective = await maybeDeferred(self.loadPerspective, name)
         if not IPerspective.providedBy(perspective):
             raise TypeError(
-                f"loadPerspective of service {self.getServiceName()!r} must give a "
+                f"loadPerspective of service {self.getServiceName()!r} must return a "
                 f"perspective, not {type(perspective).__name__}."
             )
         if perspective.getService() is None:

@@ -316,7 +316,7 @@ class Session:
         if not IPerspective.providedBy(perspective):
             self._finish()
             raise TypeError(
-                f"Service {self.serviceName!r} must give a perspective, "
+                f"Service {self.serviceName!r} must return a perspective, "
                 f"not {type(perspective).__name__}."
             )
         self._state = _State.ATTACHING

@@ -112,10 +112,12 @@ def _addServices(
         try:
             made = service.make(service.name, authorizer)
         except ValueError as mistake:
-            raise SettingsError(f"The service {service.name!r} can't be made: {mistake}") from None
+            raise SettingsError(
+                f"The service {service.name!r} can't be created: {mistake}"
+            ) from None
         if not IService.providedBy(made):
             raise SettingsError(
-                f"What makes the service {service.name!r} gave {type(made).__name__}, "
+                f"The factory of the service {service.name!r} returned {type(made).__name__}, "
                 "not a service."
             )
         made.setName(service.name)

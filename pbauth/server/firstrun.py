@@ -46,17 +46,17 @@ There were no accounts yet. This is the administrator of the server:
     name:      {name}
     password:  {password}
 
-The password is shown this once only, and kept nowhere. In another terminal, type next:
+The password is shown only this once, and is not stored. In another terminal, type:
 
     pbauth --server {endpoint} --login {name} user list
 
-and, to choose a password of your own:
+and, to choose your own password:
 
     pbauth passwd {endpoint} {name}
 """
 
 _KEY = """
-Both will ask whether this is the key of your server. It is:
+Both commands show the key of the server, and ask whether to trust it. It must be:
 
     {fingerprint}
 """
@@ -173,7 +173,7 @@ def howToBegin(state: str, accounts: str | None, externalPasswords: bool) -> str
         command += f" --state {shlex.quote(state)}"
     name, option = ("NAME", " --no-password") if externalPasswords else (ADMINISTRATOR, "")
     return (
-        f"Make an administrator: {command} user add {name}{option}; "
+        f"Create an administrator: {command} user add {name}{option}; "
         f"{command} key grant {name} {NAME}"
     )
 
@@ -229,7 +229,7 @@ class FirstRun(Service):
             await maybeDeferred(identity.save)
         except DuplicateIdentity:
             _log.info(
-                "Another server has made the administrator {name}, and shown the password.",
+                "Another server has created the administrator {name}, and shown the password.",
                 name=ADMINISTRATOR,
             )
             return
@@ -261,6 +261,8 @@ class FirstRun(Service):
             return
         if failure.check(StoreError):
             # The store has logged the reason.
-            _log.error("It is not known whether there are accounts: no administrator was made.")
+            _log.error(
+                "Can't find out whether there are accounts, so no administrator was created."
+            )
         else:
             _log.failure("The first run failed", failure)

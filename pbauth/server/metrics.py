@@ -188,7 +188,7 @@ class Metrics:
         """Give all metrics, those included that are 0 (see `prometheus_client.registry`)."""
         yield _counter(
             "pbauth_logins",
-            "Logins, by what came of them and by mechanism.",
+            "Logins, by outcome and mechanism.",
             ("outcome", "mechanism"),
             {
                 (outcome, mechanism): self._logins[outcome, mechanism]
@@ -230,7 +230,7 @@ class Metrics:
     def _live(self) -> Metric:
         live = Counter(session.serviceName for session in self._sessions if session.live)
         family = GaugeMetricFamily(
-            "pbauth_sessions", "Sessions that are live, by service.", labels=["service"]
+            "pbauth_sessions", "Live sessions, by service.", labels=["service"]
         )
         for service in self._services:
             family.add_metric([service], live.pop(service, 0))

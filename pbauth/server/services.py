@@ -52,7 +52,7 @@ class PortService(StreamServerEndpointService):
             message = (
                 f"Can't listen on {self._port.description}: "
                 f"{getattr(reason, 'strerror', None) or reason}. "
-                f"Choose another {self.option}, or end what uses it."
+                f"Choose another {self.option}, or stop the program that uses it."
             )
             stop(message)
         listening(self).addCallback(self._listening)

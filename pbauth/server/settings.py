@@ -140,7 +140,7 @@ class ServiceSettings:
                 return cls(name, made().makeService)
         maker = getattr(found, "makeService", found)
         if not callable(maker):
-            raise SettingsError(f"{dotted!r} can't be called to make a service.")
+            raise SettingsError(f"{dotted!r} can't be called to create a service.")
         return cls(name, maker)
 
 

@@ -76,7 +76,7 @@ def _readDecoySecret(folder: str) -> bytes | None:
         return None
     except OSError as error:
         raise StoreError(f"Can't use {path}: {error.strerror}.") from None
-    problem = exposure(path, found, f"Others can read the secret in {path}")
+    problem = exposure(path, found, f"Other users can read the secret in {path}")
     if problem is not None:
         raise StoreError(problem)
     if len(secret) != DECOY_BYTES:
@@ -91,7 +91,7 @@ def _keepDecoySecret(folder: str, secret: bytes) -> None:
         try:
             createPrivate(path, secret)
         except OSError as error:
-            raise StoreError(f"Can't make {path}: {error.strerror}.") from None
+            raise StoreError(f"Can't create {path}: {error.strerror}.") from None
 
 
 def databaseFile(folder: str, accounts: str | None = None) -> str | None:
@@ -135,7 +135,7 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
             pem = file.read()
     except OSError as error:
         raise StoreError(f"Can't use {path}: {error.strerror}.") from None
-    problem = exposure(path, found, f"Others can read the private key in {path}")
+    problem = exposure(path, found, f"Other users can read the private key in {path}")
     if problem is not None:
         raise StoreError(problem)
     try:
@@ -145,7 +145,7 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
         loaded = None
     if loaded is None:
         raise StoreError(
-            f"{path} is damaged. Restore it, or remove it: then a new one is made, and clients "
+            f"{path} is damaged. Restore it, or remove it: then a new one is created, and clients "
             "that know the old key have to learn the new one."
         )
     return loaded
@@ -157,13 +157,13 @@ def _makeFolder(folder: str) -> None:
     except FileExistsError:
         _checkPrivate(folder)
     except OSError as error:
-        raise StoreError(f"Can't make the state folder {folder}: {error.strerror}.") from None
+        raise StoreError(f"Can't create the state folder {folder}: {error.strerror}.") from None
 
 
 def _checkPrivate(folder: str) -> None:
     found = os.stat(folder)
     if not stat.S_ISDIR(found.st_mode):
         raise StoreError(f"{folder} is not a folder. Name another one with --state.")
-    problem = exposure(folder, found, f"Others can get at the state folder {folder}")
+    problem = exposure(folder, found, f"Other users can access the state folder {folder}")
     if problem is not None:
         raise StoreError(problem)

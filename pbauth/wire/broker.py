@@ -215,7 +215,7 @@ class Broker(SerializingBroker):
         """Act upon what was read: first of all, the greeting."""
         if not self._awaitsGreeting:
             if self.currentDialect is None and self.isClient and type(obj) is not list:
-                raise MalformedMessage("The greeting is no list of dialects")
+                raise MalformedMessage("The greeting is not a list of dialects")
             super().callExpressionReceived(obj)
         elif isinstance(obj, list) and b"pb" in obj:
             self._awaitsGreeting = False
@@ -278,7 +278,7 @@ class Broker(SerializingBroker):
 
     def _takeProof(self, limits: UnprovedServerLimits, arguments: tuple[Any, ...]) -> None:
         if limits.check is None or len(arguments) != 1 or type(arguments[0]) is not bytes:
-            raise MalformedMessage("It can be no proof")
+            raise MalformedMessage("It cannot be a proof")
         try:
             limits.check(arguments[0])
         except ServerNotTrusted:
@@ -395,10 +395,10 @@ class Broker(SerializingBroker):
             MalformedMessage: it breaks the rules of Perspective Broker.
         """
         if type(sexp) is not list or not sexp:
-            raise MalformedMessage("The message is no list that begins with a command")
+            raise MalformedMessage("The message is not a list that begins with a command")
         command, *items = sexp
         if type(command) is not bytes:
-            raise MalformedMessage("The command is no string")
+            raise MalformedMessage("The command is not a string")
         try:
             name = command.decode("utf-8")
         except UnicodeDecodeError:
@@ -637,7 +637,7 @@ class Broker(SerializingBroker):
         if isinstance(error, pb.CopiedFailure):
             error = withException(error)
         elif error is None:
-            error = ProtocolViolation("The peer answers with an error, and says none.")
+            error = ProtocolViolation("The peer answered with an error, but named none.")
         waiting.errback(error)
 
     def _takeWaiting(self, requestID: Any) -> Any:

@@ -58,7 +58,7 @@ def readCall(
         arguments = broker.unserialize(args, perspective)
         keywords = broker.unserialize(kw, perspective)
         if not isinstance(arguments, (tuple, list)) or not isinstance(keywords, dict):
-            raise TypeError("These are no arguments at all.")
+            raise TypeError("These are not arguments.")
         if keywords:
             keywords = {
                 key.decode("utf-8") if isinstance(key, bytes) else key: value

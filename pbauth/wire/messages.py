@@ -70,7 +70,7 @@ def checkName(message: Any) -> None:
         MalformedMessage: it can't be one.
     """
     if type(message) is not bytes:
-        raise MalformedMessage("The name of the method is no string")
+        raise MalformedMessage("The name of the method is not a string")
     if not message.isascii():
         try:
             message.decode("utf-8")
@@ -129,4 +129,4 @@ def checkKnown(objectID: Any, known: Any) -> None:
         MalformedMessage: it is none of theirs.
     """
     if type(objectID) not in (int, float) or objectID not in known:
-        raise MalformedMessage("It refers to an object that there is not")
+        raise MalformedMessage("It refers to an object that does not exist")

@@ -138,7 +138,7 @@ class ListingTests(ListingTestCase):
         path.chmod(0o644)
         refused = await run(str(LISTINGS / "passwdserver.py"), str(path), "0")
         self.assertEqual(refused.exitCode, 1)
-        self.assertRegex(refused.output, rf"\AOthers can .* Run: chmod 600 {path}\n\Z")
+        self.assertRegex(refused.output, rf"\AOther users can .* Run: chmod 600 {path}\n\Z")
         path.chmod(0o600)
         _, port = await self.serve("passwdserver.py", str(path), "0")
 

@@ -350,8 +350,8 @@ class InteractiveMistakeTests(TestCase):
         cases = [
             (readable, f"chmod 700 {readable}"),
             (file, "is not a folder"),
-            (os.path.join(self.mktemp(), "deeper"), "Can't make the state folder"),
-            (corrupt, "no SQLite database"),
+            (os.path.join(self.mktemp(), "deeper"), "Can't create the state folder"),
+            (corrupt, "not an SQLite database"),
             (other, "a database of another program"),
         ]
         programs = await gatherResults(

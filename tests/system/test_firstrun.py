@@ -100,13 +100,13 @@ class FirstRunTests(SynchronousTestCase):
             self.accounts, "addIdentity", lambda identity: fail(DuplicateIdentity(identity.name))
         )
         self.assertEqual(self.start(), "")
-        self.assertIn("Another server has made the administrator admin", self.logged[-1])
+        self.assertIn("Another server has created the administrator admin", self.logged[-1])
 
     def test_store(self) -> None:
         """Accounts that can't be read."""
         self.patch(self.accounts, "listIdentities", lambda *_: fail(StoreError("the disk")))
         self.assertEqual(self.start(), "")
-        self.assertIn("no administrator was made", self.logged[-1])
+        self.assertIn("no administrator was created", self.logged[-1])
 
     def test_closedTerminal(self) -> None:
         """A password that can't be shown is replaced by hand."""
@@ -160,7 +160,7 @@ class PiecesTests(SynchronousTestCase):
                 "pbauth --accounts sqlite:y key grant NAME admin",
             ),
         ]:
-            self.assertEqual(howToBegin(*arguments), f"Make an administrator: {said}")
+            self.assertEqual(howToBegin(*arguments), f"Create an administrator: {said}")
 
     def test_terminals(self) -> None:
         """The terminal of the program, else its standard error, else its standard output."""
@@ -290,7 +290,7 @@ class ServerTests(TestCase):
     async def test_nobodyThere(self) -> None:
         """Without a terminal nothing is made, and the log says how to make an administrator."""
         server = self.start(terminal=False)
-        said = await server.waitFor(r"Make an administrator: (pbauth .*); (pbauth .*)\n")
+        said = await server.waitFor(r"Create an administrator: (pbauth .*); (pbauth .*)\n")
         await server.waitFor("Listening on")
         listed = await run(*PBAUTH, "--state", self.state, "user", "list")
         self.assertIn("There are no users yet", listed.output)

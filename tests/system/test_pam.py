@@ -142,7 +142,7 @@ class CheckerTests(TestCase):
             await identity.verifyPlainPassword("hunter2")
         # Anybody can bring it about, so the log has a line, and no traceback.
         self.assertEqual(self.flushLoggedErrors(), [])
-        self.assertIn("could not tell: PAM, service 'notes': OSError.", logged[-1])
+        self.assertIn("could not decide: PAM, service 'notes': OSError.", logged[-1])
         self.assertNotIn("hunter2", "".join(logged))
 
     async def test_host(self) -> None:
@@ -210,7 +210,7 @@ class CheckerTests(TestCase):
         for refused in asked[8:]:
             with self.assertRaises(StoreError) as raised:
                 await refused
-            self.assertIn("more than 5 checks wait", str(raised.exception))
+            self.assertIn("more than 5 checks are waiting", str(raised.exception))
         # The threads of the reactor are free.
         self.assertEqual(await deferToThread(lambda: 5), 5)
         gate.set()

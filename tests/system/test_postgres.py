@@ -125,8 +125,8 @@ class TroubleTests(PostgresTestCase):
 
     def test_noURL(self) -> None:
         """It is no URL."""
-        self.assertRefused("One is: postgresql://", "postgresql://alice:hunter2@[/accounts")
-        self.assertRefused("One is: postgresql://", "postgresql://h/d?nonsense=hunter2")
+        self.assertRefused("Example: postgresql://", "postgresql://alice:hunter2@[/accounts")
+        self.assertRefused("Example: postgresql://", "postgresql://h/d?nonsense=hunter2")
 
     def test_noDatabase(self) -> None:
         """There is no database of that name."""
@@ -134,7 +134,7 @@ class TroubleTests(PostgresTestCase):
 
     def test_noUser(self) -> None:
         """The user is not known."""
-        self.assertRefused("does not let this user in", postgres().urlOf("postgres", "mallory"))
+        self.assertRefused("does not accept this user", postgres().urlOf("postgres", "mallory"))
 
     def test_noRights(self) -> None:
         """The user may not make tables."""

@@ -370,11 +370,11 @@ class MistakeTests(TestCase):
                 (["--port", "tcp:notanumber"], "'tcp:notanumber' is not an endpoint"),
                 (["--service", "chess"], "There is no service 'chess'. Found: echo."),
                 (["--service", "x=no.such.thing"], "Can't import 'no.such.thing'"),
-                (["--service", "x=os.sep"], "can't be called to make a service"),
+                (["--service", "x=os.sep"], "can't be called to create a service"),
                 (["--service", "=os.getcwd"], "must not be empty"),
                 (["--service", "echo", "--service", "echo"], "two services named 'echo'"),
                 (["--state", readable], f"chmod 700 {readable}"),
-                (["--state", corrupt], "no SQLite database"),
+                (["--state", corrupt], "not an SQLite database"),
             ]
             programs = []
             for place, (arguments, _) in enumerate(cases):

@@ -584,7 +584,7 @@ class WebPort(StreamServerEndpointService):
             raise SystemExit(
                 f"Can't listen on {self._description}: "
                 f"{getattr(reason, 'strerror', None) or reason}. "
-                "Choose another place for the board in the browser, or end what uses it."
+                "Choose another port for the board, or stop the program that uses it."
             ) from None
         self._waitingForPort.addCallback(self._listening)
 

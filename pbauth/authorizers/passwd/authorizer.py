@@ -423,7 +423,7 @@ class _ChangesService(Service):
     def _look(self) -> Deferred[None]:
         self._looking = looking = Deferred.fromCoroutine(self._endUnauthorized())
         return looking.addErrback(
-            lambda failure: _log.failure("Looking at changed accounts failed", failure)
+            lambda failure: _log.failure("Checking changed accounts failed", failure)
         )
 
     async def _endUnauthorized(self) -> None:

@@ -184,7 +184,9 @@ class PasswdFile:
                 found = self._readOnce(known)
                 if found is not None:
                     return found
-            raise StoreError(f"{self._path} does not stop changing. Find out who writes it.")
+            raise StoreError(
+                f"{self._path} keeps changing while it is read. Find out which program writes it."
+            )
         except StoreError as refusal:
             return Content((), False, b"", {}, str(refusal))
 
@@ -230,15 +232,17 @@ class PasswdFile:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise StoreError(f"{self._path} is no file. Name another one.")
-        problem = exposure(self._path, found, f"Others can get at the verifiers in {self._path}")
+            raise StoreError(f"{self._path} is not a regular file. Name another one.")
+        problem = exposure(
+            self._path, found, f"Other users can access the verifiers in {self._path}"
+        )
         if problem is not None:
             raise StoreError(problem)
         folder = os.path.dirname(os.path.realpath(self._path))
         mode = stat.S_IMODE(os.stat(folder).st_mode)
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise StoreError(
-                f"Others can replace {self._path}, since they can write to its folder "
+                f"Other users can replace {self._path}, since they can write to its folder "
                 f"(mode {mode:04o}). Run: chmod o-w {folder}"
             )
 
@@ -323,11 +327,11 @@ class PasswdFile:
             with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:
                 found = os.fstat(descriptor)
                 secret = os.read(descriptor, _DECOY_BYTES)
-        problem = exposure(path, found, f"Others can read the secret in {path}")
+        problem = exposure(path, found, f"Other users can read the secret in {path}")
         if problem is not None:
             raise StoreError(problem)
         if len(secret) != _DECOY_BYTES:
-            raise StoreError(f"{path} is damaged. Remove it: then a new one is made.")
+            raise StoreError(f"{path} is damaged. Remove it, and a new one will be created.")
         return secret
 
     @contextmanager
@@ -337,8 +341,8 @@ class PasswdFile:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             refusal = StoreError(
-                f"Can't {doing} {self._path}: {reason}. Are the file and its folder there, and "
-                "yours to read and to write?"
+                f"Can't {doing} {self._path}: {reason}. Do the file and its folder exist, and may "
+                "you read and write them?"
             )
         else:
             return

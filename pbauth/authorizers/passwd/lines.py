@@ -84,7 +84,9 @@ def readLines(text: str) -> list[Line]:
         BadLine: one is malformed, or a name stands in two lines.
     """
     if text.startswith("\ufeff"):
-        raise BadLine("there is a byte order mark in front. Save the file as UTF-8 without one.", 1)
+        raise BadLine(
+            "the file begins with a byte order mark. Save the file as UTF-8 without one.", 1
+        )
     lines = []
     seen: dict[str, int] = {}
     texts = text.split("\n")
@@ -132,7 +134,9 @@ def readLine(text: str) -> Record | None:
         return None
     name, colon, rest = stripped.partition(":")
     if not colon:
-        raise BadLine("there is no ':' behind the name. Write NAME:VERIFIER, or # in front.")
+        raise BadLine(
+            "there is no ':' after the name. Write NAME:VERIFIER, or begin the line with #."
+        )
     locked = False
     keys: set[tuple[str, str]] = set()
     verifiers: dict[str, str] = {}
@@ -155,7 +159,7 @@ def readLine(text: str) -> Record | None:
             checkName(service, "name of a service")
             checkName(perspective, "name of a perspective")
     except ValueError as mistake:
-        raise BadLine(f"{mistake} Correct it, or put # in front of the line.") from None
+        raise BadLine(f"{mistake} Correct it, or begin the line with #.") from None
     return record
 
 
@@ -163,15 +167,15 @@ def _readKey(word: str, number: int) -> tuple[str, str]:
     service, slash, perspective = word.removeprefix(_KEY).partition("/")
     if not slash or "/" in perspective:
         raise BadLine(
-            f"word {number} behind the name is no key. Write key=SERVICE/PERSPECTIVE, and %2F for "
+            f"word {number} after the name is no key. Write key=SERVICE/PERSPECTIVE, and %2F for "
             "a / in a name."
         )
-    what = f"word {number} behind the name"
+    what = f"word {number} after the name"
     return _decode(service, what), _decode(perspective, what)
 
 
 def _readVerifier(word: str, number: int) -> tuple[str, str]:
-    what = f"word {number} behind the name"
+    what = f"word {number} after the name"
     if word.startswith(_FOREIGN):
         raise BadLine(
             f"{what} is the hash of another program. No {SCRAM} verifier can be made of it: remove "
@@ -181,7 +185,7 @@ def _readVerifier(word: str, number: int) -> tuple[str, str]:
     if not dollar:
         raise BadLine(
             f"{what} is neither a verifier, nor key=SERVICE/PERSPECTIVE, nor {_LOCKED}. Correct "
-            "it. A plain password can't stand here."
+            "it. A plain password is not allowed here."
         )
     try:
         verifier = decodeVerifier(_decode(word, what))
@@ -224,7 +228,7 @@ def _encode(text: str, what: re.Pattern[str]) -> str:
 def _decode(text: str, what: str) -> str:
     def byte(found: re.Match[bytes]) -> bytes:
         if found[1] is None:
-            raise BadLine(f"{what} holds a % without two hexadecimal digits. Write %25 for a %.")
+            raise BadLine(f"{what} has a % without two hexadecimal digits. Write %25 for a %.")
         return bytes.fromhex(found[1].decode())
 
     if "%" not in text:
@@ -232,6 +236,6 @@ def _decode(text: str, what: str) -> str:
     try:
         return _ENCODED.sub(byte, text.encode("utf-8")).decode("utf-8")
     except UnicodeError:
-        problem = f"{what} is not UTF-8 once its % are read. Correct it."
+        problem = f"{what} is not UTF-8 after its % are decoded. Correct it."
     # Outside, so that no chain shows the text.
     raise BadLine(problem)

@@ -244,11 +244,11 @@ class PostgresEngine:
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
         (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected),
-        "{where} is busy: somebody else keeps the account locked. Try again.",
+        "{where} is busy: another transaction has locked the account. Try again.",
     ),
     (
         (errors.ReadOnlySqlTransaction,),
-        "{where} is read-only, a standby perhaps. Name the primary server.",
+        "{where} is read-only; it may be a standby. Use the primary server.",
     ),
     ((errors.DiskFull,), "There is no space left to write {where}."),
     (
@@ -271,12 +271,12 @@ _REFUSED = (
     (
         "certificate|SSL|channel binding",
         "{where} can't be reached over TLS ({said}). Use sslrootcert=FILE for a certificate "
-        "authority of your own; or sslmode=prefer in a network that nobody else is in.",
+        "authority of your own; or sslmode=prefer in a network that nobody else can read.",
     ),
     (r'database ".*" does not exist', "{where}: there is no such database. Run: createdb"),
     (
         r'role ".*" does not exist|authentication failed|no password supplied|pg_hba\.conf',
-        "{where} does not let this user in. See PGPASSFILE, ~/.pgpass and pg_hba.conf.",
+        "{where} does not accept this user. See PGPASSFILE, ~/.pgpass and pg_hba.conf.",
     ),
 )
 
@@ -289,7 +289,7 @@ def _read(url: str) -> dict[str, str]:
         found = None
     if not found:
         raise StoreError(
-            "This is no URL of a PostgreSQL database. One is: postgresql://user@host/database"
+            "This is not the URL of a PostgreSQL database. Example: postgresql://user@host/database"
         )
     return {name: str(value) for name, value in found.items()}
 
@@ -422,8 +422,8 @@ class ChangesTold(Service):
             return
         if self._wait == OFTEN:
             _log.error(
-                "{where} can't be reached: {error}. Who is logged in stays so, and changes to the "
-                "accounts count for them once it is back",
+                "{where} can't be reached: {error}. Users who are logged in stay logged in; "
+                "changes to their accounts take effect when it is back",
                 where=self._where,
                 error=str(error).strip().partition("\n")[0],
             )
@@ -479,7 +479,7 @@ class ChangesTold(Service):
         if not self._looking:
             self._looking = True
             Deferred.fromCoroutine(self._look()).addErrback(
-                lambda failure: _log.failure("Looking at changed accounts failed", failure)
+                lambda failure: _log.failure("Checking changed accounts failed", failure)
             )
 
     async def _look(self) -> None:

@@ -209,11 +209,11 @@ class SQLiteEngine:
         if "readonly" in text or "read-only" in text:
             return f"{self.where} is read-only. Make the file and its folder writable."
         if "not a database" in text or "malformed" in text:
-            return f"{self.where} is damaged, or no SQLite database. Restore it from a backup."
+            return f"{self.where} is damaged, or not an SQLite database. Restore it from a backup."
         if "full" in text:
             return f"There is no space left to write {self.where}."
         if "unable to open" in text:
-            return f"Can't open {self.where}. Is its folder there, and is it yours?"
+            return f"Can't open {self.where}. Does its folder exist, and may you write there?"
         return f"{self.where}: {text}."
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesInFile:
@@ -290,4 +290,4 @@ def _makePrivate(path: str) -> None:
     try:
         createPrivate(path)
     except OSError as error:
-        raise StoreError(f"Can't make {path}: {error.strerror}.") from None
+        raise StoreError(f"Can't create {path}: {error.strerror}.") from None

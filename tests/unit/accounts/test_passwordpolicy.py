@@ -43,7 +43,7 @@ class CheckTests(SynchronousTestCase):
 
     def test_impossible(self) -> None:
         """What can't be a password is not taken for a short one."""
-        self.refused("\u0007", "a character that a password can't have", PasswordPolicy())
+        self.refused("\u0007", "a character that is not allowed", PasswordPolicy())
         with self.assertRaises(TypeError):
             PasswordPolicy().check(b"password", "bob")  # type: ignore[arg-type]
 

@@ -241,7 +241,7 @@ class EventTests(AuditTestCase):
                 ("chess", None, "no such key"),
                 ("x" * 255 + "...", "\x1b[2J", "no such key"),
                 ("game", None, "the service refused"),
-                ("game", "alice", "the login stands no more"),
+                ("game", "alice", "the login is no longer valid"),
             ],
         )
 
@@ -826,7 +826,7 @@ class FileTests(SynchronousTestCase):
         self.tell("alice")
         self.assertEqual(self.read(old), ["alice"])
         (line,) = self.log
-        self.assertIn("Is a directory. It goes on in the old file.", line)
+        self.assertIn("Is a directory. The old file stays in use.", line)
 
     def test_removed(self) -> None:
         """One that was removed is made anew."""
@@ -846,7 +846,7 @@ class FileTests(SynchronousTestCase):
         self.tell("carol")
         self.assertEqual(self.read(), [2, "carol"])
         lost, again = self.log
-        self.assertIn("No such file or directory. Events are lost until it can be.", lost)
+        self.assertIn("No such file or directory. Events are lost until it can be written.", lost)
         self.assertIn("2 events are missing", again)
 
     def test_fullDisk(self) -> None:
@@ -872,7 +872,7 @@ class FileTests(SynchronousTestCase):
             (self.folder / "no" / "such", "No such file or directory."),
             (self.folder, "Is a directory."),
             (pipe, "No such device or address."),
-            (Path("/dev/null"), "is not a file. Name another one."),
+            (Path("/dev/null"), "is not a regular file. Name another one."),
             (open_, f"(mode 0622). Run: chmod 600 {open_}"),
         ]:
             with self.assertRaises(AuditUnwritable) as raised:
@@ -893,7 +893,7 @@ class FileTests(SynchronousTestCase):
                 self.path.unlink()
                 self.folder.rmdir()
                 Audit().userAdded("root", "bob")
-        self.assertIn("It is done, but could not be written", str(raised.exception))
+        self.assertIn("The change was made, but could not be written", str(raised.exception))
 
 
 class ServerTests(TestCase):
@@ -967,7 +967,7 @@ class ServerTests(TestCase):
         await server.whenEnded()
         self.assertEqual(self.read(self.path), ["audit.gap", *login])
         self.assertIn('"lost":6}', self.path.read_text())
-        self.assertEqual(server.output.count("Events are lost until it can be."), 1)
+        self.assertEqual(server.output.count("Events are lost until it can be written."), 1)
         self.assertNotIn("Traceback", server.output)
 
     def makeState(self) -> str:

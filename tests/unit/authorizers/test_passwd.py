@@ -183,11 +183,11 @@ class LineTests(SynchronousTestCase):
         """Every way to be malformed says what is wrong and what to do, and shows no word."""
         damaged = VERIFIER[:-3]
         for line, problem in [
-            ("alice", "there is no ':' behind the name"),
+            ("alice", "there is no ':' after the name"),
             (f"{VERIFIER.replace(':', '')}", "there is no ':'"),
             (":", "must not be empty"),
             (f":{VERIFIER}", "must not be empty"),
-            ("a\x07:", r"control characters; this one holds U\+0007"),
+            ("a\x07:", r"control characters, such as U\+0007"),
             ("%0A:", "U.000A"),
             ("%00:", "U.0000"),
             (f"{'a' * 256}:", "at most 255 bytes"),
@@ -197,7 +197,7 @@ class LineTests(SynchronousTestCase):
             ("al%FFice:", "not UTF-8"),
             ("al\ud800ice:", "U.D800"),
             ("al%41\ud800ice:", "not UTF-8"),
-            ("alice:hunter2", "A plain password can't stand here"),
+            ("alice:hunter2", "A plain password is not allowed here"),
             (f"alice:{VERIFIER} Locked", "word 2 .* nor locked"),
             ("alice:$apr1$lZL6V/ci$eIMz/iKDkbtys/uU7LEK00", "hash of another program"),
             ("alice:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "hash of another program"),
@@ -523,13 +523,13 @@ class FileTests(FileTestCase):
         await authorizer.getIdentityRequest("carol")
 
     async def test_neverStill(self) -> None:
-        """A file that does not stop changing is refused, not waited for."""
+        """A file that keeps changing is refused, not waited for."""
         self.write("alice:\n")
         authorizer = self.open()
         self.patch(authorizer._file, "signature", lambda: None)
         with self.assertRaises(StoreError) as raised:
             await authorizer.getIdentityRequest("alice")
-        self.assertIn("does not stop changing", str(raised.exception))
+        self.assertIn("keeps changing", str(raised.exception))
 
     async def test_manyAtOnce(self) -> None:
         """Who asks while the file is read gets what it holds, and nobody waits for ever."""
@@ -574,10 +574,10 @@ class BadFileTests(FileTestCase):
     def test_noFile(self) -> None:
         """A folder, a pipe, a device, a place that is not there."""
         os.mkdir(self.path)
-        self.refused("is no file|directory")
+        self.refused("is not a regular file|directory")
         os.rmdir(self.path)
         os.mkfifo(self.path, 0o600)
-        self.refused("is no file")
+        self.refused("is not a regular file")
         os.unlink(self.path)
         os.symlink("/nowhere/at/all", self.path)
         self.refused("Can't read")

@@ -113,7 +113,7 @@ class TroubleTests(SQLTestCase):
         """A damaged file is left as it is."""
         junk = b"this is no database" * 1000
         Path(self.path).write_bytes(junk)
-        self.assertRefused("no SQLite database")
+        self.assertRefused("not an SQLite database")
         self.assertEqual(Path(self.path).read_bytes(), junk)
 
     def test_anotherProgram(self) -> None:

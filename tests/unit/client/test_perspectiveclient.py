@@ -611,7 +611,7 @@ class CallTests(ClientTestCase):
         client = self.client(mostWaiting=2)
         calls = [client.callRemote("note", number) for number in range(3)]
         failure = self.failureResultOf(calls[2], NotAttached)
-        self.assertIn("2 calls wait already", str(failure.value))
+        self.assertIn("2 calls are waiting already", str(failure.value))
         client.startService()
         self.memory.flush()
         self.assertEqual([self.successResultOf(call) for call in calls[:2]], [0, 1])

@@ -231,18 +231,21 @@ class MistakeTests(SynchronousTestCase):
         """Of JSON Lines."""
         two = f'["{SCRAM}", "{SCRAM}"]'
         for text, said in [
-            (f'{{"name": "alice", "password": "{HUNTER}}}', "no JSON from column"),
-            (f'["{HUNTER}"]', "no object of JSON"),
+            (f'{{"name": "alice", "password": "{HUNTER}}}', "not JSON from column"),
+            (f'["{HUNTER}"]', "not a JSON object"),
             (f'{{"name": "alice", "pass": "{HUNTER}"}}', "no field 'pass'. There are: name"),
-            (f'{{"name": "alice", "name": "{HUNTER}"}}', "is there twice"),
+            (f'{{"name": "alice", "name": "{HUNTER}"}}', "occurs twice"),
             (f'{{"password": "{HUNTER}"}}', "must not be empty"),
             ('{"name": "a\\u0007"}', "U+0007"),
-            ('{"name": 5}', "in 'name' stands a text"),
-            ('{"name": "alice", "locked": "yes"}', "stands true or false"),
+            ('{"name": 5}', "'name' must be a text"),
+            ('{"name": "alice", "locked": "yes"}', "must be true or false"),
             ('{"name": "alice", "password": ""}', "password must not be empty"),
-            (f'{{"name": "alice", "password": "{HUNTER}\\u0007"}}', "a password can't have"),
-            (f'{{"name": "alice", "password": ["{HUNTER}"]}}', "in 'password' stands a text"),
-            (f'{{"name": "alice", "verifiers": "{SCRAM}"}}', "stands a list of texts"),
+            (
+                f'{{"name": "alice", "password": "{HUNTER}\\u0007"}}',
+                "a character that is not allowed",
+            ),
+            (f'{{"name": "alice", "password": ["{HUNTER}"]}}', "'password' must be a text"),
+            (f'{{"name": "alice", "verifiers": "{SCRAM}"}}', "must be a list of texts"),
             (f'{{"name": "alice", "verifiers": {two}}}', "two verifiers of SCRAM-SHA-256"),
             (f'{{"name": "alice", "verifiers": ["{SCRAM}", "{HUNTER}"]}}', "verifier number 2"),
             (f'{{"name": "alice", "verifier": "md5{HUNTER}"}}', "as in PostgreSQL"),
@@ -259,15 +262,15 @@ class MistakeTests(SynchronousTestCase):
             ('{"name": "alice", "keys": [["game", ""]]}', "perspective must not be empty"),
         ]:
             self.fails(JSONLines(), said, text)
-        self.fails(JSONLines(), "no JSON", '{"name": "alice"}', "", "x", line=3)
+        self.fails(JSONLines(), "not JSON", '{"name": "alice"}', "", "x", line=3)
 
     def test_csv(self) -> None:
         """Of CSV."""
         head = "name,password,verifiers,keys,locked"
         for said, *texts in [
-            ("has to name the columns", f"alice,{HUNTER}"),
+            ("must name the columns", f"alice,{HUNTER}"),
             ("there is no column 'mail'", "name,mail"),
-            ("'name' is there twice", "name,name"),
+            ("'name' occurs twice", "name,name"),
             ("There is no column"[6:], f"name,{'x' * 99}"),
         ]:
             self.fails(CSV(), said, *texts)
@@ -276,7 +279,7 @@ class MistakeTests(SynchronousTestCase):
             (f'alice,"{HUNTER},,,', "double quotes"),
             (f'alice,"{HUNTER}"x,,,', "double quotes"),
             (",,,,", "must not be empty"),
-            ("alice,,,,maybe", "true, false, or nothing"),
+            ("alice,,,,maybe", "true, false or empty"),
             (f"alice,{HUNTER},{SCRAM},,", "a password and a verifier"),
             (f"alice,,{HUNTER},,", "the verifier number 1 is none"),
             ("alice,,,game,", "SERVICE:PERSPECTIVE"),

@@ -153,9 +153,9 @@ class ClientCertificateTests(SynchronousTestCase):
         otherCut = other.index(b"-----BEGIN CERTIFICATE")
         for data, text in [
             (pem[:cut], "no certificate"),
-            (pem[cut:], "no private key"),
-            (pem[:cut] + other[otherCut:], "not the one of the certificate"),
-            (b"junk", "no private key"),
+            (pem[cut:], "not a private key"),
+            (pem[:cut] + other[otherCut:], "does not belong to the certificate"),
+            (b"junk", "not a private key"),
         ]:
             with self.assertRaises(ValueError) as raised:
                 ClientCertificate.fromFile(self.write(data))

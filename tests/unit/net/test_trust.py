@@ -372,7 +372,7 @@ class BindingTests(TLSTestCase):
         perspective = await self.attempt(port, trust=self.pin, more=":minimumTLS=1.2")
         self.assertEqual(await self.works(perspective), SCRAM)
         (warning,) = [each for each in logged if each["log_level"] is LogLevel.warn]
-        self.assertIn("pass this login on", warning["log_format"])
+        self.assertIn("relay this login", warning["log_format"])
         with self.assertRaises(ValueError):
             await self.attempt(port, trust=self.pin, more=":minimumTLS=1.1")
 

@@ -193,4 +193,4 @@ class LoadingTests(SynchronousTestCase):
         self.game.loadPerspective = lambda name: "perspective"  # type: ignore[return-value]
         self.failureResultOf(self.memory.logIn("alice", "secret", "game"))
         (logged,) = self.flushLoggedErrors(TypeError)
-        self.assertIn("must give a perspective, not str", str(logged.value))
+        self.assertIn("must return a perspective, not str", str(logged.value))

@@ -58,7 +58,7 @@ class DecoyTests(SynchronousTestCase):
         path = os.path.join(self.folder, "decoys")
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
         os.chmod(path, 0o644)
-        with self.assertRaisesRegex(StoreError, "Others can read the secret"):
+        with self.assertRaisesRegex(StoreError, "Other users can read the secret"):
             self.open()
         os.chmod(path, 0o600)
         with open(path, "wb") as file:
