@@ -132,6 +132,13 @@ class Options(usage.Options, AuthOptionMixin):
             "127.0.0.1, as http://127.0.0.1:9187/metrics. Needs the package prometheus-client.",
         ],
         [
+            "health",
+            None,
+            None,
+            "Where to serve /healthz and /readyz, for load balancers and container runtimes, a "
+            "Twisted endpoint as for --metrics. By default, they are where the metrics are.",
+        ],
+        [
             "drain",
             None,
             DRAIN_TIME,
@@ -288,6 +295,7 @@ class Options(usage.Options, AuthOptionMixin):
             ),
             audit=self["audit"],
             metrics=self["metrics"],
+            health=self["health"],
             drain=self["drain"],
         )
 

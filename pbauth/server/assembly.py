@@ -18,8 +18,10 @@ from pbauth.login.root import AuthServerFactory
 from pbauth.net.listening import Ports
 from pbauth.server.draining import DrainService
 from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
+from pbauth.server.health import HealthSite, Readiness
 from pbauth.server.services import (
     AuditService,
+    HealthService,
     MetricsService,
     ObserverService,
     PortService,
@@ -57,6 +59,7 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
         # Prometheus is no client that comes through the load balancer, or shows a certificate.
         plainPorts = evolve(ports, proxyProtocol=False, askForCertificate=False)
         metricsPort = None if settings.metrics is None else plainPorts.read(settings.metrics)
+        healthPort = None if settings.health is None else plainPorts.read(settings.health)
         accounts = openAuthorizer(
             settings.state, settings.accounts, serviceCollection=services, reactor=reactor
         )
@@ -68,18 +71,30 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
         authorizer = CredAuthorizer(settings.checkers, services, accounts=accounts)
     _addServices(settings, services, authorizer, accounts)
     makeFactory: Any = AuthServerFactory
+    limits = ConnectionLimits(settings.policy, reactor)
+    draining = DrainService(reactor, Drain(limits, authorizer.sessions, reactor), settings.drain)
+    readiness = Readiness(
+        {
+            "it does not listen": lambda: all(port.listens for port in draining.ports),
+            "it is draining": lambda: not draining.draining,
+            "the accounts can't be read": lambda: _canRead(accounts),
+        },
+        reactor,
+    )
     if audit is not None:
         AuditService(reactor, audit).setServiceParent(server)
     if metrics is not None and metricsPort is not None:
         observer = metrics.Metrics(settings.serviceNames, authorizer.sessions)
         makeFactory = observer.serverFactory
         ObserverService(reactor, observer).setServiceParent(server)
-        MetricsService(metricsPort, metrics.MetricsSite(observer)).setServiceParent(server)
+        MetricsService(metricsPort, metrics.MetricsSite(observer, readiness)).setServiceParent(
+            server
+        )
+    if healthPort is not None:
+        HealthService(healthPort, HealthSite(readiness)).setServiceParent(server)
     StoreService(accounts).setServiceParent(server)
     accounts.changesService().setServiceParent(server)
     services.setServiceParent(server)
-    limits = ConnectionLimits(settings.policy, reactor)
-    draining = DrainService(reactor, Drain(limits, authorizer.sessions, reactor), settings.drain)
     draining.setServiceParent(server)
     portServices = [
         PortService(
@@ -103,6 +118,11 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
             None if settings.checkers else findTerminal(),
         ).setServiceParent(server)
     return server
+
+
+async def _canRead(accounts: Any) -> bool:
+    await accounts.listIdentities("", 1)
+    return True
 
 
 def _addServices(

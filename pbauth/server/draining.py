@@ -6,11 +6,12 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.application.service import IService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from pbauth.login.drain import Drain
+from pbauth.server.services import PortService
 
 _log = Logger()
 
@@ -36,7 +37,7 @@ class DrainService(Service):
         self._drain = drain
         self._seconds = seconds
         self._before: Any = None
-        self.ports: Sequence[IService] = ()
+        self.ports: Sequence[PortService] = ()
 
     @property
     def draining(self) -> bool:

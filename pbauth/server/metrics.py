@@ -33,6 +33,7 @@ from pbauth.login.policy import Policy
 from pbauth.login.root import AuthServerFactory
 from pbauth.mechanisms import MECHANISMS
 from pbauth.perspectives.sessions import EndReason, Session
+from pbauth.server.health import Readiness, addPages
 from pbauth.wire.broker import Broker
 
 #: Upper ends of the buckets of the duration of a login, in seconds.
@@ -280,18 +281,20 @@ class _Page(Resource):
 
 class MetricsSite(Site):
     """
-    A web server that has the page ``/metrics``, and nothing else.
+    A web server that has the page ``/metrics``, and those on health.
 
     Args:
         metrics: what to show.
+        readiness: of the server.
     """
 
     noisy = False
     displayTracebacks = False
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, readiness: Readiness) -> None:
         root = Resource()
         root.putChild(b"metrics", _Page(metrics))
+        addPages(root, readiness)
         super().__init__(root, timeout=30)
 
     def log(self, request: Any) -> None:

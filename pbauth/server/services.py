@@ -75,6 +75,11 @@ class PortService(StreamServerEndpointService):
         self.say(where, self._port.fingerprint)
         return port
 
+    @property
+    def listens(self) -> bool:
+        """Whether it listens."""
+        return bool(self.running) and self._address is not None
+
     def reach(self) -> Reach:
         """Return how a client on this machine reaches this port."""
         return reachOf(self._address, self._port.fingerprint)
@@ -106,6 +111,17 @@ class MetricsService(PortService):
         """Say where they are."""
         scheme = "http" if fingerprint is None else "https"
         _log.info("Metrics are at {scheme}://{where}/metrics", scheme=scheme, where=where)
+
+
+class HealthService(PortService):
+    """As `PortService`, for the pages on health."""
+
+    option = "--health"
+
+    def say(self, where: str, fingerprint: str | None) -> None:
+        """Say where they are."""
+        scheme = "http" if fingerprint is None else "https"
+        _log.info("The state of health is at {scheme}://{where}/readyz", scheme=scheme, where=where)
 
 
 class ObserverService(Service):
