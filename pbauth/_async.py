@@ -135,7 +135,7 @@ class OneShot:
 
     @property
     def fired(self) -> bool:
-        """Whether it has happened."""
+        """Return whether it has happened."""
         return self._outcome is True
 
     def fire(self) -> None:

@@ -120,7 +120,7 @@ def createPrivate(path: str, data: bytes = b"") -> bool:
 
 def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077) -> str | None:
     """
-    Say whether others may do with a file or a folder what only its owner may.
+    Return whether others may do with a file or a folder what only its owner may.
 
     Args:
         path: of it.

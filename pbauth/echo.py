@@ -21,11 +21,11 @@ class EchoPerspective(Perspective):
         return own
 
     def perspective_say(self, text: str) -> str:
-        """Give the text back."""
+        """Return the text."""
         return text
 
     def perspective_whoami(self) -> tuple[str, str]:
-        """Tell the client the names of its identity and of its perspective."""
+        """Return the names of its identity and of its perspective."""
         return self.identityName, self.perspectiveName
 
 

@@ -31,7 +31,7 @@ def _text(value: object) -> str:
 
 
 def isPhrase(value: object) -> bool:
-    """Tell whether something that a peer sent is a short text that can be shown as it is."""
+    """Return whether something that a peer sent is a short text that can be shown as it is."""
     return isinstance(value, str) and len(value) <= 100 and value.isprintable()
 
 
@@ -76,7 +76,7 @@ class WireError(pb.Error, pb.Copyable):
         return str(self.args[0]) if self.args else type(self).__name__
 
     def getStateToCopy(self) -> dict[str, Any]:
-        """What is sent: the documented fields only."""
+        """Return what is sent: the documented fields only."""
         return {name: getattr(self, name) for name in self.fields}
 
     def unjellyFor(self, unjellier: Any, jellyList: list[Any]) -> WireError:
@@ -434,7 +434,7 @@ def _withoutCopyable(original: type) -> type[Exception]:
 
 def forStockClient(error: WireError) -> Exception:
     """
-    The same error for a client that does not have pbauth installed.
+    Return the same error for a client that does not have pbauth installed.
 
     Stock Twisted drops the connection when it meets a class that it does not know.  It does
     understand a plain failure that carries names of classes: `failure.check(Unauthorized)` and

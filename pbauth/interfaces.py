@@ -64,7 +64,7 @@ class IAuthorizer(Interface):
     )
 
     def createIdentity(name: str) -> IIdentity:
-        """Give a new identity, not saved yet, that belongs to this authorizer."""
+        """Return a new identity, not saved yet, that belongs to this authorizer."""
 
     def addIdentity(identity: IIdentity) -> Awaitable[object]:
         """Store a new identity; a taken name is a `DuplicateIdentity`."""
@@ -80,14 +80,14 @@ class IAuthorizer(Interface):
 
     def getIdentityRequest(name: str) -> Awaitable[IIdentity]:
         """
-        Give a Deferred that fires with the identity of that name, or fails with `Unauthorized`.
+        Return a Deferred that fires with the identity of that name, or fails with `Unauthorized`.
 
         This is the method to override for passwd files, SQL, or identities made on demand.
         """
 
     def getDecoyVerifier(name: str, mechanism: str) -> Verifier | Awaitable[Verifier]:
         """
-        Give a Deferred that fires with a verifier that no password fits.
+        Return a Deferred that fires with a verifier that no password fits.
 
         The wire runs the login of a name that does not exist, or that has no verifier for the
         mechanism, against it, so that the client can't tell.  It must look like a real one and be
@@ -118,14 +118,14 @@ class IAuthorizer(Interface):
 
     def identityChanged(identity: IIdentity) -> None:
         """
-        An identity tells that its password, its keyring or its lock was changed in memory.
+        Note that the password, the keyring or the lock of an identity was changed in memory.
 
         Where the identity in memory is the account, its sessions that are no longer allowed end
         now; where it is a copy of what is stored elsewhere, nothing happens before it is saved.
         """
 
     def getServiceNamed(name: str) -> IService:
-        """Give the service of that name; `KeyError` if there is none."""
+        """Return the service of that name; `KeyError` if there is none."""
 
     def setServiceCollection(collection: service.IServiceCollection | Componentized) -> None:
         """Say where services are looked up: anything that adapts to `IServiceCollection`."""
@@ -163,19 +163,19 @@ class IAccountStore(IAuthorizer):
         after: str = "", most: int | None = None
     ) -> Awaitable[list[tuple[str, bool, int]]]:
         """
-        Give a Deferred that fires with a list of `(name, locked, number of keys)`: of the first
+        Return a Deferred that fires with a list of `(name, locked, number of keys)`: of the first
         `most` identities whose names come after `after`.
         """
 
     def listHolders(service: str) -> Awaitable[list[tuple[str, str, bool]]]:
         """
-        Give a Deferred that fires with a sorted list of `(name, perspectiveName, locked)`: of
+        Return a Deferred that fires with a sorted list of `(name, perspectiveName, locked)`: of
         each key to the service, who holds it.
         """
 
     def readRecords(after: str = "", most: int | None = None) -> Awaitable[list[Record]]:
         """
-        Give a Deferred that fires with a list of `pbauth.accounts.records.Record`: of the first
+        Return a Deferred that fires with a list of `pbauth.accounts.records.Record`: of the first
         `most` identities whose names come after `after`.
         """
 
@@ -281,7 +281,7 @@ class ISharedAccountStore(IAccountStore):
 
     def changesService() -> service.IService:
         """
-        Give a `twisted.application.service.IService` that, while it runs, ends the sessions that
+        Return a `twisted.application.service.IService` that, while it runs, ends the sessions that
         somebody else's change no longer allows.
         """
 
@@ -316,19 +316,19 @@ class IIdentity(Interface):
         """Let it in no more; `KeyError` if it is not there."""
 
     def getPublicKeys() -> list[AuthorizedKey]:
-        """Give the keys of both kinds."""
+        """Return the keys of both kinds."""
 
     def getVerifiers() -> Awaitable[dict[str, Verifier]]:
-        """Give a Deferred that fires with a dict of all verifiers by the name of the mechanism."""
+        """Return a Deferred that fires with all verifiers, by the name of the mechanism."""
 
     def verifyPlainPassword(password: str) -> Awaitable[None]:
-        """Give a Deferred that fires if this is the password, or fails with `Unauthorized`."""
+        """Return a Deferred that fires if this is the password, or fails with `Unauthorized`."""
 
     def challenge() -> bytes:
-        """Give a fresh random challenge for the scheme of Twisted 1.x."""
+        """Return a fresh random challenge for the scheme of Twisted 1.x."""
 
     def verifyPassword(challenge: bytes, response: bytes) -> Awaitable[None]:
-        """Give a Deferred that fires if the response fits, or fails with `Unauthorized`."""
+        """Return a Deferred that fires if the response fits, or fails with `Unauthorized`."""
 
     def addKeyByString(serviceName: str, perspectiveName: str) -> None:
         """Put a key on the keyring."""
@@ -340,27 +340,27 @@ class IIdentity(Interface):
         """Take a key from the keyring; `KeyError` if it is not there."""
 
     def getAllKeys() -> list[tuple[str, str]]:
-        """Give the pairs on the keyring."""
+        """Return the pairs on the keyring."""
 
     def getKeyForService(serviceName: str) -> str:
         """
-        Give the name of the perspective that is meant where only a service is named: the
+        Return the name of the perspective that is meant where only a service is named: the
         identity's own if that key is held, else the first in sorted order; `KeyNotFound` if none.
         """
 
     def requestPerspectiveForKey(serviceName: str, perspectiveName: str) -> Awaitable[IPerspective]:
-        """Give a Deferred that fires with the perspective, or fails with `KeyNotFound`."""
+        """Return a Deferred that fires with the perspective, or fails with `KeyNotFound`."""
 
     def requestPerspectiveForService(serviceName: str) -> Awaitable[IPerspective]:
-        """Give a Deferred that fires with the perspective `getKeyForService` names."""
+        """Return a Deferred that fires with the perspective `getKeyForService` names."""
 
     def holdsKey(serviceName: str, perspectiveName: str) -> bool:
-        """Say whether the pair is on the keyring."""
+        """Return whether the pair is on the keyring."""
 
     def isProvedBy(proof: object) -> bool:
         """
-        Say whether a login that was proved by this verifier, or by this public key, still stands:
-        the identity is not locked, and the proof was not replaced or taken away.
+        Return whether a login that was proved by this verifier, or by this public key, still
+        stands: the identity is not locked, and the proof was not replaced or taken away.
         """
 
     def save() -> Awaitable[object]:
@@ -391,19 +391,19 @@ class IService(service.IService):
         name: str, identity: IIdentity
     ) -> IPerspective | Awaitable[IPerspective]:
         """
-        Give a Deferred that fires with the perspective of that name for this identity.
+        Return a Deferred that fires with the perspective of that name for this identity.
 
         An identity calls it once the key was found on the keyring. The usual one to override.
         """
 
     def getPerspectiveRequest(name: str) -> Awaitable[IPerspective]:
-        """Give a Deferred that fires with the perspective of that name, listed or loaded."""
+        """Return a Deferred that fires with the perspective of that name, listed or loaded."""
 
     def getPerspectiveNamed(name: str) -> IPerspective:
-        """Give the listed perspective of that name; `KeyError` if there is none."""
+        """Return the listed perspective of that name; `KeyError` if there is none."""
 
     def loadPerspective(name: str) -> IPerspective | Awaitable[IPerspective]:
-        """Give a Deferred that fires with a perspective from elsewhere."""
+        """Return a Deferred that fires with a perspective from elsewhere."""
 
     def createPerspective(name: str) -> IPerspective:
         """Make, list and give a new perspective."""
@@ -412,16 +412,16 @@ class IService(service.IService):
         """List an existing perspective."""
 
     def cachePerspective(perspective: IPerspective) -> None:
-        """A client is about to be attached: keep the perspective listed."""
+        """Keep the perspective listed: a client is about to be attached."""
 
     def uncachePerspective(perspective: IPerspective) -> None:
-        """A client was detached: a loaded perspective may be forgotten after the last."""
+        """Forget a loaded perspective, if the client that was detached was its last one."""
 
     def getServiceName() -> str:
-        """Give the name of the service."""
+        """Return the name of the service."""
 
     def getServiceType() -> str:
-        """Give the kind of service, for people."""
+        """Return the kind of service, for people."""
 
 
 class IPerspective(pb.IPerspective):
@@ -434,10 +434,10 @@ class IPerspective(pb.IPerspective):
     identityName = Attribute("The name of the identity that it is usually for.")
 
     def getPerspectiveName() -> str:
-        """Give the name."""
+        """Return the name."""
 
     def getService() -> IService | None:
-        """Give the service."""
+        """Return the service."""
 
     def setService(service: IService) -> None:
         """Set the service; called when a service lists the perspective."""
@@ -449,13 +449,13 @@ class IPerspective(pb.IPerspective):
         """Set the name of the identity that it is for."""
 
     def getIdentityRequest() -> Awaitable[IIdentity]:
-        """Give a Deferred that fires with the identity that it is for."""
+        """Return a Deferred that fires with the identity that it is for."""
 
     def brokerAttached(
         clientref: ClientReference, identity: IIdentity, broker: pb.Broker
     ) -> IPerspective | Awaitable[IPerspective]:
         """
-        A client has logged in.
+        Attach a client that has logged in.
 
         Args:
             clientref: a reference to its client object, or `None`.
@@ -469,7 +469,7 @@ class IPerspective(pb.IPerspective):
     def brokerDetached(
         clientref: ClientReference, identity: IIdentity, broker: pb.Broker
     ) -> object:
-        """That client is gone. Called once for each `brokerAttached`, with the same arguments."""
+        """Detach a client. Called once for each `brokerAttached`, with the same arguments."""
 
 
 class IClients(Interface):
@@ -483,12 +483,16 @@ class IClients(Interface):
 
     def joined(session: Session) -> None:
         """
-        A `pbauth.Session` with a client object is live; `brokerAttached` has run. Called on the
-        clients of the perspective that `brokerAttached` gave.
+        Add the client object of a `pbauth.Session` that is live; `brokerAttached` has run. Called
+        on the clients of the perspective that `brokerAttached` gave.
         """
 
     def left(session: Session) -> None:
-        """It is over; `brokerDetached` has not run yet. Also called for one that never joined."""
+        """
+        Remove the client object of a session; `brokerDetached` runs after this.
+
+        Also called for a session that never joined.
+        """
 
 
 class IMechanism(Interface):
@@ -517,7 +521,7 @@ class IMechanism(Interface):
 
     def offeredOn(channel: Channel, terms: Terms) -> bool:
         """
-        Say whether it may be offered on this `pbauth.mechanisms.channel.Channel`, by a server of
+        Return whether it may be offered on this `pbauth.mechanisms.channel.Channel`, by a server of
         these `pbauth.mechanisms.terms.Terms`.
         """
 
@@ -571,7 +575,7 @@ class ICredentials(Interface):
     )
 
     def begin(mechanism: str, name: str, connection: Channel) -> IClientExchange:
-        """Give an `IClientExchange` for one login."""
+        """Return an `IClientExchange` for one login."""
 
 
 class IClientExchange(Interface):
@@ -580,7 +584,7 @@ class IClientExchange(Interface):
     initial = Attribute("The first message, `bytes`.")
 
     def respond(challenge: bytes) -> bytes | Awaitable[bytes]:
-        """Give a Deferred that fires with the response to the server's challenge."""
+        """Return a Deferred that fires with the response to the server's challenge."""
 
     def checkOutcome(outcome: bytes) -> None:
         """Check the server's last message; `ServerNotTrusted` if it proves nothing."""
@@ -590,7 +594,7 @@ class IRenewingCredentials(ICredentials):
     """Credentials whose verifier may be renewed in the background, after a login."""
 
     def whenRenewed() -> Awaitable[None]:
-        """Give a Deferred that fires when nothing is being renewed (any more)."""
+        """Return a Deferred that fires when nothing is being renewed (any more)."""
 
 
 class IRenewingExchange(IClientExchange):
@@ -676,7 +680,7 @@ class IPerspectiveServiceFactory(IPlugin):
     description = Attribute("One line for ``--help``.")
 
     def makeService(serviceName: str, authorizer: IAuthorizer) -> IService:
-        """Give the `IService`, to be run under this name."""
+        """Return the `IService`, to be run under this name."""
 
 
 class IConfigurableServiceFactory(IPerspectiveServiceFactory):
@@ -691,6 +695,7 @@ class IConfigurableServiceFactory(IPerspectiveServiceFactory):
 
     def makeService(serviceName: str, authorizer: IAuthorizer, **options: str | None) -> IService:
         """
-        Give the `IService`, to be run under this name; with the values of the options, a hyphen in
-        whose names is an underscore. `ValueError` with a text for the user if one makes no sense.
+        Return the `IService`, to be run under this name; with the values of the options, a hyphen
+        in whose names is an underscore. `ValueError` with a text for the user if one makes no
+        sense.
         """

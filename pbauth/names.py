@@ -51,7 +51,7 @@ def checkName(name: object, what: str = "name") -> str:
 
 def isTooLong(name: str) -> bool:
     """
-    Say whether a text is longer than any name.
+    Return whether a text is longer than any name.
 
     Args:
         name: the text; it may hold anything.

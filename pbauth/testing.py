@@ -266,7 +266,7 @@ class RecordingPerspective(Perspective):
         self.getService().events.append(event)
 
     def perspective_whoami(self) -> str:
-        """Tell the name of the perspective."""
+        """Return the name of the perspective."""
         return self.perspectiveName
 
 
@@ -294,7 +294,7 @@ class RecordingService(Service):
         return self.perspectiveClass(name)
 
     def kinds(self) -> list[str]:
-        """Give the kinds of the events, in their order."""
+        """Return the kinds of the events, in their order."""
         return [event.kind for event in self.events]
 
 

@@ -33,7 +33,7 @@ class KeptAdministrator:
 
     def administers(self, record: Record) -> bool:
         """
-        Say whether an identity can log in and administer.
+        Return whether an identity can log in and administer.
 
         Args:
             record: of the identity.

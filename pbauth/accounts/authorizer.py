@@ -142,7 +142,7 @@ class Authorizer:
 
     @property
     def decoySecret(self) -> bytes:
-        """What decoys are made from; where it moves along with the accounts, decoys stay."""
+        """Return what decoys are made from; where it moves along with the accounts, decoys stay."""
         return self._decoySecret
 
     def getDecoyVerifier(self, name: str, mechanism: str) -> Verifier | Awaitable[Verifier]:

@@ -100,12 +100,12 @@ class Hashing:
 
     @property
     def mostIterations(self) -> int:
-        """The most iterations that a new verifier may have: each login takes so much work."""
+        """Return the most iterations of a new verifier: they are work for each login."""
         return min(4 * self.iterations, scram.MOST_ITERATIONS)
 
     @property
     def mostSaltBytes(self) -> int:
-        """The longest salt that a new verifier may have."""
+        """Return the longest salt that a new verifier may have."""
         return min(4 * self.saltBytes, scram.MOST_SALT_BYTES)
 
     #: The least that clients accept (RFC 7677, section 4). For tests only.

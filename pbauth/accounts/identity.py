@@ -129,7 +129,7 @@ class Identity:
 
     @property
     def locked(self) -> bool:
-        """Tell whether logins are refused, whatever their proof. Locking ends the sessions."""
+        """Return whether logins are refused, whatever their proof. Locking ends the sessions."""
         return self._locked
 
     @locked.setter
@@ -388,7 +388,7 @@ class Identity:
 
     def holdsKey(self, serviceName: str, perspectiveName: str) -> bool:
         """
-        Tell whether the identity holds a key.
+        Return whether the identity holds a key.
 
         Returns:
             Whether the pair is on the keyring.
@@ -397,7 +397,7 @@ class Identity:
 
     def isProvedBy(self, proof: object) -> bool:
         """
-        Tell whether a login that was proved some time ago still stands.
+        Return whether a login that was proved some time ago still stands.
 
         Args:
             proof: what it was proved by, a verifier or a public key; `None` where that was neither.

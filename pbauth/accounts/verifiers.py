@@ -90,7 +90,7 @@ class _Remembered:
     today: object = None
 
     def succeeds(self, proof: object) -> bool:
-        """Say whether `today` has taken the place of a proof."""
+        """Return whether `today` has taken the place of a proof."""
         return (
             bool(self.former) and isinstance(proof, ScramVerifier) and proof.digest() in self.former
         )
@@ -183,7 +183,7 @@ class EquivalentProofs:
 
     def proves(self, identity: IIdentity, holder: Holder) -> bool:
         """
-        Say whether a login or a session rests on something that the identity still accepts.
+        Return whether a login or a session rests on something that the identity still accepts.
 
         Args:
             identity: as it is now.
@@ -196,7 +196,7 @@ class EquivalentProofs:
 
     def allows(self, identity: IIdentity, session: KeyHolder) -> bool:
         """
-        Say whether a session may go on.
+        Return whether a session may go on.
 
         Args:
             identity: as it is now.

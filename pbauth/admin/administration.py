@@ -84,7 +84,7 @@ class Administration:
 
     async def addUserWithVerifiers(self, name: str, verifiers: dict[str, Verifier]) -> None:
         """
-        As `addUser`, by verifiers of a password that were made elsewhere.
+        Do what `addUser` does, with verifiers of a password that were made elsewhere.
 
         Args:
             name: of the identity.
@@ -125,7 +125,7 @@ class Administration:
 
     async def setVerifiers(self, name: str, verifiers: dict[str, Verifier]) -> None:
         """
-        As `setPassword`, by verifiers that were made elsewhere.
+        Do what `setPassword` does, with verifiers that were made elsewhere.
 
         Args:
             name: of the identity.

@@ -272,5 +272,5 @@ def _size(value: Any) -> int:
 
 
 def _isLine(text: str) -> bool:
-    """Say whether there is nothing in a text that a terminal would obey."""
+    """Return whether there is nothing in a text that a terminal would obey."""
     return not any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)

@@ -71,28 +71,28 @@ class RemoteAdministration:
     # Users.
 
     async def addUser(self, name: str, password: str | None) -> None:
-        """As `Administration.addUser`."""
+        """Do what `Administration.addUser` does."""
         checkIdentityName(name)
         verifiers = [] if password is None else await self._verifiers(password, name)
         await self._ask("addUser", name, verifiers)
 
     async def removeUser(self, name: str) -> None:
-        """As `Administration.removeUser`."""
+        """Do what `Administration.removeUser` does."""
         await self._askAbout(name, "removeUser", checkName(name, "name of an identity"))
 
     async def setPassword(self, name: str, password: str) -> None:
-        """As `Administration.setPassword`; the sessions of this connection stay."""
+        """Do what `Administration.setPassword` does; the sessions of this connection stay."""
         checkName(name, "name of an identity")
         await self._ask("setPassword", name, await self._verifiers(password, name))
 
     async def setLocked(self, name: str, locked: bool) -> None:
-        """As `Administration.setLocked`."""
+        """Do what `Administration.setLocked` does."""
         await self._askAbout(name, "setLocked", checkName(name, "name of an identity"), locked)
 
     async def listUsers(
         self, after: str = "", most: int | None = None
     ) -> list[tuple[str, bool, int]]:
-        """As `Administration.listUsers`."""
+        """Do what `Administration.listUsers` does."""
         return await _gathered(self._users(after), most)
 
     async def _users(self, after: str) -> AsyncIterator[tuple[str, bool, int]]:
@@ -104,15 +104,15 @@ class RemoteAdministration:
     # Keys to perspectives.
 
     async def grantKey(self, name: str, service: str, perspective: str) -> None:
-        """As `Administration.grantKey`."""
+        """Do what `Administration.grantKey` does."""
         await self._ask("grantKey", *_checkedKey(name, service, perspective))
 
     async def revokeKey(self, name: str, service: str, perspective: str) -> None:
-        """As `Administration.revokeKey`."""
+        """Do what `Administration.revokeKey` does."""
         await self._askAbout(name, "revokeKey", *_checkedKey(name, service, perspective))
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
-        """As `Administration.listKeys`."""
+        """Do what `Administration.listKeys` does."""
         checkName(name, "name of an identity")
         found: list[tuple[str, str]] = []
         last = None
@@ -122,7 +122,7 @@ class RemoteAdministration:
         return found
 
     async def whoCan(self, service: str) -> list[tuple[str, str, bool]]:
-        """As `Administration.whoCan`."""
+        """Do what `Administration.whoCan` does."""
         checkName(service, "name of a service")
         found: list[tuple[str, str, bool]] = []
         last = None
@@ -134,12 +134,12 @@ class RemoteAdministration:
     # Public keys.
 
     async def addPublicKeys(self, name: str, keys: Iterable[AuthorizedKey]) -> None:
-        """As `Administration.addPublicKeys`."""
+        """Do what `Administration.addPublicKeys` does."""
         lines = [protocol.encodePublicKey(key) for key in keys]
         await self._ask("addPublicKeys", checkName(name, "name of an identity"), lines)
 
     async def listPublicKeys(self, name: str) -> list[AuthorizedKey]:
-        """As `Administration.listPublicKeys`."""
+        """Do what `Administration.listPublicKeys` does."""
         checkName(name, "name of an identity")
         found: list[AuthorizedKey] = []
         while page := await self._askPage(protocol.KEY, "listPublicKeys", name, len(found)):
@@ -147,14 +147,14 @@ class RemoteAdministration:
         return found
 
     async def removePublicKey(self, name: str, which: str) -> None:
-        """As `Administration.removePublicKey`."""
+        """Do what `Administration.removePublicKey` does."""
         checkName(name, "name of an identity")
         await self._askAbout(name, "removePublicKey", name, checkName(which, "label of a key"))
 
     # Whole accounts.
 
     async def readRecords(self, after: str = "", most: int | None = None) -> list[Record]:
-        """As `Administration.readRecords`; in as many messages as it takes."""
+        """Do what `Administration.readRecords` does; in as many messages as it takes."""
         return await _gathered(self._records(after), most)
 
     async def _records(self, after: str) -> AsyncIterator[Record]:
@@ -165,8 +165,8 @@ class RemoteAdministration:
 
     async def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> int:
         """
-        As `Administration.addRecords`, but: all or none holds for each message, and a message takes
-        at most `protocol.MOST_ITEMS` records, and fewer if they are long.
+        Do what `Administration.addRecords` does, but: all or none holds for each message, and a
+        message takes at most `protocol.MOST_ITEMS` records, and fewer if they are long.
         """
         added = 0
         for page in protocol.encodeBatches(records):

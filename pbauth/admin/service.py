@@ -61,8 +61,8 @@ class Administrator(Perspective):
 
     def perspectiveMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """
-        The administrator calls a method. What does not fit is a `ProtocolViolation`: anything else
-        would be logged with its arguments.
+        Run a method that the administrator calls. What does not fit is a `ProtocolViolation`:
+        anything else would be logged with its arguments.
         """
         method, arguments, keywords = readCall(self, "perspective", broker, message, args, kw, self)
         result = method(*arguments, **keywords)

@@ -106,7 +106,7 @@ class CopyingAuthorizer(Authorizer):
         return Deferred.fromCoroutine(replace())
 
     def identityChanged(self, identity: IIdentity) -> None:
-        """Nothing: the identity is a copy, and counts when it is saved."""
+        """Do nothing: the identity is a copy, and takes effect when it is saved."""
 
     def _saved(self, identity: IIdentity, record: Record) -> None:
         self._storedRecord[identity] = record

@@ -63,7 +63,7 @@ def call(
 
 
 def _plain(answer: Any) -> Any:
-    """What JSON can hold, of what PB can send."""
+    """Return what JSON can hold, of what PB can send."""
     if isinstance(answer, dict):
         return {str(_plain(name)): _plain(value) for name, value in answer.items()}
     if isinstance(answer, (list, tuple)):

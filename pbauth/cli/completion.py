@@ -61,7 +61,7 @@ def completeServices(context: click.Context, parameter: Any, incomplete: str) ->
 
 
 def _before(incomplete: str) -> str:
-    """A text that stands before all that begin with this, and not long before them."""
+    """Return a text that stands before all that begin with this, and not long before them."""
     if not incomplete:
         return ""
     # The last character is counted down; what stands between is passed over.

@@ -83,7 +83,7 @@ class DemoClient(pb.Referenceable):
         self._tell = tell
 
     def remote_notice(self, text: str) -> str:
-        """The server calls it."""
+        """Show a text that the server sends."""
         self._tell(f"    {self._name}'s client is called back: {text!r}")
         return "thank you"
 
@@ -110,7 +110,7 @@ class ServerProcess(ProcessProtocol):
         self._process = reactor.spawnProcess(self, sys.executable, arguments, os.environ)
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """The server's log."""
+        """Collect what the server logs."""
         self._output += data.decode("utf-8", "replace")
         for item in list(self._waiting):
             pattern, waiter = item
@@ -120,7 +120,7 @@ class ServerProcess(ProcessProtocol):
                 waiter.callback(found)
 
     def processEnded(self, reason: Any) -> None:
-        """The server has ended."""
+        """Learn that the server has ended."""
         for _, waiter in self._waiting:
             waiter.errback(
                 DemoFailed(f"The server ended by itself. Its last words:\n{self._output[-2000:]}")

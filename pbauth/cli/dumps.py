@@ -182,7 +182,7 @@ class _Watch:
         return time.monotonic() - self._began
 
     def said(self, users: int) -> str:
-        """How many users there are so far, and how many in a second."""
+        """Return how many users there are so far, and how many in a second."""
         return f"{users:,} users, {users / max(self.seconds, 0.001):,.0f} users/s"
 
 
@@ -266,7 +266,7 @@ class _Lines:
             yield rest
 
     def _read(self) -> bytes | None:
-        """What comes next, empty at the end; `None` once it is stopped."""
+        """Return what comes next, empty at the end; `None` once it is stopped."""
         ready, _, _ = select.select([self._descriptor, self._stopped], [], [])
         if self._stopped in ready:
             return None

@@ -52,7 +52,7 @@ def readPassword(
 
 
 def _readLine() -> str:
-    """One line of standard input, and nothing of what follows: that is for somebody else."""
+    """Read one line of standard input, and nothing of what follows."""
     try:
         descriptor = sys.stdin.fileno()
     except OSError:

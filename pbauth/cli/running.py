@@ -152,8 +152,8 @@ def administer(
 
 def _operator() -> str:
     """
-    Who runs the command, as the system has it: what the environment says, its user has said. Only
-    root may be believed that somebody else is behind it.
+    Return who runs the command, as the system has it: what the environment says, its user has said.
+    Only root may be believed that somebody else is behind it.
     """
     try:
         import pwd

@@ -52,7 +52,7 @@ class _ClientFactory(ClientFactory):  # type: ignore[type-arg]
         return broker
 
     def clientConnectionMade(self, broker: Broker) -> None:
-        """The broker calls it."""
+        """Take the broker of a new connection."""
 
 
 @frozen
@@ -129,7 +129,7 @@ class Target:
 
     @property
     def _minimumTLS(self) -> str:
-        """The oldest version of TLS that the endpoint string asks for."""
+        """Return the oldest version of TLS that the endpoint string asks for."""
         named = readDescription(self.host)[1] if isinstance(self.host, str) else {}
         version = named.get("minimumTLS", "1.3")
         if version not in TLS_VERSIONS:

@@ -107,7 +107,7 @@ class Password:
         return ScramPasswordExchange(self, client, self._renew and safe)
 
     def remembers(self, salt: bytes, iterations: int) -> bool:
-        """Whether the keys for this are there already."""
+        """Return whether the keys for this are there already."""
         return self._remembered is not None and self._remembered[:2] == (salt, iterations)
 
     def keysFor(self, salt: bytes, iterations: int) -> Deferred[ScramKeys]:
@@ -188,7 +188,7 @@ class ScramPasswordExchange:
 
     @property
     def initial(self) -> bytes:
-        """The client-first message."""
+        """Return the client-first message."""
         return self._client.initial
 
     async def respond(self, challenge: bytes) -> bytes:

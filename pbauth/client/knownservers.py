@@ -180,7 +180,7 @@ class KnownServers:
     async def _remember(
         self, address: str, pin: str, timeout: float, reactor: Reactor
     ) -> list[KnownServer]:
-        """As `add`, but let the reactor run while another program has the file locked."""
+        """Do what `add` does, but let the reactor run while another program has the file locked."""
 
         async def remember() -> list[KnownServer]:
             while (known := self._add(address, pin, wait=False)) is None:
@@ -196,7 +196,7 @@ class KnownServers:
             ) from None
 
     def _add(self, address: str, pin: str, *, wait: bool) -> list[KnownServer] | None:
-        """As `add`; `None` if another program has the file locked, and that is not waited for."""
+        """Do what `add` does; return `None` if the file is locked and `wait` is false."""
         with self._mistakes("write"), self._locked(wait) as path:
             if path is None:
                 return None

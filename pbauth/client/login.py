@@ -120,7 +120,7 @@ class Login:
 
     @property
     def target(self) -> Target:
-        """Where the server is, and why it may be trusted with the login."""
+        """Return where the server is, and why it may be trusted with the login."""
         certificate = self.credentials.clientCertificate
         return Target(self.endpoint, self.port, self.insecure, self.trust, certificate)
 

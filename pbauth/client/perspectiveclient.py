@@ -237,20 +237,20 @@ class PerspectiveClient(service.Service):
 
     def attached(self, perspective: pb.RemoteReference) -> None:
         """
-        The client has logged in, or again; calls that wait are sent after this. Does nothing by
-        default.
+        React to a login, before the calls that wait are sent. Does nothing
+        by default.
 
         Args:
             perspective: a reference to it.
         """
 
     def detached(self) -> None:
-        """The session is over, or the connection is; once for each `attached`."""
+        """React to the end of a session or its connection; runs once for each `attached`."""
 
     def failed(self, reason: Failure) -> None:
         """
-        A login failed in a way that another one may mend, and there will be another one. Does
-        nothing by default; `stopService` in it prevents that.
+        React to a login that failed, after which there will be another one.
+        Does nothing by default; `stopService` in it prevents that.
 
         Args:
             reason: why.
@@ -464,7 +464,7 @@ class PerspectiveClient(service.Service):
         self._move.end().addCallback(lambda _: closed.fire())
 
     def _current(self) -> Any:
-        """The perspective, if calls may be sent to it."""
+        """Return the perspective, if calls may be sent to it."""
         perspective = self._perspective
         if (
             self._machine.state is not State.ATTACHED

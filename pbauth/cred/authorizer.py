@@ -184,7 +184,7 @@ class CredAuthorizer(Authorizer):
         return self.accounts.getDecoyVerifier(name, mechanism)
 
     def identityChanged(self, identity: IIdentity) -> None:
-        """An account was changed in memory."""
+        """Note that an account was changed in memory."""
         self.accounts.identityChanged(identity)
 
     def setServiceCollection(self, collection: IServiceCollection | Componentized) -> None:

@@ -186,8 +186,8 @@ def _tellHost(asked: Any, host: str) -> None:
 
 def _possible(name: object, password: object) -> bool:
     """
-    Whether PAM may be asked: a name that is one, and a password that is not empty, and no NUL in
-    either, at which C would end them.
+    Return whether PAM may be asked: a name that is one, and a password that is not empty, and no
+    NUL in either, at which C would end them.
     """
     if not isinstance(name, bytes) or not isinstance(password, bytes):
         return False

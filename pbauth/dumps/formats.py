@@ -101,7 +101,7 @@ class Format(Protocol):
         ...
 
     def header(self) -> bytes:
-        """What is written before the first record."""
+        """Return what is written before the first record."""
         ...
 
     def write(self, record: Record) -> bytes:
@@ -120,18 +120,18 @@ class JSONLines:
     name = "jsonl"
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
-        """As `Format.read`."""
+        """Do what `Format.read` does."""
         reader = _Reader()
         for number, end, text in _decoded(lines):
             if text.strip():
                 yield reader.entry(number, end, _parseJSON(number, text))
 
     def header(self) -> bytes:
-        """Nothing."""
+        """Return nothing: there is no header."""
         return b""
 
     def write(self, record: Record) -> bytes:
-        """As `Format.write`."""
+        """Do what `Format.write` does."""
         made: dict[str, Any] = {"name": record.name}
         if record.locked:
             made["locked"] = True
@@ -148,7 +148,7 @@ class CSV:
     name = "csv"
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
-        """As `Format.read`."""
+        """Do what `Format.read` does."""
         reader = _Reader()
         columns: list[str] | None = None
         for number, end, text in _decoded(lines):
@@ -167,11 +167,11 @@ class CSV:
             yield reader.entry(number, end, _fieldsOf(number, columns, cells))
 
     def header(self) -> bytes:
-        """The names of the columns; there is none for passwords."""
+        """Return the names of the columns; there is none for passwords."""
         return b"name,locked,verifiers,keys\r\n"
 
     def write(self, record: Record) -> bytes:
-        """As `Format.write`."""
+        """Do what `Format.write` does."""
         text = io.StringIO()
         csv.writer(text).writerow(
             (
@@ -208,7 +208,7 @@ def _line(record: Record, text: str) -> bytes:
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, int, str]]:
-    """The number of each line, how many bytes there are up to its end, and its text."""
+    """Yield the number of each line, how many bytes there are up to its end, and its text."""
     end = 0
     for number, line in enumerate(lines, 1):
         end += len(line)

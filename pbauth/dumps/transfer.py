@@ -66,7 +66,7 @@ class Progress:
     end: int = 0
 
     def inWords(self) -> str:
-        """For people."""
+        """Return the progress in words."""
         if not self.line:
             return "nothing was imported."
         skipped = f", {self.skipped:,} were there already" if self.skipped else ""
@@ -248,7 +248,7 @@ class _Import:
     # In a thread, one batch after the other.
 
     def _read(self) -> list[Entry] | DumpError:
-        """The next batch, or why there is none."""
+        """Return the next batch, or why there is none."""
         try:
             return self._readOn()
         except DumpError as error:
@@ -331,7 +331,7 @@ class _Import:
         self._tell(self._done)
 
     def _once(self, entries: list[Entry]) -> list[Entry]:
-        """Each name once: a name that comes again is there already, as in a later batch."""
+        """Return each name once: a name that comes again exists already, as in a later batch."""
         first: dict[str, Entry] = {}
         for entry in entries:
             if first.setdefault(entry.record.name, entry) is not entry and not self._skipKnown:
@@ -377,8 +377,8 @@ _PAGE = 100
 
 def _before(name: str) -> str:
     """
-    A text that comes before this name in the order of code points, while no other name does that
-    comes after the text.
+    Return a text that comes before this name in the order of code points, while no other name does
+    that comes after the text.
     """
     # Whatever comes in between begins with this text, and no name is so long.
     last = ord(name[-1]) - 1

@@ -396,7 +396,7 @@ class Attempts:
 
     def isIdle(self, busy: Collection[Any]) -> bool:
         """
-        Tell whether no call is under way on the connection, of either end.
+        Return whether no call is under way on the connection, of either end.
 
         Args:
             busy: the brokers of sessions whose client waits for an answer.

@@ -31,7 +31,7 @@ class ChecksUnderWay:
 
     def busy(self, network: str, name: str) -> OneShot | None:
         """
-        Say whether a check has to wait for its turn.
+        Return whether a check has to wait for its turn.
 
         Args:
             network: that the login comes from.

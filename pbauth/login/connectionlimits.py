@@ -38,7 +38,7 @@ class UnauthenticatedConnection:
 
     @property
     def gone(self) -> bool:
-        """Whether somebody has logged in, or it was closed."""
+        """Return whether somebody has logged in, or it was closed."""
         return self.drop is None
 
 
@@ -80,11 +80,11 @@ class UnauthenticatedConnections:
 
     @property
     def crowded(self) -> bool:
-        """Whether connections are about to be refused."""
+        """Return whether connections are about to be refused."""
         return self._count >= self._most * self.CROWDED
 
     def admits(self) -> bool:
-        """Say whether one more connection is admitted."""
+        """Return whether one more connection is admitted."""
         start = self._most * self.NEAR
         if self._count < start:
             return True
@@ -163,7 +163,7 @@ class ConnectionLimits:
 
     def admits(self, network: str) -> bool:
         """
-        Say whether one more connection is admitted. A network that has to wait can't log in now,
+        Return whether one more connection is admitted. A network that has to wait can't log in now,
         and takes no place from those that can.
 
         Args:

@@ -126,7 +126,7 @@ class Policy:
 
     @property
     def wantsCertificates(self) -> bool:
-        """Whether a mechanism is among them that is for clients that show a certificate."""
+        """Return whether a mechanism is among them that is for clients that show a certificate."""
         terms = Terms()
         return any(
             each.offeredOn(_WITH_CERTIFICATE, terms) and not each.offeredOn(_PLAIN_TLS, terms)

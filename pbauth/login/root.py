@@ -98,7 +98,7 @@ class AuthRoot:
 
     @property
     def limits(self) -> ConnectionLimits:
-        """The throttle, and the connections without a login."""
+        """Return the throttle, and the connections without a login."""
         if self._limits is None:
             self._limits = ConnectionLimits(self.policy, chooseReactor(self._reactor))
         return self._limits

@@ -95,4 +95,4 @@ class StandingLogins:
 
 
 def _nothing() -> None:
-    """What is called on a closed connection, which then holds on to nothing."""
+    """Return what is called on a closed connection, which then holds on to nothing."""

@@ -99,7 +99,7 @@ class LegacyIdentity(WireObject):
             await self._wrapper.remote_detach(getattr(perspective, "reference", None))
 
     async def remote_keys(self) -> Any:
-        """Tell the keys on the keyring."""
+        """Return the keys on the keyring."""
         with readableErrors():
             return await self._wrapper.remote_keys()
 

@@ -273,7 +273,7 @@ class ThrottleState:
 
     def busy(self, network: str, name: str, underWay: Callable[[Hashable], int]) -> Hashable | None:
         """
-        Say whose checks a login has to wait for, so that nobody has more of them under way than
+        Return whose checks a login has to wait for, so that nobody has more of them under way than
         may fail.
 
         Args:

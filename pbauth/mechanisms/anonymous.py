@@ -79,7 +79,7 @@ class AnonymousMechanism:
     asksIdentity = True
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:
-        """Where there is a guest."""
+        """Return whether there is a guest."""
         return terms.guest is not None
 
     def identityFor(self, name: str, terms: Terms) -> str | None:

@@ -32,10 +32,10 @@ class AuthorizedKey(Protocol):
         """Return what the owner calls the key."""
 
     def fingerprint(self) -> str:
-        """The fingerprint, for people: ``SHA256:...``."""
+        """Return the fingerprint, for people: ``SHA256:...``."""
 
     def line(self) -> str:
-        """The key as a line of text, with its label."""
+        """Return the key as a line of text, with its label."""
 
 
 def tidyLabel(value: str) -> str:
@@ -76,7 +76,7 @@ class AuthorizedKeys:
         return frozenset(self.keys)
 
     def covers(self, proof: object) -> bool:
-        """Say whether a login that was proved by this key still stands."""
+        """Return whether a login that was proved by this key still stands."""
         try:
             return proof in self._known
         except TypeError:
@@ -84,7 +84,7 @@ class AuthorizedKeys:
             return False
 
     def encode(self) -> str:
-        """As text: a line for each key."""
+        """Return the value as text: a line for each key."""
         return "\n".join([f"{self.mechanism}$", *(key.line() for key in self.keys)])
 
     # A store reads an account each time that somebody claims its name, so that one with very many

@@ -43,7 +43,7 @@ def toBeSigned(
     name: str, publicKey: bytes, challenge: bytes, channelBinding: bytes | None
 ) -> bytes:
     """
-    The text that a login signs.
+    Return the text that a login signs.
 
     Args:
         name: the claimed identity's.
@@ -63,8 +63,8 @@ def _behindLengths(*parts: bytes) -> bytes:
 
 def _fromSSH(blob: object, size: int) -> bytes | None:
     """
-    What SSH writes behind the name of the type: a key or a signature (RFC 8709, sections 4 and 6).
-    `None` if this is not of that form, to the byte.
+    Return what SSH writes behind the name of the type: a key or a signature (RFC 8709, sections 4
+    and 6). `None` if this is not of that form, to the byte.
     """
     raw = blob[-size:] if isinstance(blob, bytes) else b""
     return raw if blob == _behindLengths(SSH_TYPE, raw) else None
@@ -156,11 +156,11 @@ class PublicKey:
         return True
 
     def line(self) -> str:
-        """The key as a line of ``authorized_keys``."""
+        """Return the key as a line of ``authorized_keys``."""
         return f"ssh-ed25519 {base64.b64encode(self._blob()).decode('ascii')} {self.label}".strip()
 
     def fingerprint(self) -> str:
-        """The fingerprint as OpenSSH writes it: ``SHA256:...``."""
+        """Return the fingerprint as OpenSSH writes it: ``SHA256:...``."""
         digest = hashlib.sha256(self._blob()).digest()
         return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
@@ -234,7 +234,7 @@ class Ed25519Server:
 
     @property
     def bound(self) -> bool:
-        """Whether what is signed names the TLS connection."""
+        """Return whether what is signed names the TLS connection."""
         return self._channelBinding is not None
 
     def challenge(self, initial: bytes) -> bytes:
@@ -283,7 +283,7 @@ class Ed25519Mechanism:
     asksIdentity = False
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:
-        """On every connection: no secret is sent."""
+        """Return `True`: no secret is sent, on any connection."""
         return True
 
     def identityFor(self, name: str, terms: Terms) -> str:

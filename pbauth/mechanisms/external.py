@@ -51,11 +51,11 @@ class CertificateKey:
         return cls(pin, label.strip())
 
     def line(self) -> str:
-        """The fingerprint, and the label behind it."""
+        """Return the fingerprint, and the label behind it."""
         return f"{self.pin} {self.label}".strip()
 
     def fingerprint(self) -> str:
-        """The fingerprint: ``SHA256:...``."""
+        """Return the fingerprint: ``SHA256:...``."""
         return self.pin
 
 
@@ -114,7 +114,7 @@ class ExternalMechanism:
     asksIdentity = False
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:
-        """Where the client showed a certificate."""
+        """Return whether the client showed a certificate."""
         return channel.peerPin is not None
 
     def identityFor(self, name: str, terms: Terms) -> str:

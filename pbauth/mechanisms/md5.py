@@ -49,15 +49,15 @@ class MD5Verifier:
         return cls(_md5(password.encode("utf-8")))
 
     def covers(self, proof: object) -> bool:
-        """Whether a login that was proved by this verifier still stands."""
+        """Return whether a login that was proved by this verifier still stands."""
         return proof == self
 
     def accepts(self, challenge: bytes, response: bytes) -> bool:
-        """Whether the response was made from the password and this challenge."""
+        """Return whether the response was made from the password and this challenge."""
         return hmac.compare_digest(_md5(self.digest + challenge), response)
 
     def encode(self) -> str:
-        """As text, for a store."""
+        """Return the value as text, for a store."""
         return f"{NAME}${base64.b64encode(self.digest).decode('ascii')}"
 
     @classmethod
@@ -77,7 +77,7 @@ class MD5Verifier:
 
 def respond(password: str, challenge: bytes) -> bytes:
     """
-    The client's half: ``md5(md5(password) + challenge)``.
+    Return the client's half: ``md5(md5(password) + challenge)``.
 
     Args:
         password: the password.
@@ -150,7 +150,7 @@ class MD5Mechanism:
     asksIdentity = True
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:
-        """Where clients of Twisted 1.x and of stock Twisted may log in."""
+        """Return whether clients of Twisted 1.x and of stock Twisted may log in."""
         return terms.legacy
 
     def identityFor(self, name: str, terms: Terms) -> str:

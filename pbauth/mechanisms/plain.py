@@ -141,7 +141,7 @@ class PlainMechanism:
     asksIdentity = True
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:
-        """Where passwords are checked elsewhere, and over TLS or a UNIX socket only."""
+        """Return whether passwords are checked elsewhere, and over TLS or a UNIX socket only."""
         return terms.externalPasswords and maySend(channel)
 
     def identityFor(self, name: str, terms: Terms) -> str:
@@ -167,7 +167,7 @@ class PlainMechanism:
 
 def maySend(channel: Channel) -> bool:
     """
-    Say whether a password may be sent as it is.
+    Return whether a password may be sent as it is.
 
     Args:
         channel: that it would be sent over.

@@ -109,7 +109,7 @@ def _parse(grammar: re.Pattern[str], message: object, what: str) -> re.Match[str
 
 def preparePassword(password: str) -> bytes:
     """
-    The bytes of a password that are hashed: SASLprep, then UTF-8 (RFC 5802, section 2.2).
+    Return the bytes of a password that are hashed: SASLprep, then UTF-8 (RFC 5802, section 2.2).
 
     Args:
         password: as it was typed.
@@ -168,7 +168,7 @@ class ScramKeys:
 
     @property
     def storedKey(self) -> bytes:
-        """The hash of the client key, which a server keeps in its place."""
+        """Return the hash of the client key, which a server keeps in its place."""
         return hashlib.sha256(self.clientKey).digest()
 
     def verifier(self, salt: bytes, iterations: int) -> ScramVerifier:
@@ -222,15 +222,15 @@ class ScramVerifier:
 
     @property
     def cost(self) -> tuple[int, int]:
-        """What anybody sees who claims the name: iterations, and bytes of salt."""
+        """Return what anybody sees who claims the name: iterations, and bytes of salt."""
         return self.iterations, len(self.salt)
 
     def covers(self, proof: object) -> bool:
-        """Whether a login that was proved by this verifier still stands."""
+        """Return whether a login that was proved by this verifier still stands."""
         return proof is self or proof == self
 
     def matches(self, password: str) -> bool:
-        """Whether this is the password. Slow, by design; a text that can't be one is not."""
+        """Return whether this is the password. Slow, by design; a text that can't be one is not."""
         try:
             prepared = preparePassword(password)
         except InvalidPassword:
@@ -239,14 +239,14 @@ class ScramVerifier:
         return hmac.compare_digest(keys.storedKey, self.storedKey)
 
     def encode(self) -> str:
-        """As text, in the form that PostgreSQL stores: ``SCRAM-SHA-256$i:salt$stored:server``."""
+        """Return the text that PostgreSQL stores: ``SCRAM-SHA-256$i:salt$stored:server``."""
         return (
             f"{NAME}${self.iterations}:{_base64(self.salt)}"
             f"${_base64(self.storedKey)}:{_base64(self.serverKey)}"
         )
 
     def digest(self) -> str:
-        """A text by which it is known again, and that does not help to guess the password."""
+        """Return a text that identifies the verifier, and does not help to guess the password."""
         return hashlib.sha256(self.encode().encode("ascii")).hexdigest()
 
     @classmethod
@@ -283,7 +283,7 @@ class ScramVerifier:
 
 
 def makeNonce(randomBytes: Callable[[int], bytes]) -> str:
-    """A nonce of 18 random bytes, as text that SCRAM allows."""
+    """Return a nonce of 18 random bytes, as text that SCRAM allows."""
     return _base64(randomBytes(18))
 
 
@@ -321,7 +321,7 @@ class ScramClient:
 
     @property
     def initial(self) -> bytes:
-        """The client-first message."""
+        """Return the client-first message."""
         return (self._gs2 + self._bare).encode("utf-8")
 
     def readChallenge(self, challenge: bytes) -> tuple[bytes, int]:
@@ -431,7 +431,7 @@ class ScramServer:
 
     @property
     def bound(self) -> bool:
-        """Whether it is bound to the channel."""
+        """Return whether it is bound to the channel."""
         return self._binding is not None
 
     def challenge(self, initial: bytes) -> bytes:
@@ -537,12 +537,12 @@ class ScramMechanism:
 
     @property
     def name(self) -> str:
-        """The name on the wire."""
+        """Return the name on the wire."""
         return NAME_PLUS if self.bound else NAME
 
     @property
     def listedAs(self) -> frozenset[str]:
-        """The names in a policy; the form with binding is offered wherever the other one is."""
+        """Return the names in a policy; with either, binding is offered where it can be."""
         return frozenset({NAME_PLUS, NAME} if self.bound else {NAME})
 
     def offeredOn(self, channel: Channel, terms: Terms) -> bool:

@@ -27,7 +27,7 @@ _SO_NWRITE = 0x1024
 
 def bytesQueued(theSocket: Any) -> int:
     """
-    Tell how many bytes the system has taken, and the peer's has not acknowledged.
+    Return how many bytes the system has taken, and the peer's has not acknowledged.
 
     Args:
         theSocket: a TCP or UNIX socket; or `None`.
@@ -51,7 +51,7 @@ def bytesQueued(theSocket: Any) -> int:
 
 def bytesAcknowledged(theSocket: Any) -> int | None:
     """
-    Tell how many bytes the peer's system has acknowledged since the connection was made.
+    Return how many bytes the peer's system has acknowledged since the connection was made.
 
     Args:
         theSocket: a socket; or `None`.

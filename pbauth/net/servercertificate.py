@@ -50,7 +50,7 @@ class ServerCertificate:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the key, ``SHA256:...``."""
+        """Return the fingerprint of the key, ``SHA256:...``."""
         return fingerprintOf(self._certificate)
 
     @property

@@ -326,13 +326,13 @@ class _Handshake(Protocol):
         self.closed: Deferred[None] = Deferred()
 
     def handshakeCompleted(self) -> None:
-        """The TLS connection stands."""
+        """Learn that the TLS connection is established."""
         transport: Any = self.transport
         if not self.certificate.called:
             self.certificate.callback(transport.getPeerCertificate().to_cryptography())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is closed, or was never protected."""
+        """Learn that the connection is closed, or was never protected."""
         if not self.certificate.called:
             self.certificate.errback(reason)
         self.closed.callback(None)

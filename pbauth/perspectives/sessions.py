@@ -68,12 +68,12 @@ class EndReason(enum.Enum):
 
     @property
     def revokes(self) -> bool:
-        """Tell whether the server takes away what the client could have kept."""
+        """Return whether the server takes away what the client could have kept."""
         return self not in (EndReason.CONNECTION_LOST, EndReason.DETACHED)
 
     @property
     def isFinal(self) -> bool:
-        """Tell whether the client, as it is, can't log in again to the same perspective."""
+        """Return whether the client, as it is, can't log in again to the same perspective."""
         return self in (
             EndReason.LOCKED,
             EndReason.KEY_REVOKED,
@@ -237,17 +237,17 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """Tell whether the client may call the perspective."""
+        """Return whether the client may call the perspective."""
         return self._state is _State.LIVE
 
     @property
     def ended(self) -> bool:
-        """Tell whether the session has ended, for whatever reason."""
+        """Return whether the session has ended, for whatever reason."""
         return self._state is _State.ENDED
 
     @property
     def busy(self) -> bool:
-        """Tell whether a call of the client's is under way."""
+        """Return whether a call of the client's is under way."""
         return bool(self._underWay)
 
     def detachedError(self) -> Detached:

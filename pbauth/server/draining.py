@@ -41,7 +41,7 @@ class DrainService(Service):
 
     @property
     def draining(self) -> bool:
-        """Whether it has begun."""
+        """Return whether it has begun."""
         return self._drain.begun
 
     def startService(self) -> None:

@@ -84,13 +84,13 @@ class MeteredBroker(Broker):
         self._traffic = traffic
 
     def makeConnection(self, transport: Any) -> None:
-        """The connection is made."""
+        """Count a connection that is made."""
         self._traffic.connections += 1
         self._traffic.open += 1
         super().makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is closed."""
+        """Count a connection that is closed."""
         self._traffic.open -= 1
         super().connectionLost(reason)
 
@@ -186,7 +186,7 @@ class Metrics:
         self._drops[_LIMITS.get(event["reason"], OTHER), when] += 1
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics, those included that are 0 (see `prometheus_client.registry`)."""
+        """Return all metrics, those included that are 0 (see `prometheus_client.registry`)."""
         yield _counter(
             "pbauth_logins",
             "Logins, by outcome and mechanism.",

@@ -77,7 +77,7 @@ class PortService(StreamServerEndpointService):
 
     @property
     def listens(self) -> bool:
-        """Whether it listens."""
+        """Return whether the port listens."""
         return bool(self.running) and self._address is not None
 
     def reach(self) -> Reach:

@@ -207,10 +207,10 @@ class Settings:
 
     @property
     def runsAdmin(self) -> bool:
-        """Whether the service ``admin`` runs beside those that are named."""
+        """Return whether the service ``admin`` runs beside those that are named."""
         return self.admin and all(service.name != ADMIN for service in self.services)
 
     @property
     def serviceNames(self) -> list[str]:
-        """The names of all services that run."""
+        """Return the names of all services that run."""
         return [*(service.name for service in self.services), *([ADMIN] if self.runsAdmin else [])]

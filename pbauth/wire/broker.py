@@ -297,7 +297,7 @@ class Broker(SerializingBroker):
 
     @property
     def brokeProtocol(self) -> bool:
-        """Whether the peer broke the rules of the protocol."""
+        """Return whether the peer broke the rules of the protocol."""
         return self._violation is not None
 
     def setPrefixLimit(self, limit: int) -> None:
@@ -602,7 +602,7 @@ class Broker(SerializingBroker):
 
     @property
     def endings(self) -> Endings:
-        """What the peer has said of the end of sessions, and of its own."""
+        """Return what the peer has said of the end of sessions, and of its own."""
         if self._ended is None:
             self._ended = Endings()
         return self._ended
@@ -675,7 +675,7 @@ class Broker(SerializingBroker):
 
     @property
     def greeted(self) -> bool:
-        """Whether both ends agreed to speak Perspective Broker."""
+        """Return whether both ends agreed to speak Perspective Broker."""
         return self._greeted.fired
 
     def whenGreeted(self) -> Deferred[None]:
@@ -728,7 +728,7 @@ class Broker(SerializingBroker):
 
     @property
     def holdsReferences(self) -> bool:
-        """Whether there are references in the message that is being received."""
+        """Return whether there are references in the message that is being received."""
         return bool(self._references)
 
     def _countImport(self, luid: Any) -> Exports:

@@ -167,7 +167,7 @@ class KeepAlive:
             dropConnection(broker)
 
     def _takesWhatWaits(self, broker: Broker) -> bool:
-        """Tell whether the peer has taken more of what stands before the question, and of it."""
+        """Return whether the peer has taken more of what stands before the question, and of it."""
         question = self._questions.get(broker)
         if question is None:
             return False
@@ -212,7 +212,7 @@ def _ask(broker: Broker) -> None:
 
 def _progress(transport: Any) -> tuple[int, int]:
     """
-    Tell how far the peer has come with what is sent to it.
+    Return how far the peer has come with what is sent to it.
 
     Args:
         transport: of the connection.

@@ -23,7 +23,7 @@ _ITEMS = {
 
 def fits(act: Any, name: str, count: int) -> bool:
     """
-    Tell whether a method takes so many items of a message.
+    Return whether a method takes so many items of a message.
 
     Args:
         act: the method.

@@ -46,7 +46,7 @@ class PreLoginLimits:
 
     @property
     def exceeded(self) -> bool:
-        """Whether the peer has sent more bytes than it may."""
+        """Return whether the peer has sent more bytes than it may."""
         return self._bytesLeft < 0
 
     def count(self, chunk: bytes) -> None:
@@ -67,7 +67,7 @@ class PreLoginLimits:
         self, items: list[Any], hasReferences: bool, findObject: Callable[[Any], Any]
     ) -> bool:
         """
-        Tell whether a message is one of those that a login takes.
+        Return whether a message is one of those that a login takes.
 
         Args:
             items: the items of the message, values of which were read.
@@ -111,7 +111,7 @@ class UnprovedServerLimits:
 
     @property
     def exceeded(self) -> bool:
-        """Whether the server has sent more bytes than it may."""
+        """Return whether the server has sent more bytes than it may."""
         return self._bytesLeft < 0
 
     def count(self, chunk: bytes) -> None:
@@ -129,12 +129,12 @@ class UnprovedServerLimits:
             raise MalformedMessage("Security precaution: too many bytes before the proof.")
 
     def permit(self, items: list[Any], *_: Any) -> bool:
-        """Tell whether a message may be taken as it is; `holds` tells whether at once."""
+        """Return whether a message may be taken as it is; `holds` tells whether at once."""
         return items[0] in (b"message", b"answer", b"version", b"decref")
 
     def holds(self, command: str) -> bool:
         """
-        Tell whether a message has to be held back.
+        Return whether a message has to be held back.
 
         Args:
             command: its first item.
@@ -156,7 +156,7 @@ class _LoginSecurity(jelly.SecurityOptions):
     """Allows plain values, references, and errors whose classes check all that they take."""
 
     def isTypeAllowed(self, typeName: Any) -> bool:
-        """Tell whether something of a type may come in."""
+        """Return whether something of a type may come in."""
         name = typeName.encode("utf-8") if isinstance(typeName, str) else typeName
         known: Any = _REGISTRY.get(name)
         if known is None:

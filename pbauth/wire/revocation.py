@@ -324,7 +324,7 @@ class Exports:
         self.putBack(isCache, luid, None)
 
     def __len__(self) -> int:
-        """How much is noted."""
+        """Return how much is noted."""
         return len(self._objects) + len(self._caches) + len(self._imports) + len(self.asked)
 
     def _add(
@@ -344,7 +344,7 @@ class Exports:
 
     def objectToCall(self, broker: Any, luid: Any, found: Any) -> Any:
         """
-        Give what the broker calls when the peer calls an object.
+        Return what the broker calls when the peer calls an object.
 
         Args:
             broker: of the connection.

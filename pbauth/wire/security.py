@@ -21,7 +21,7 @@ _REGISTRY: Any = unjellyableRegistry
 
 
 def _allows(security: Any, names: frozenset[bytes]) -> bool:
-    """Tell whether all values of these types may cross."""
+    """Return whether all values of these types may cross."""
     return (
         isinstance(security, SecurityOptions)
         and type(security).isTypeAllowed is SecurityOptions.isTypeAllowed
@@ -34,7 +34,7 @@ def _allows(security: Any, names: frozenset[bytes]) -> bool:
 
 def allowsPlain(security: Any) -> bool:
     """
-    Tell whether all plain values may cross, so that nothing has to be asked for each.
+    Return whether all plain values may cross, so that nothing has to be asked for each.
 
     Args:
         security: of a connection, a `twisted.spread.jelly.SecurityOptions`.
@@ -47,7 +47,7 @@ def allowsPlain(security: Any) -> bool:
 
 def allowsReferences(security: Any) -> bool:
     """
-    Tell whether references to objects of the peer's may come in.
+    Return whether references to objects of the peer's may come in.
 
     Args:
         security: of a connection, a `twisted.spread.jelly.SecurityOptions`.

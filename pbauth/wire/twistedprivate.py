@@ -243,7 +243,7 @@ def released(broker: pb.Broker, puid: Any) -> None:
 
 def nothingWaits(transport: Any) -> bool:
     """
-    Tell whether a transport has handed all that was written to the system.
+    Return whether a transport has handed all that was written to the system.
 
     Args:
         transport: one of Twisted's for sockets.
@@ -256,7 +256,7 @@ def nothingWaits(transport: Any) -> bool:
 
 def bytesWaiting(transport: Any) -> int:
     """
-    Tell how many bytes wait in front of a socket.
+    Return how many bytes wait in front of a socket.
 
     Args:
         transport: any.

@@ -101,7 +101,7 @@ class CoalescingWriter:
 
 def coalesces(transport: Any) -> bool:
     """
-    Tell whether a `CoalescingWriter` is of use for a transport.
+    Return whether a `CoalescingWriter` is of use for a transport.
 
     Args:
         transport: of a connection.

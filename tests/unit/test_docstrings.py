@@ -17,6 +17,12 @@ PACKAGE = Path(pbauth.__file__).parent
 #: A sentence: a capital letter, and in the same paragraph a full stop.
 SENTENCE = re.compile(r"(?!(Args|Attributes|Raises|Returns|Fires)\b)[A-Z].*?\.(\s|$)", re.DOTALL)
 
+#: What the docstring of a function does not begin with: it says what the function does.
+NOT_A_VERB = re.compile(
+    r"(A|All|An|As|At|Both|Each|For|Give a Deferred|How|If|In|It|Its|No|None|Nothing|On|Other"
+    r"|Say whether|Tell whether|That|The|These|They|This|What|Where|Whether|Which|Who)\b"
+)
+
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -43,6 +49,13 @@ def opensWell(docstring: str) -> bool:
     return bool(SENTENCE.match(docstring.partition("\n\n")[0]))
 
 
+def saysWhatItDoes(node: Definition, docstring: str) -> bool:
+    """Return whether a function's docstring begins with a verb; an option's is its help."""
+    if isinstance(node, ast.ClassDef) or node.name.startswith("opt_"):
+        return True
+    return not NOT_A_VERB.match(docstring)
+
+
 class DocstringTests(SynchronousTestCase):
     """Read every docstring of the package."""
 
@@ -55,7 +68,8 @@ class DocstringTests(SynchronousTestCase):
                     for name, each in definitions(node.body):
                         text = ast.get_docstring(each)
                         seen += 1
-                        if not opensWell(text) if text else needsDocstring(name, each):
+                        good = opensWell(text) and saysWhatItDoes(each, text) if text else None
+                        if not (good or (text is None and not needsDocstring(name, each))):
                             bad.append(f"{path.relative_to(PACKAGE)}: {name}")
         self.assertGreater(seen, 1000)
         self.assertEqual(bad, [])
@@ -77,3 +91,12 @@ class DocstringTests(SynchronousTestCase):
             "`Name` of a user.",
         ):
             self.assertFalse(opensWell(text), text)
+
+    def test_saysWhatItDoes(self) -> None:
+        """A function does something; a class is something."""
+        kind, function = ast.parse("class C: pass\ndef f(): pass").body
+        for text in ("The name.", "Whether it is so.", "As `add`.", "Give a Deferred."):
+            self.assertFalse(saysWhatItDoes(function, text), text)  # type: ignore[arg-type]
+            self.assertTrue(saysWhatItDoes(kind, text), text)  # type: ignore[arg-type]
+        for text in ("Return the name.", "Give each client a name.", "Add one."):
+            self.assertTrue(saysWhatItDoes(function, text), text)  # type: ignore[arg-type]

@@ -298,7 +298,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         return Deferred.fromCoroutine(self._change(add))
 
     def close(self) -> None:
-        """Nothing: no file stays open."""
+        """Do nothing: no file stays open."""
 
     def changesService(self, reactor: Reactor = None) -> IAnyService:
         """
@@ -317,7 +317,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
     async def _records(self) -> dict[str, Record]:
         """
-        What the file holds now.
+        Return what the file holds now.
 
         Raises:
             StoreError: it can't be read, or is malformed.
@@ -373,7 +373,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
 
 def _goingOn(running: Deferred[_Result]) -> Deferred[_Result]:
-    """What fires as another Deferred does. Whoever cancels it does not disturb the order there."""
+    """Return a Deferred that fires like another one, and that can be cancelled by itself."""
     waiter: Deferred[_Result] = Deferred()
     running.addCallbacks(waiter.callback, waiter.errback)
     return waiter
@@ -454,7 +454,7 @@ class _ChangesService(Service):
 
 
 def _merge(current: Record, before: Record, after: Record) -> Record:
-    """What is stored, with what somebody changed in a copy of what was stored before."""
+    """Return what is stored, with what somebody changed in a copy of what was stored before."""
     changed = {mechanism for mechanism, _ in before.verifiers ^ after.verifiers}
     kept = {pair for pair in current.verifiers if pair[0] not in changed}
     return Record(

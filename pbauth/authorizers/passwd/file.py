@@ -140,7 +140,7 @@ class Editing:
         self.changed = True
 
     def text(self) -> str:
-        """The file as it is to be."""
+        """Return the new text of the file."""
         return writeLines(line for line in self._lines if line is not None)
 
 
@@ -163,7 +163,7 @@ class PasswdFile:
             createPrivate(self._path)
 
     def signature(self) -> _Signature | None:
-        """The signature that it has now; `None` if it is not there."""
+        """Return the signature that it has now; `None` if it is not there."""
         try:
             return _signatureOf(os.stat(self._path))
         except OSError:

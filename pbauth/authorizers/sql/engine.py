@@ -86,7 +86,7 @@ class Engine(Protocol):
         """
 
     def openPool(self, reactor: Any) -> Any:
-        """Give a `twisted.enterprise.adbapi.ConnectionPool`."""
+        """Return a `twisted.enterprise.adbapi.ConnectionPool`."""
 
     def translate(self, statement: str) -> str:
         """Put a statement into its own words."""
@@ -95,13 +95,13 @@ class Engine(Protocol):
         """Begin a transaction that will write. One that reads is a single statement."""
 
     def isLost(self, error: Exception) -> bool:
-        """Whether the connection is gone, so that another one may do better."""
+        """Return whether the connection is gone, so that another one may do better."""
 
     def explain(self, error: Exception) -> str:
-        """What an error means and what to do, in one line without secrets."""
+        """Return what an error means and what to do, in one line without secrets."""
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> IService:
-        """Give a service that tells what others change, while it runs; `pool` is an open one."""
+        """Return a service that tells what others change, while it runs; `pool` is an open one."""
 
 
 class Statements:

@@ -194,7 +194,7 @@ class PostgresEngine:
         )
 
     def openPool(self, reactor: Any) -> Any:
-        """Give connections to the database (see `Engine`)."""
+        """Return connections to the database (see `Engine`)."""
         return _Pool(
             "psycopg",
             self._conninfo,
@@ -205,14 +205,14 @@ class PostgresEngine:
         )
 
     def translate(self, statement: str) -> str:
-        """Its parameters are written in another way."""
+        """Write the parameters of a statement as psycopg expects them."""
         return _translate(statement)
 
     def beginWriting(self, cursor: Any) -> None:
-        """A transaction begins by itself."""
+        """Do nothing: a transaction begins by itself."""
 
     def isLost(self, error: Exception) -> bool:
-        """Whether the connection is gone, or the server is about to be."""
+        """Return whether the connection is gone, or the server is about to be."""
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and (
             error.sqlstate is None
             or error.sqlstate[:2] == "08"
@@ -222,7 +222,7 @@ class PostgresEngine:
         )
 
     def explain(self, error: Exception) -> str:
-        """What an error means (see `Engine`)."""
+        """Return what an error means (see `Engine`)."""
         for kinds, text in _MEANINGS:
             if isinstance(error, kinds):
                 return text.format(where=self.where)
@@ -237,7 +237,7 @@ class PostgresEngine:
         return f"{self.where}: {said}."
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesTold:
-        """Give a service that listens for changes (see `Engine`)."""
+        """Return a service that listens for changes (see `Engine`)."""
         return ChangesTold(self._conninfo, self.where, pool.threadpool, reactor, changed)
 
 
@@ -439,7 +439,7 @@ class ChangesTold(Service):
     # What the reactor calls.
 
     def fileno(self) -> int:
-        """Tell the number of the socket."""
+        """Return the number of the socket."""
         if self._connection is None:
             return -1
         with suppress(psycopg.Error):
@@ -451,7 +451,7 @@ class ChangesTold(Service):
         return "PostgreSQL"
 
     def connectionLost(self, reason: Any) -> None:
-        """The reactor lets go of the socket."""
+        """Learn from the reactor that it no longer reads from the socket."""
         self._lost(reason.value)
 
     def doRead(self) -> None:

@@ -157,7 +157,7 @@ class SQLiteEngine:
                 return
 
     def _versionOf(self, connection: sqlite3.Connection) -> int:
-        """The version of the schema; 0 for an empty database."""
+        """Return the version of the schema; 0 for an empty database."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -187,7 +187,7 @@ class SQLiteEngine:
         )
 
     def translate(self, statement: str) -> str:
-        """Nothing is to be translated."""
+        """Return the statement as it is."""
         return statement
 
     def beginWriting(self, cursor: Any) -> None:
@@ -195,11 +195,11 @@ class SQLiteEngine:
         cursor.execute("BEGIN IMMEDIATE")
 
     def isLost(self, error: Exception) -> bool:
-        """A file is never lost."""
+        """Return `False`: a file is never lost."""
         return False
 
     def explain(self, error: Exception) -> str:
-        """What an error means (see `Engine`)."""
+        """Return what an error means (see `Engine`)."""
         text = str(error)
         if "locked" in text or "busy" in text:
             return (
@@ -217,7 +217,7 @@ class SQLiteEngine:
         return f"{self.where}: {text}."
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesInFile:
-        """Give a service that looks for changes (see `Engine`)."""
+        """Return a service that looks for changes (see `Engine`)."""
         return ChangesInFile(pool, reactor, changed)
 
 
