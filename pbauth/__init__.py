@@ -41,6 +41,7 @@ from pbauth.cred.checker import IdentityChecker
 from pbauth.cred.pam import PAMChecker
 from pbauth.errors import (
     Detached,
+    DuplicateGroup,
     DuplicateIdentity,
     InvalidName,
     InvalidPassword,
@@ -48,6 +49,7 @@ from pbauth.errors import (
     LoginTimeout,
     MechanismNotSupported,
     NobodyAttached,
+    NotAMember,
     NotAttached,
     NotSerializable,
     PassphraseNeeded,
@@ -57,6 +59,7 @@ from pbauth.errors import (
     TooManyAttempts,
     TooManyReferences,
     Unauthorized,
+    UnknownGroup,
 )
 from pbauth.interfaces import (
     IAccountStore,
@@ -65,6 +68,7 @@ from pbauth.interfaces import (
     IClients,
     IConfigurableServiceFactory,
     ICredentials,
+    IGroupStore,
     IIdentity,
     IMechanism,
     IPerspective,
@@ -113,6 +117,7 @@ __all__ = [
     "Derivations",
     "Detached",
     "DropReason",
+    "DuplicateGroup",
     "DuplicateIdentity",
     "EndReason",
     "EquivalentProofs",
@@ -123,6 +128,7 @@ __all__ = [
     "IClients",
     "IConfigurableServiceFactory",
     "ICredentials",
+    "IGroupStore",
     "IIdentity",
     "IMechanism",
     "IPerspective",
@@ -142,6 +148,7 @@ __all__ = [
     "LoginTimeout",
     "MechanismNotSupported",
     "NobodyAttached",
+    "NotAMember",
     "NotAttached",
     "NotSerializable",
     "OnDemandAuthorizer",
@@ -167,6 +174,7 @@ __all__ = [
     "TooManyAttempts",
     "TooManyReferences",
     "Unauthorized",
+    "UnknownGroup",
     "authIdentity",
     "changePassword",
     "connect",

@@ -150,6 +150,55 @@ class DuplicateIdentity(WireError, KeyError):
         super().__init__(f"There is an identity named {name!r} already. Choose another name.")
 
 
+class UnknownGroup(WireError, KeyError):
+    """
+    There is no group of that name.
+
+    Attributes:
+        name: that name.
+    """
+
+    fields: ClassVar = {"name": _text}
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no group {name!r}. See: pbauth group list")
+        self.name = name
+
+
+class DuplicateGroup(WireError, KeyError):
+    """
+    The name of a new group is taken.
+
+    Attributes:
+        name: the name that already belongs to another group.
+    """
+
+    fields: ClassVar = {"name": _text}
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is a group named {name!r} already. Choose another name.")
+        self.name = name
+
+
+class NotAMember(WireError, KeyError):
+    """
+    An identity does not belong to a group.
+
+    Attributes:
+        group: the name of the group.
+        name: the name of the identity.
+    """
+
+    fields: ClassVar = {"group": _text, "name": _text}
+
+    def __init__(self, group: str, name: str) -> None:
+        super().__init__(
+            f"{name!r} is not a member of the group {group!r}. See: pbauth group members {group}"
+        )
+        self.group = group
+        self.name = name
+
+
 class MechanismNotSupported(WireError):
     """
     Client and server share no mechanism that both accept.

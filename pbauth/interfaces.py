@@ -9,7 +9,7 @@ be a coroutine: the caller takes all three.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from twisted.application import service
@@ -101,7 +101,7 @@ class IAuthorizer(Interface):
         Replace the SCRAM verifier `old` of an identity by `new`, a stronger one of the same
         password, unless it was replaced in the meantime.  Its other verifiers stay.
 
-        Give a Deferred that fires with whether that was done; `False` also where nothing
+        Return a Deferred that fires with whether that was done; `False` also where nothing
         can be stored.
         """
 
@@ -113,7 +113,7 @@ class IAuthorizer(Interface):
         verifiers is not as `before`, or it is locked: whoever changed the account in the meantime
         wins.  Its public keys stay.  Its sessions that are no longer allowed end.
 
-        Give a Deferred that fires with whether that was done.
+        Return a Deferred that fires with whether that was done.
         """
 
     def identityChanged(identity: IIdentity) -> None:
@@ -167,10 +167,11 @@ class IAccountStore(IAuthorizer):
         `most` identities whose names come after `after`.
         """
 
-    def listHolders(service: str) -> Awaitable[list[tuple[str, str, bool]]]:
+    def listHolders(service: str) -> Awaitable[list[tuple[str, str, bool, str]]]:
         """
-        Return a Deferred that fires with a sorted list of `(name, perspectiveName, locked)`: of
-        each key to the service, who holds it.
+        Return a Deferred that fires with a sorted list of `(name, perspectiveName, locked, group)`:
+        of each key to the service, who holds it, and by which group; empty where it is their own.
+        The perspective is ``*`` where the key is to any; ``{name}`` is replaced by the name.
         """
 
     def readRecords(after: str = "", most: int | None = None) -> Awaitable[list[Record]]:
@@ -183,9 +184,63 @@ class IAccountStore(IAuthorizer):
         """
         Store new identities, all of these records or none.  They have been checked.
 
-        Give a Deferred that fires with the number of those that were added.  It fails with
+        Return a Deferred that fires with the number of those that were added.  It fails with
         `DuplicateIdentity` if a name is taken; or, with `skipKnown`, leaves that identity as it is.
         """
+
+
+class IGroupStore(Interface):
+    """
+    Stores groups: named sets of identities that hold keys.
+
+    Each method returns a Deferred.  `UnknownGroup`, a `KeyError`, means that there is no group of
+    that name.  A key names a service and a perspective; ``*`` instead of the perspective stands
+    for any of that service, and ``{name}`` for the one that is named like the identity.  Where
+    something is taken away, the sessions end that rested on it and on nothing else.
+
+    `keeping` is a `pbauth.accounts.administrators.KeptAdministrator` that must still hold, as for
+    `IAccountStore.changeIdentity`: otherwise `LastAdministrator`, and nothing was changed.
+    """
+
+    def addGroup(name: str) -> Awaitable[None]:
+        """Add a group without keys and members. `DuplicateGroup` if the name is taken."""
+
+    def removeGroup(name: str, keeping: KeptAdministrator | None = None) -> Awaitable[None]:
+        """Remove a group."""
+
+    def listGroups(after: str = "", most: int | None = None) -> Awaitable[list[str]]:
+        """
+        Return the names of the first `most` groups whose names come after `after`, sorted by code
+        points.
+        """
+
+    def addMember(group: str, identityName: str) -> Awaitable[None]:
+        """
+        Make an identity a member of a group, if it is none yet. `KeyError` if there is no such
+        identity.
+        """
+
+    def removeMember(
+        group: str, identityName: str, keeping: KeptAdministrator | None = None
+    ) -> Awaitable[None]:
+        """Take an identity out of a group. `NotAMember`, a `KeyError`, if it is not in it."""
+
+    def members(group: str) -> Awaitable[list[str]]:
+        """Give the names of the members of a group, sorted."""
+
+    def groupsOf(identityName: str) -> Awaitable[list[str]]:
+        """Give the names of the groups of an identity, sorted; none, of one that is not there."""
+
+    def grantGroupKey(group: str, service: str, perspective: str) -> Awaitable[None]:
+        """Give a group a key. `InvalidName` if a name breaks the rule."""
+
+    def revokeGroupKey(
+        group: str, service: str, perspective: str, keeping: KeptAdministrator | None = None
+    ) -> Awaitable[None]:
+        """Take a key from a group. `KeyError` if it does not hold it."""
+
+    def groupKeys(group: str) -> Awaitable[list[tuple[str, str]]]:
+        """Return the pairs `(serviceName, perspectiveName)` that a group holds, sorted."""
 
 
 class IAdministration(Interface):
@@ -230,8 +285,11 @@ class IAdministration(Interface):
     def listKeys(name: str) -> Awaitable[list[tuple[str, str]]]:
         """Return the pairs `(service, perspective)` on a keyring. Raises `UnknownUser`."""
 
-    def whoCan(service: str) -> Awaitable[list[tuple[str, str, bool]]]:
-        """Return a sorted list of `(name, perspective, locked)`: who holds keys to a service."""
+    def whoCan(service: str) -> Awaitable[list[tuple[str, str, bool, str]]]:
+        """
+        Return a sorted list of `(name, perspective, locked, group)`: who holds keys to a service,
+        and by which group; empty where the key is their own.
+        """
 
     def addPublicKeys(name: str, keys: Iterable[AuthorizedKey]) -> Awaitable[None]:
         """Authorize public keys. Raises `UnknownUser`."""
@@ -299,8 +357,21 @@ class IIdentity(Interface):
 
     name = Attribute("The name, a `str`.")
     authorizer = Attribute("The `IAuthorizer` that it belongs to.")
-    keyring = Attribute("A mapping of `(serviceName, perspectiveName)` to truth.")
+    keyring = Attribute("Its own keys: a mapping of `(serviceName, perspectiveName)` to truth.")
+    groups = Attribute("The names of the groups that it is a member of, a `frozenset`.")
     locked = Attribute("Whether logging in is refused, whatever the proof.")
+    expires = Attribute(
+        "From when on logging in is refused, an aware `datetime`; `None`: never. Its sessions end "
+        "at that moment."
+    )
+    mustChangePassword = Attribute(
+        "Whether logging in is good for nothing but a change of the password."
+    )
+    created = Attribute("When it was added, an aware `datetime`; `None`: nobody knows.")
+    lastLogin = Attribute(
+        "When it logged in last, an aware `datetime`, accurate to an hour; `None`: never, or "
+        "nobody knows."
+    )
     stored = Attribute("Whether its authorizer has it already, so that `save` updates it.")
 
     def setPassword(password: str | None) -> Awaitable[None]:
@@ -331,7 +402,10 @@ class IIdentity(Interface):
         """Return a Deferred that fires if the response fits, or fails with `Unauthorized`."""
 
     def addKeyByString(serviceName: str, perspectiveName: str) -> None:
-        """Put a key on the keyring."""
+        """
+        Put a key on the keyring. Instead of a perspective it may name ``*``: any of that service;
+        or ``{name}``: the one that is named like the identity.
+        """
 
     def addKeyForPerspective(perspective: IPerspective) -> None:
         """Put the key to this perspective on the keyring."""
@@ -340,7 +414,16 @@ class IIdentity(Interface):
         """Take a key from the keyring; `KeyError` if it is not there."""
 
     def getAllKeys() -> list[tuple[str, str]]:
-        """Return the pairs on the keyring."""
+        """
+        Return the pairs that it may use, sorted: its own keys, and those of its groups. ``{name}``
+        is replaced by its name; ``*`` stands for any perspective of the service.
+        """
+
+    def setGroups(groups: Mapping[str, Iterable[tuple[str, str]]]) -> None:
+        """
+        Set the groups that it is a member of, with the keys of each. Its authorizer calls it, and
+        then ends the sessions that are no longer allowed.
+        """
 
     def getKeyForService(serviceName: str) -> str:
         """
@@ -355,7 +438,7 @@ class IIdentity(Interface):
         """Return a Deferred that fires with the perspective `getKeyForService` names."""
 
     def holdsKey(serviceName: str, perspectiveName: str) -> bool:
-        """Return whether the pair is on the keyring."""
+        """Return whether it holds a key to this perspective, itself or by one of its groups."""
 
     def isProvedBy(proof: object) -> bool:
         """

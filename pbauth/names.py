@@ -15,6 +15,12 @@ from pbauth.errors import InvalidName
 #: The longest name, in bytes of UTF-8.
 LONGEST = 255
 
+#: In a key, instead of a perspective: every perspective of that service.
+ANY = "*"
+
+#: In a key, instead of a perspective: the one that is named like the identity which uses the key.
+OWN = "{name}"
+
 
 def checkName(name: object, what: str = "name") -> str:
     """
@@ -47,6 +53,28 @@ def checkName(name: object, what: str = "name") -> str:
                 f"A {what} must not contain control characters, such as U+{ord(character):04X}."
             )
     return name
+
+
+def checkPerspectiveName(name: object) -> str:
+    """
+    Check the name of a perspective, which is none of the patterns that keys may hold.
+
+    Args:
+        name: what was given as a name.
+
+    Returns:
+        The name itself.
+
+    Raises:
+        TypeError: it is not a `str`.
+        InvalidName: it breaks the rule, or is `ANY` or `OWN`.
+    """
+    checked = checkName(name, "name of a perspective")
+    if checked in (ANY, OWN):
+        raise InvalidName(
+            f"A perspective can't be called {checked!r}: in a key this stands for others."
+        )
+    return checked
 
 
 def isTooLong(name: str) -> bool:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pbauth._arguments import checkCallable, checkType
+from pbauth.accounts.groups import Groups, Key
 from pbauth.accounts.records import Record
 from pbauth.errors import LastAdministrator
 
@@ -36,7 +37,7 @@ class KeptAdministrator:
         Return whether an identity can log in and administer.
 
         Args:
-            record: of the identity.
+            record: of the identity, with the keys of its groups (`Record.withGroupKeys`).
         """
         return (
             not record.locked
@@ -44,23 +45,93 @@ class KeptAdministrator:
             and (self.externalPasswords or bool(record.verifiers))
         )
 
-    def check(self, before: Record, after: Record | None, others: Iterable[Record]) -> None:
+    def check(
+        self, before: Record, after: Record | None, others: Iterable[Record], groups: Groups
+    ) -> None:
         """
-        Check that a change leaves an administrator.
+        Check that a change of an identity leaves an administrator.
 
         Args:
             before: the identity as it is.
             after: as it would be; `None`: it would be removed.
-            others: all identities that hold a key to the service, this one maybe among them.
+            others: all identities that hold a key to the service, themselves or by a group; this
+                one maybe among them.
+            groups: the keys of their groups.
 
         Raises:
             LastAdministrator: it does not.
         """
-        if not self.administers(before) or (after is not None and self.administers(after)):
-            # Nobody loses an administrator.
-            return
-        if not any(self.administers(other) for other in others if other.name != before.name):
-            raise LastAdministrator(before.name)
+        left = [other for other in others if other.name != before.name]
+        self._check(
+            [each.withGroupKeys(groups) for each in (before, *left)],
+            [each.withGroupKeys(groups) for each in (after, *left) if each is not None],
+        )
+
+    def checkLoss(self, loss: GroupLoss, holders: Iterable[Record], groups: Groups) -> None:
+        """
+        Check that what happens to a group leaves an administrator.
+
+        Args:
+            loss: what happens.
+            holders: all identities that hold a key to the service, themselves or by a group.
+            groups: the keys of their groups.
+
+        Raises:
+            LastAdministrator: it does not.
+        """
+        records = list(holders)
+        left = loss.groups(groups)
+        self._check(
+            [each.withGroupKeys(groups) for each in records],
+            [loss.record(each).withGroupKeys(left) for each in records],
+        )
+
+    def _check(self, before: Iterable[Record], after: Iterable[Record]) -> None:
+        administrators = [each.name for each in before if self.administers(each)]
+        if administrators and not any(map(self.administers, after)):
+            raise LastAdministrator(administrators[0])
+
+
+@frozen
+class GroupLoss:
+    """
+    What is taken from a group. With neither a member nor a key: the group is removed.
+
+    Attributes:
+        group: the name of the group.
+        member: the name of an identity that leaves it.
+        key: a key that it holds no longer.
+    """
+
+    group: str
+    member: str | None = None
+    key: Key | None = None
+
+    def groups(self, before: Groups) -> Groups:
+        """
+        Return the keys of groups, as they are afterwards.
+
+        Args:
+            before: as they are.
+        """
+        if self.member is not None:
+            return before
+        if self.key is None:
+            return {name: keys for name, keys in before.items() if name != self.group}
+        return {
+            name: keys - {self.key} if name == self.group else keys for name, keys in before.items()
+        }
+
+    def record(self, before: Record) -> Record:
+        """
+        Return the record of an identity, as it is afterwards.
+
+        Args:
+            before: as it is.
+        """
+        if self.member != before.name:
+            return before
+        return evolve(before, groups=before.groups - {self.group})
 
 
 def checkChange(
@@ -73,5 +144,15 @@ def checkChange(
         TypeError: one is of the wrong type.
     """
     checkCallable(change, "change")
+    checkKeeping(keeping)
+
+
+def checkKeeping(keeping: KeptAdministrator | None) -> None:
+    """
+    Check an argument that says which administrator has to be left.
+
+    Raises:
+        TypeError: it is of the wrong type.
+    """
     if keeping is not None:
         checkType(KeptAdministrator, keeping, "keeping")

@@ -8,7 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from twisted.application.service import IServiceCollection
-from twisted.internet.defer import Deferred, DeferredLock, fail, maybeDeferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    DeferredLock,
+    execute,
+    fail,
+    maybeDeferred,
+    succeed,
+)
 from twisted.logger import Logger
 from twisted.python.components import Componentized
 from zope.interface import implementer
@@ -16,14 +23,33 @@ from zope.interface import implementer
 from pbauth._arguments import adapted, checkProvides, checkType
 from pbauth._async import settled
 from pbauth._contained import contained
-from pbauth.accounts.administrators import KeptAdministrator, checkChange
+from pbauth.accounts.administrators import (
+    GroupLoss,
+    KeptAdministrator,
+    checkChange,
+    checkKeeping,
+)
+from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity, checkRenewal, checkReplacement
 from pbauth.accounts.records import Record, holdersAmong, listedRecords, recordOf
 from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.audit import Audit
-from pbauth.errors import DuplicateIdentity, Unauthorized
-from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity, IService, Reactor
+from pbauth.errors import (
+    DuplicateGroup,
+    DuplicateIdentity,
+    NotAMember,
+    Unauthorized,
+    UnknownGroup,
+)
+from pbauth.interfaces import (
+    IAccountStore,
+    IAuthorizer,
+    IGroupStore,
+    IIdentity,
+    IService,
+    Reactor,
+)
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.ed25519 import PublicKey
@@ -339,7 +365,7 @@ class Authorizer:
         self._services = adapted(IServiceCollection, collection, "collection")
 
 
-@implementer(IAccountStore)
+@implementer(IAccountStore, IGroupStore)
 class DefaultAuthorizer(Authorizer):
     """
     Keep identities in memory, in a dict.
@@ -358,6 +384,8 @@ class DefaultAuthorizer(Authorizer):
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self.identities: dict[str, IIdentity] = {}
+        # Who is a member stands in the identities.
+        self._groups: dict[str, frozenset[Key]] = {}
         # Changes that look at others first take turns.
         self._changes = DeferredLock()
 
@@ -375,6 +403,8 @@ class DefaultAuthorizer(Authorizer):
         checkProvides(IIdentity, identity, "identity")
         if identity.name in self.identities:
             raise DuplicateIdentity(identity.name)
+        self._checkGroups(identity.groups)
+        identity.setGroups(self._keysOf(identity.groups))
         self.identities[identity.name] = identity
         identity.stored = True
         self._noteCostOf(identity)
@@ -395,6 +425,7 @@ class DefaultAuthorizer(Authorizer):
         checkProvides(IIdentity, identity, "identity")
         if identity.name not in self.identities:
             raise KeyError(identity.name)
+        identity.setGroups(self._keysOf(self.identities[identity.name].groups))
         self.identities[identity.name] = identity
         identity.stored = True
         self._noteCostOf(identity)
@@ -454,7 +485,7 @@ class DefaultAuthorizer(Authorizer):
             others = [] if keeping is None else await self.readRecords()
             after = change(before)
             if keeping is not None:
-                keeping.check(before, after, others)
+                keeping.check(before, after, others, self._groups)
             if after is None:
                 await settled(self.removeIdentity(name))
                 return
@@ -473,18 +504,24 @@ class DefaultAuthorizer(Authorizer):
             Fires with a list of `(name, locked, number of keys)`, as `IAccountStore` has it.
         """
         found = [(name, self.identities[name]) for name in self._names(after, most)]
-        return succeed([(name, bool(each.locked), len(each.getAllKeys())) for name, each in found])
+        return succeed(
+            [
+                (name, bool(each.locked), sum(map(bool, each.keyring.values())))
+                for name, each in found
+            ]
+        )
 
-    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool, str]]]:
         """
         List who holds keys to a service.
 
         Returns:
-            Fires with a list of `(name, perspectiveName, locked)`, as `IAccountStore` has it.
+            Fires with a list of `(name, perspectiveName, locked, group)`, as `IAccountStore` has
+            it.
         """
 
-        async def find() -> list[tuple[str, str, bool]]:
-            return holdersAmong(await self.readRecords(), service)
+        async def find() -> list[tuple[str, str, bool, str]]:
+            return holdersAmong(await self.readRecords(), self._groups, service)
 
         return Deferred.fromCoroutine(find())
 
@@ -511,17 +548,134 @@ class DefaultAuthorizer(Authorizer):
 
         Raises:
             DuplicateIdentity: a name is taken.
+            UnknownGroup: there is no group of that name.
             TypeError: one is no record.
         """
         made: dict[str, IIdentity] = {}
         for record in listedRecords(records):
             if record.name not in self.identities and record.name not in made:
-                made[record.name] = record.asIdentity(self)
+                self._checkGroups(record.groups)
+                made[record.name] = record.asIdentity(self, self._groups)
             elif not skipKnown:
                 raise DuplicateIdentity(record.name)
         for identity in made.values():
             self.addIdentity(identity)
         return succeed(len(made))
+
+    # Groups.
+
+    def addGroup(self, name: str) -> Deferred[None]:
+        """Add a group (see `IGroupStore`)."""
+
+        def add() -> None:
+            if checkGroupName(name) in self._groups:
+                raise DuplicateGroup(name)
+            self._groups[name] = frozenset()
+
+        return execute(add)
+
+    def removeGroup(self, name: str, keeping: KeptAdministrator | None = None) -> Deferred[None]:
+        """Remove a group, and end the sessions that rested on it (see `IGroupStore`)."""
+        return self._lose(GroupLoss(name), keeping)
+
+    def listGroups(self, after: str = "", most: int | None = None) -> Deferred[list[str]]:
+        """List the groups (see `IGroupStore`)."""
+        return succeed(sorted(name for name in self._groups if name > after)[:most])
+
+    def addMember(self, group: str, identityName: str) -> Deferred[None]:
+        """Make an identity a member of a group (see `IGroupStore`)."""
+
+        def add() -> None:
+            self._checkGroups([group])
+            identity = self._known()[identityName]
+            identity.setGroups(self._keysOf({*identity.groups, group}))
+
+        return execute(add)
+
+    def removeMember(
+        self, group: str, identityName: str, keeping: KeptAdministrator | None = None
+    ) -> Deferred[None]:
+        """Take an identity out of a group (see `IGroupStore`)."""
+        return self._lose(GroupLoss(group, member=identityName), keeping)
+
+    def members(self, group: str) -> Deferred[list[str]]:
+        """List the members of a group (see `IGroupStore`)."""
+
+        def find() -> list[str]:
+            self._checkGroups([group])
+            return sorted(each.name for each in self._membersOf(group))
+
+        return execute(find)
+
+    def groupsOf(self, identityName: str) -> Deferred[list[str]]:
+        """List the groups of an identity (see `IGroupStore`)."""
+        identity = self._known().get(identityName)
+        return succeed([] if identity is None else sorted(identity.groups))
+
+    def grantGroupKey(self, group: str, service: str, perspective: str) -> Deferred[None]:
+        """Give a group a key (see `IGroupStore`)."""
+
+        def grant() -> None:
+            self._checkGroups([group])
+            key = checkKey(service, perspective)
+            self._groups[group] |= {key}
+            for identity in self._membersOf(group):
+                identity.setGroups(self._keysOf(identity.groups))
+
+        return execute(grant)
+
+    def revokeGroupKey(
+        self, group: str, service: str, perspective: str, keeping: KeptAdministrator | None = None
+    ) -> Deferred[None]:
+        """Take a key from a group, and end the sessions that rested on it (see `IGroupStore`)."""
+        return self._lose(GroupLoss(group, key=(service, perspective)), keeping)
+
+    def groupKeys(self, group: str) -> Deferred[list[Key]]:
+        """List the keys of a group (see `IGroupStore`)."""
+
+        def find() -> list[Key]:
+            self._checkGroups([group])
+            return sorted(self._groups[group])
+
+        return execute(find)
+
+    def _lose(self, loss: GroupLoss, keeping: KeptAdministrator | None) -> Deferred[None]:
+        checkKeeping(keeping)
+
+        async def inTurn() -> None:
+            records = [] if keeping is None else await self.readRecords()
+            self._checkGroups([loss.group])
+            members = self._membersOf(loss.group)
+            if loss.member is not None:
+                members = [each for each in members if each.name == loss.member]
+                if not members:
+                    raise NotAMember(loss.group, loss.member)
+            elif loss.key is not None and loss.key not in self._groups[loss.group]:
+                raise KeyError(loss.key)
+            if keeping is not None:
+                keeping.checkLoss(loss, records, self._groups)
+            self._groups = dict(loss.groups(self._groups))
+            for identity in members:
+                left = identity.groups - ({loss.group} if loss.key is None else set())
+                identity.setGroups(self._keysOf(left))
+                self.endUnauthorized(identity)
+
+        return self._changes.run(lambda: Deferred.fromCoroutine(inTurn()))
+
+    def _known(self) -> dict[str, IIdentity]:
+        """Return the identities that can be members, by name."""
+        return self.identities
+
+    def _membersOf(self, group: str) -> list[IIdentity]:
+        return [each for each in self._known().values() if group in each.groups]
+
+    def _checkGroups(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._groups:
+                raise UnknownGroup(name)
+
+    def _keysOf(self, names: Iterable[str]) -> Groups:
+        return {name: self._groups[name] for name in names if name in self._groups}
 
     def _noteCostOf(self, identity: IIdentity) -> None:
         def note(verifiers: dict[str, Verifier]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
@@ -11,6 +13,8 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, checkType
 from pbauth._async import OneShot
+from pbauth.accounts.groups import Groups, Key, filled, keysTo
+from pbauth.accounts.moments import checkMoment
 from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
@@ -18,7 +22,7 @@ from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.saslprep import saslprep
 from pbauth.mechanisms.scram import ScramVerifier, preparePassword
-from pbauth.names import checkName
+from pbauth.names import ANY, checkName, checkPerspectiveName
 
 
 def checkIdentityName(name: object) -> str:
@@ -117,7 +121,12 @@ class Identity:
         self.authorizer = authorizer
         self.keyring: dict[tuple[str, str], bool] = {}
         self.stored = False
+        self.mustChangePassword = False
+        self.created: datetime | None = None
+        self.lastLogin: datetime | None = None
+        self._expires: datetime | None = None
         self._locked = False
+        self._groups: Groups = {}
         self._verifiers: dict[str, Verifier] = {}
         # Fires when the derivation that is under way is done, or replaced by another.
         self._derivation: OneShot | None = None
@@ -135,6 +144,19 @@ class Identity:
     @locked.setter
     def locked(self, value: bool) -> None:
         self._locked = bool(value)
+        self.authorizer.identityChanged(self)
+
+    @property
+    def expires(self) -> datetime | None:
+        """
+        Return from when on logins are refused, whatever their proof; `None`: never. The sessions
+        end at that moment.
+        """
+        return self._expires
+
+    @expires.setter
+    def expires(self, value: datetime | None) -> None:
+        self._expires = checkMoment(value, "expires")
         self.authorizer.identityChanged(self)
 
     def setPassword(self, password: str | None) -> Deferred[None]:
@@ -330,6 +352,11 @@ class Identity:
         """
         Add a key to the keyring.
 
+        Args:
+            serviceName: of the service.
+            perspectiveName: of the perspective; ``*``: any of that service; ``{name}``: the one
+                that is named like the identity.
+
         Raises:
             TypeError: a name is not a `str`.
             InvalidName: a name breaks the rule of `pbauth.names`.
@@ -344,13 +371,14 @@ class Identity:
 
         Raises:
             TypeError: it is not a perspective.
-            ValueError: it belongs to no service.
+            ValueError: it belongs to no service, or its name stands for others in a key.
         """
         checkProvides(IPerspective, perspective, "perspective")
         service = perspective.getService()
         if service is None:
             raise ValueError(f"{perspective!r} belongs to no service: add it to one first.")
-        self.addKeyByString(service.getServiceName(), perspective.getPerspectiveName())
+        name = checkPerspectiveName(perspective.getPerspectiveName())
+        self.addKeyByString(service.getServiceName(), name)
 
     def removeKey(self, serviceName: str, perspectiveName: str) -> None:
         """
@@ -364,12 +392,33 @@ class Identity:
 
     def getAllKeys(self) -> list[tuple[str, str]]:
         """
-        Return the keyring.
+        Return the keys that the identity may use: its own, and those of its groups.
 
         Returns:
-            The pairs `(serviceName, perspectiveName)` on the keyring, sorted.
+            The pairs `(serviceName, perspectiveName)`, sorted. Where a key is to the perspective
+            that is named like the identity, it has that name; ``*`` stands for any perspective.
         """
-        return sorted(key for key, held in self.keyring.items() if held)
+        own = {key for key, held in self.keyring.items() if held}
+        return sorted(filled(key, self.name) for key in own.union(*self._groups.values()))
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """Return the names of the groups that the identity is a member of."""
+        return frozenset(self._groups)
+
+    def setGroups(self, groups: Mapping[str, Iterable[Key]]) -> None:
+        """
+        Set the groups that the identity is a member of. Its authorizer calls it; to change who is
+        a member, see `IGroupStore`.
+
+        Args:
+            groups: the keys of each group, by its name.
+
+        Raises:
+            TypeError: it is no mapping.
+        """
+        checkType(Mapping, groups, "groups")
+        self._groups = {name: frozenset(keys) for name, keys in groups.items()}
 
     def getKeyForService(self, serviceName: str) -> str:
         """
@@ -377,23 +426,29 @@ class Identity:
 
         Returns:
             The identity's own name if that key is held, else the first in sorted order.
+            A key to any perspective is a key to that of the identity's own name.
 
         Raises:
             KeyNotFound: there is no key to this service.
         """
-        names = [name for service, name in self.getAllKeys() if service == serviceName]
-        if not names:
-            raise KeyNotFound(serviceName)
-        return self.name if self.name in names else names[0]
+        if self.holdsKey(serviceName, self.name):
+            return self.name
+        for service, name in self.getAllKeys():
+            if service == serviceName and name != ANY:
+                return name
+        raise KeyNotFound(serviceName)
 
     def holdsKey(self, serviceName: str, perspectiveName: str) -> bool:
         """
-        Return whether the identity holds a key.
+        Return whether the identity may use a perspective.
 
         Returns:
-            Whether the pair is on the keyring.
+            Whether a key on its keyring, or one of its groups, is the key to this perspective.
         """
-        return bool(self.keyring.get((serviceName, perspectiveName)))
+        return any(
+            self.keyring.get(key) or any(key in keys for keys in self._groups.values())
+            for key in keysTo(serviceName, perspectiveName, self.name)
+        )
 
     def isProvedBy(self, proof: object) -> bool:
         """
@@ -417,8 +472,7 @@ class Identity:
 
         Returns:
             Fires with what the service's `getPerspectiveForIdentity` gives; fails with
-            `KeyNotFound` if the pair is not on the keyring, or service or perspective do not
-            exist.
+            `KeyNotFound` if no key to it is held, or service or perspective do not exist.
         """
 
         if not self.holdsKey(serviceName, perspectiveName):

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 
 from attrs import evolve, field, frozen
 
 from pbauth._arguments import checkProvides, checkType, listed
 from pbauth._async import settled
+from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey, filled
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IAuthorizer, IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
-from pbauth.names import checkName
 
 
 @frozen
@@ -30,13 +31,23 @@ class Record:
         locked: whether logging in is refused.
         verifiers: pairs of the name of the mechanism and the encoded verifier, public keys
             included.
-        keys: the pairs `(serviceName, perspectiveName)` of its keyring.
+        keys: the pairs `(serviceName, perspectiveName)` of its own keyring.
+        groups: the names of the groups that it is a member of.
+        expires: from when on logins are refused; `None`: never.
+        mustChangePassword: whether a login is good for nothing but a change of the password.
+        created: when it was added; `None`: nobody knows.
+        lastLogin: when it logged in last, accurate to an hour; `None`: nobody knows, or never.
     """
 
     name: str
     locked: bool = False
     verifiers: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False)
-    keys: frozenset[tuple[str, str]] = frozenset()
+    keys: frozenset[Key] = frozenset()
+    groups: frozenset[str] = frozenset()
+    expires: datetime | None = None
+    mustChangePassword: bool = False
+    created: datetime | None = None
+    lastLogin: datetime | None = None
 
     def check(self) -> None:
         """
@@ -49,20 +60,22 @@ class Record:
                 mechanism.
         """
         checkIdentityName(self.name)
-        for service, perspective in self.keys:
-            checkName(service, "name of a service")
-            checkName(perspective, "name of a perspective")
+        for key in self.keys:
+            checkKey(*key)
+        for group in self.groups:
+            checkGroupName(group)
         for mechanism, encoded in self.verifiers:
             decodeVerifier(encoded)
             if encoded.partition("$")[0] != mechanism:
                 raise ValueError(f"A verifier of {mechanism} is one of another mechanism.")
 
-    def asIdentity(self, authorizer: IAuthorizer) -> IIdentity:
+    def asIdentity(self, authorizer: IAuthorizer, groups: Groups) -> IIdentity:
         """
         Make an identity of it.
 
         Args:
             authorizer: that the identity will belong to.
+            groups: the keys of its groups; those of other groups do not matter.
 
         Returns:
             An identity that is as recorded; not marked as stored.
@@ -73,8 +86,28 @@ class Record:
         )
         for key in self.keys:
             identity.addKeyByString(*key)
-        identity.locked = self.locked
+        identity.setGroups({name: groups[name] for name in self.groups if name in groups})
+        self._setLife(identity)
         return identity
+
+    def _setLife(self, identity: IIdentity) -> None:
+        identity.mustChangePassword = self.mustChangePassword
+        identity.created = self.created
+        identity.lastLogin = self.lastLogin
+        if identity.expires != self.expires:
+            identity.expires = self.expires
+        if identity.locked != self.locked:
+            identity.locked = self.locked
+
+    def withGroupKeys(self, groups: Groups) -> Record:
+        """
+        Return this record with the keys of its groups among its own.
+
+        Args:
+            groups: the keys of its groups; those of other groups do not matter.
+        """
+        found = [groups[name] for name in self.groups if name in groups]
+        return evolve(self, keys=self.keys.union(*found))
 
     def applyTo(self, identity: IIdentity, before: Record) -> None:
         """
@@ -97,8 +130,7 @@ class Record:
             identity.removeKey(service, perspective)
         for service, perspective in self.keys - before.keys:
             identity.addKeyByString(service, perspective)
-        if self.locked != before.locked:
-            identity.locked = self.locked
+        self._setLife(identity)
 
     def publicKeys(self) -> list[AuthorizedKey]:
         """Return the public keys of both kinds."""
@@ -163,7 +195,12 @@ async def recordOf(identity: IIdentity) -> Record:
         identity.name,
         bool(identity.locked),
         frozenset((mechanism, verifier.encode()) for mechanism, verifier in verifiers.items()),
-        frozenset((service, perspective) for service, perspective in identity.getAllKeys()),
+        frozenset(key for key, held in identity.keyring.items() if held),
+        frozenset(identity.groups),
+        identity.expires,
+        bool(identity.mustChangePassword),
+        identity.created,
+        identity.lastLogin,
     )
 
 
@@ -180,22 +217,29 @@ def listedRecords(records: Iterable[Record]) -> list[Record]:
     return some
 
 
-def holdersAmong(records: Iterable[Record], service: str) -> list[tuple[str, str, bool]]:
+def holdersAmong(
+    records: Iterable[Record], groups: Groups, service: str
+) -> list[tuple[str, str, bool, str]]:
     """
     Find who holds keys to a service.
 
     Args:
         records: of identities.
+        groups: the keys of their groups.
         service: the name of a service.
 
     Returns:
         As `IAccountStore.listHolders` tells it.
     """
     return sorted(
-        (record.name, perspective, record.locked)
+        (record.name, filled(key, record.name)[1], record.locked, group)
         for record in records
-        for held, perspective in record.keys
-        if held == service
+        for group, keys in (
+            ("", record.keys),
+            *((name, groups[name]) for name in record.groups if name in groups),
+        )
+        for key in keys
+        if key[0] == service
     )
 
 

@@ -172,7 +172,7 @@ class Administration:
         )
         return found
 
-    async def whoCan(self, service: str) -> list[tuple[str, str, bool]]:
+    async def whoCan(self, service: str) -> list[tuple[str, str, bool, str]]:
         """
         List the keys to a service, with their holders.
 
@@ -180,14 +180,17 @@ class Administration:
             service: the name of the service.
 
         Returns:
-            For each key the name of the identity that holds it, the name of the perspective, and
-            whether the identity is locked; sorted.
+            For each key the name of the identity that holds it, the name of the perspective,
+            whether the identity is locked, and the name of the group that it holds the key by;
+            empty where the key is its own. Sorted.
 
         Raises:
             InvalidName: the name breaks the rule of `pbauth.names`.
         """
         checkName(service, "name of a service")
-        found: list[tuple[str, str, bool]] = await settled(self._authorizer.listHolders(service))
+        found: list[tuple[str, str, bool, str]] = await settled(
+            self._authorizer.listHolders(service)
+        )
         return found
 
     async def grantKey(self, name: str, service: str, perspective: str) -> None:
@@ -229,7 +232,7 @@ class Administration:
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
         """
-        List the keys on the keyring of an identity.
+        List the keys on the keyring of an identity, its own ones.
 
         Args:
             name: of the identity.
@@ -241,7 +244,7 @@ class Administration:
             UnknownUser: there is no identity of that name.
         """
         identity = await self._find(name)
-        return identity.getAllKeys()
+        return sorted(key for key, held in identity.keyring.items() if held)
 
     async def addPublicKeys(self, name: str, keys: Iterable[AuthorizedKey]) -> None:
         """

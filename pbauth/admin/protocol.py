@@ -195,7 +195,7 @@ def _isPair(value: Any) -> bool:
 
 USER = (str, bool, int)
 KEY = (str, str)
-HOLDER = (str, str, bool)
+HOLDER = (str, str, bool, str)
 SESSION = (str, str, str, str, str, float)
 
 
@@ -211,14 +211,25 @@ def encodePage(items: Iterable[Any]) -> list[Any]:
     return page
 
 
-def encodePageAfter(items: list[Any], after: Any, most: Any) -> list[Any]:
-    """Write the page of sorted tuples that follows one that begins with this pair."""
+def encodePageAfter(items: list[Any], after: Any, most: Any, texts: int = 2) -> list[Any]:
+    """
+    Write the page of sorted tuples that follows the one that ends at this place, so many texts.
+    """
     start = 0
     if after is not None:
-        if not _isPair(after):
-            raise ProtocolViolation("This is not a pair of texts.")
-        start = bisect_right(items, tuple(after), key=lambda item: tuple(item[:2]))
+        if (
+            not isinstance(after, (tuple, list))
+            or len(after) != texts
+            or not all(type(each) is str for each in after)
+        ):
+            raise ProtocolViolation(f"These are not {texts} texts.")
+        start = bisect_right(items, tuple(after), key=placeOf)
     return encodePage(tuple(item) for item in items[start : start + decodeCount(most)])
+
+
+def placeOf(item: Any) -> tuple[str, ...]:
+    """Return what tells an item of a sorted page from all others: its texts."""
+    return tuple(each for each in item if type(each) is str)
 
 
 def decodePage(value: Any, types: tuple[type, ...]) -> list[tuple[Any, ...]]:

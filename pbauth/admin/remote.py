@@ -121,14 +121,14 @@ class RemoteAdministration:
             last = protocol.later(last, page[-1])
         return found
 
-    async def whoCan(self, service: str) -> list[tuple[str, str, bool]]:
+    async def whoCan(self, service: str) -> list[tuple[str, str, bool, str]]:
         """Do what `Administration.whoCan` does."""
         checkName(service, "name of a service")
-        found: list[tuple[str, str, bool]] = []
+        found: list[Any] = []
         last = None
         while page := await self._askPage(protocol.HOLDER, "whoCan", service, last):
             found += page
-            last = protocol.later(last, page[-1][:2])
+            last = protocol.later(last, protocol.placeOf(page[-1]))
         return found
 
     # Public keys.

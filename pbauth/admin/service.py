@@ -195,23 +195,23 @@ class Administrator(Perspective):
 
     async def perspective_whoCan(
         self, service: Any, after: Any, most: Any
-    ) -> list[tuple[str, str, bool]]:
+    ) -> list[tuple[str, str, bool, str]]:
         """
         Return the next page of those who hold a key to a service.
 
         Args:
             service: the name of the service.
-            after: name and perspective of the last row of the page before; `None`: begin with the
-                first row.
+            after: name, perspective and group of the last row of the page before; `None`: begin
+                with the first row.
             most: how many rows to return at most.
 
         Returns:
-            Rows of `(name, perspective, locked)`; no rows after the last key.
+            Rows of `(name, perspective, locked, group)`; no rows after the last key.
         """
         holders = await self._administration.whoCan(
             protocol.decodeName(service, "name of a service")
         )
-        return protocol.encodePageAfter(holders, after, most)
+        return protocol.encodePageAfter(holders, after, most, texts=3)
 
     # Public keys.
 

@@ -13,6 +13,7 @@ from twisted.python.components import Componentized
 
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
+from pbauth.accounts.groups import Groups
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkReplacement
 from pbauth.accounts.records import Record, recordOf
@@ -112,7 +113,7 @@ class CopyingAuthorizer(Authorizer):
         self._storedRecord[identity] = record
         identity.stored = True
 
-    def _copyOf(self, record: Record) -> IIdentity:
-        identity = record.asIdentity(self)
+    def _copyOf(self, record: Record, groups: Groups) -> IIdentity:
+        identity = record.asIdentity(self, groups)
         self._saved(identity, record)
         return identity

@@ -14,10 +14,13 @@ from pbauth.cli.tables import Listing, jsonOption
 @jsonOption
 @click.pass_context
 def whoCan(context: click.Context, service: str, asJSON: bool) -> None:
-    """List who holds a key to a service: name, perspective, and whether locked."""
+    """List who holds a key to a service: name, perspective, whether locked, and by which group."""
     listing = Listing(
-        ("name", "perspective", "locked"),
-        lambda name, perspective, locked: (name, perspective, "locked" if locked else ""),
+        ("name", "perspective", "locked", "group"),
+        lambda name, perspective, locked, group: (
+            *(name, perspective, "locked" if locked else ""),
+            f"by group {group}" if group else "",
+        ),
         asJSON,
     )
     listing.add(administer(context, lambda admin: admin.whoCan(service)))

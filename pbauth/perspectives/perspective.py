@@ -21,7 +21,7 @@ from pbauth.interfaces import (
     IService,
     WireValue,
 )
-from pbauth.names import checkName
+from pbauth.names import checkName, checkPerspectiveName
 from pbauth.perspectives.clients import Clients
 
 _log = Logger()
@@ -52,7 +52,7 @@ class Perspective:
     queueSize: int = 0
 
     def __init__(self, perspectiveName: str, identityName: str = "Nobody") -> None:
-        self.perspectiveName = checkName(perspectiveName, "name of a perspective")
+        self.perspectiveName = checkPerspectiveName(perspectiveName)
         self.identityName = checkName(identityName, "name of an identity")
 
     def __repr__(self) -> str:

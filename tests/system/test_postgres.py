@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
@@ -10,10 +11,11 @@ import psycopg
 
 from pbauth import Hashing, SQLAuthorizer, StoreError, Unauthorized
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
-from pbauth.authorizers.sql.postgres import CHANNEL, PostgresEngine
+from pbauth.authorizers.sql.postgres import CHANNEL, STEPS, PostgresEngine
 from tests.support.postgres import postgres
 from tests.support.serving import ServingTestCase
-from tests.support.suites.authorizers import SCRAM, AccountStoreSuite
+from tests.support.suites.authorizers import SCRAM
+from tests.support.suites.groups import GroupStoreSuite
 from tests.support.suites.sqlstores import SQLStoreSuite, addUser
 
 
@@ -38,7 +40,7 @@ class PostgresTestCase(ServingTestCase):
                 connection.execute(statement)  # type: ignore[call-overload]
 
 
-class PostgresAuthorizerTests(AccountStoreSuite, PostgresTestCase):
+class PostgresAuthorizerTests(GroupStoreSuite, PostgresTestCase):
     """`SQLAuthorizer` on PostgreSQL passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
@@ -149,6 +151,56 @@ class TroubleTests(PostgresTestCase):
             f"UPDATE pbauth.meta SET value = '{SCHEMA_VERSION + 1}' WHERE name = 'schema version'"
         )
         self.assertRefused("Upgrade pbauth")
+
+    async def test_upgraded(self) -> None:
+        """A database of an earlier version is upgraded; nothing in it is lost."""
+        for version in range(2, SCHEMA_VERSION):
+            verifier = Hashing.CHEAPEST.makeVerifiers("secret", b"salt" * 4)[SCRAM].encode()
+            with psycopg.connect(self.url, options="-c search_path=pbauth") as database:
+                database.execute("DROP SCHEMA IF EXISTS pbauth CASCADE")
+                database.execute("CREATE SCHEMA pbauth")
+                database.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value BYTEA NOT NULL)")
+                for step in range(2, version + 1):
+                    for statement in STEPS[step]:
+                        database.execute(statement)  # type: ignore[call-overload]
+                database.execute(
+                    "INSERT INTO meta VALUES ('decoy secret', %s), ('schema version', %s)",
+                    (b"d" * 32, str(version).encode()),
+                )
+                database.execute("INSERT INTO identities VALUES ('alice', 0), ('bob', 1)")
+                database.execute(
+                    "INSERT INTO verifiers (identity, mechanism, verifier)"
+                    " VALUES ('alice', %s, %s)",
+                    (SCRAM, verifier),
+                )
+                database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
+            for _ in range(2):
+                authorizer = self.open()
+                alice = await authorizer.getIdentityRequest("alice")
+                self.assertEqual(alice.getAllKeys(), [("game", "black")])
+                self.assertEqual((alice.expires, alice.created), (None, None))
+                await alice.verifyPlainPassword("secret")
+                self.assertTrue((await authorizer.getIdentityRequest("bob")).locked)
+                self.assertEqual(authorizer._decoySecret, b"d" * 32)
+            await authorizer.addGroup("staff")
+            await authorizer.grantGroupKey("staff", "game", "*")
+            await authorizer.addMember("staff", "alice")
+            alice = await authorizer.getIdentityRequest("alice")
+            self.assertTrue(alice.holdsKey("game", "white"))
+
+    async def test_loginIsNotTold(self) -> None:
+        """That somebody has logged in is told to nobody."""
+        authorizer = self.open()
+        alice = await addUser(authorizer, "alice")
+        with psycopg.connect(self.url, autocommit=True) as listening:
+            listening.execute(f"LISTEN {CHANNEL}")
+            alice.lastLogin = datetime.now(timezone.utc)
+            await alice.save()
+            alice.expires = datetime.now(timezone.utc)
+            await alice.save()
+            told = [note.payload for note in listening.notifies(timeout=5, stop_after=1)]
+            more = [note.payload for note in listening.notifies(timeout=0)]
+        self.assertEqual((told, more), (["alice"], []))
 
     def test_damaged(self) -> None:
         """Tables are missing."""

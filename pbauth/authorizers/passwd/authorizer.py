@@ -38,16 +38,22 @@ from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
-from pbauth.accounts.administrators import KeptAdministrator, checkChange
+from pbauth.accounts.administrators import (
+    GroupLoss,
+    KeptAdministrator,
+    checkChange,
+    checkKeeping,
+)
 from pbauth.accounts.authorizer import Authorizer
+from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkRenewal
 from pbauth.accounts.records import Record, frequentCosts, holdersAmong, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
-from pbauth.errors import StoreError, Unauthorized
-from pbauth.interfaces import IIdentity, ISharedAccountStore, Reactor
+from pbauth.errors import DuplicateGroup, NotAMember, StoreError, Unauthorized, UnknownGroup
+from pbauth.interfaces import IGroupStore, IIdentity, ISharedAccountStore, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -58,7 +64,7 @@ _Result = TypeVar("_Result")
 LOOK_EVERY = 0.5
 
 
-@implementer(ISharedAccountStore)
+@implementer(ISharedAccountStore, IGroupStore)
 class PasswdFileAuthorizer(CopyingAuthorizer):
     """
     Keeps identities in a file of text, which is made if there is none, readable by its owner only.
@@ -119,7 +125,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
             merged = await self._change(change)
             self._saved(identity, record)
-            self.endUnauthorized(merged.asIdentity(self))
+            self.endUnauthorized(merged.asIdentity(self, self._content.groups))
 
         return Deferred.fromCoroutine(update())
 
@@ -186,7 +192,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             before = file.find(name)
             after = change(before)
             if keeping is not None:
-                keeping.check(before, after, file.records.values())
+                keeping.check(before, after, file.records.values(), file.groups)
             if after is None:
                 file.remove(name)
                 return None
@@ -197,7 +203,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             if after is None:
                 self.identityRemoved(name)
             else:
-                self.endUnauthorized(after.asIdentity(self))
+                self.endUnauthorized(after.asIdentity(self, self._content.groups))
 
         return Deferred.fromCoroutine(run())
 
@@ -214,10 +220,11 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         """
 
         async def request() -> IIdentity:
-            record = (await self._records()).get(name)
+            content = await self._current()
+            record = content.records.get(name)
             if record is None:
                 raise Unauthorized()
-            return self._copyOf(record)
+            return self._copyOf(record, content.groups)
 
         return Deferred.fromCoroutine(request())
 
@@ -241,7 +248,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
         return Deferred.fromCoroutine(find())
 
-    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool, str]]]:
         """
         List the keys to a service with their holders, as `IAccountStore` describes it.
 
@@ -249,11 +256,13 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             service: the name of the service.
 
         Returns:
-            Fires with a sorted list of `(name, perspectiveName, locked)`; fails with `StoreError`.
+            Fires with a sorted list of `(name, perspectiveName, locked, group)`; fails with
+            `StoreError`.
         """
 
-        async def find() -> list[tuple[str, str, bool]]:
-            return holdersAmong((await self._records()).values(), service)
+        async def find() -> list[tuple[str, str, bool, str]]:
+            content = await self._current()
+            return holdersAmong(content.records.values(), content.groups, service)
 
         return Deferred.fromCoroutine(find())
 
@@ -270,7 +279,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         """
 
         async def read() -> list[Record]:
-            records = await self._records()
+            records = (await self._current()).records
             return [records[name] for name in sorted(n for n in records if n > after)[:most]]
 
         return Deferred.fromCoroutine(read())
@@ -311,11 +320,127 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         Returns:
             The service. Start it with the server.
         """
-        return _ChangesService(self, self._records, reactor)
+        return _ChangesService(self, self._current, reactor)
+
+    # Groups.
+
+    def addGroup(self, name: str) -> Deferred[None]:
+        """Add a group (see `IGroupStore`)."""
+
+        def add(file: Editing) -> None:
+            if checkGroupName(name) in file.groups:
+                raise DuplicateGroup(name)
+            file.setGroup(name, frozenset())
+
+        return Deferred.fromCoroutine(self._change(add))
+
+    def removeGroup(self, name: str, keeping: KeptAdministrator | None = None) -> Deferred[None]:
+        """Remove a group, and end the sessions that rested on it (see `IGroupStore`)."""
+        return self._lose(GroupLoss(name), keeping)
+
+    def listGroups(self, after: str = "", most: int | None = None) -> Deferred[list[str]]:
+        """List the groups (see `IGroupStore`)."""
+
+        async def find() -> list[str]:
+            groups = (await self._current()).groups
+            return sorted(name for name in groups if name > after)[:most]
+
+        return Deferred.fromCoroutine(find())
+
+    def addMember(self, group: str, identityName: str) -> Deferred[None]:
+        """Make an identity a member of a group (see `IGroupStore`)."""
+
+        def add(file: Editing) -> None:
+            file.checkGroups([group])
+            record = file.find(identityName)
+            file.replace(evolve(record, groups=record.groups | {group}))
+
+        return Deferred.fromCoroutine(self._change(add))
+
+    def removeMember(
+        self, group: str, identityName: str, keeping: KeptAdministrator | None = None
+    ) -> Deferred[None]:
+        """Take an identity out of a group (see `IGroupStore`)."""
+        return self._lose(GroupLoss(group, member=identityName), keeping)
+
+    def members(self, group: str) -> Deferred[list[str]]:
+        """List the members of a group (see `IGroupStore`)."""
+
+        async def find() -> list[str]:
+            content = await self._current()
+            if group not in content.groups:
+                raise UnknownGroup(group)
+            return sorted(each.name for each in content.records.values() if group in each.groups)
+
+        return Deferred.fromCoroutine(find())
+
+    def groupsOf(self, identityName: str) -> Deferred[list[str]]:
+        """List the groups of an identity (see `IGroupStore`)."""
+
+        async def find() -> list[str]:
+            record = (await self._current()).records.get(identityName)
+            return [] if record is None else sorted(record.groups)
+
+        return Deferred.fromCoroutine(find())
+
+    def grantGroupKey(self, group: str, service: str, perspective: str) -> Deferred[None]:
+        """Give a group a key (see `IGroupStore`)."""
+
+        def grant(file: Editing) -> None:
+            file.checkGroups([group])
+            file.setGroup(group, file.groups[group] | {checkKey(service, perspective)})
+
+        return Deferred.fromCoroutine(self._change(grant))
+
+    def revokeGroupKey(
+        self, group: str, service: str, perspective: str, keeping: KeptAdministrator | None = None
+    ) -> Deferred[None]:
+        """Take a key from a group, and end the sessions that rested on it (see `IGroupStore`)."""
+        return self._lose(GroupLoss(group, key=(service, perspective)), keeping)
+
+    def groupKeys(self, group: str) -> Deferred[list[Key]]:
+        """List the keys of a group (see `IGroupStore`)."""
+
+        async def find() -> list[Key]:
+            groups = (await self._current()).groups
+            if group not in groups:
+                raise UnknownGroup(group)
+            return sorted(groups[group])
+
+        return Deferred.fromCoroutine(find())
+
+    def _lose(self, loss: GroupLoss, keeping: KeptAdministrator | None) -> Deferred[None]:
+        checkKeeping(keeping)
+
+        def lose(file: Editing) -> list[Record]:
+            file.checkGroups([loss.group])
+            members = [each for each in file.records.values() if loss.group in each.groups]
+            if loss.member is not None:
+                members = [each for each in members if each.name == loss.member]
+                if not members:
+                    raise NotAMember(loss.group, loss.member)
+            elif loss.key is not None and loss.key not in file.groups[loss.group]:
+                raise KeyError(loss.key)
+            if keeping is not None:
+                keeping.checkLoss(loss, file.records.values(), file.groups)
+            if loss.key is None:
+                members = [
+                    file.replace(evolve(each, groups=each.groups - {loss.group}))
+                    for each in members
+                ]
+            if loss.member is None:
+                file.setGroup(loss.group, loss.groups(file.groups).get(loss.group))
+            return members
+
+        async def run() -> None:
+            for record in await self._change(lose):
+                self.endUnauthorized(record.asIdentity(self, self._content.groups))
+
+        return Deferred.fromCoroutine(run())
 
     # The file.
 
-    async def _records(self) -> dict[str, Record]:
+    async def _current(self) -> Content:
         """
         Return what the file holds now.
 
@@ -326,7 +451,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             await _goingOn(self._turns.run(self._refresh))
         if self._content.refusal:
             raise StoreError(self._content.refusal)
-        return self._content.records
+        return self._content
 
     def _isFresh(self) -> bool:
         return self._content.settled and self._content.signature == self._file.signature()
@@ -385,20 +510,20 @@ class _ChangesService(Service):
 
     Args:
         authorizer: whose sessions they are.
-        read: gives what the file holds now, by name; fails with `StoreError`.
+        read: gives what the file holds now; fails with `StoreError`.
         reactor: provides `IReactorTime`.
     """
 
     def __init__(
         self,
         authorizer: Authorizer,
-        read: Callable[[], Awaitable[dict[str, Record]]],
+        read: Callable[[], Awaitable[Content]],
         reactor: Reactor,
     ) -> None:
         self._authorizer = authorizer
         self._read = read
         self._reactor = reactor
-        self._known: dict[str, Record] | None = None
+        self._known: Content | None = None
         self._loop = LoopingCall(self._look)
         self._looking: Deferred[None] | None = None
 
@@ -428,25 +553,29 @@ class _ChangesService(Service):
 
     async def _endUnauthorized(self) -> None:
         try:
-            records = await self._read()
+            content = await self._read()
         except StoreError:
             # It is logged. Until the file is repaired nobody can log in; sessions stay.
             return
-        known, self._known = self._known, records
-        if records is known:
+        known, self._known = self._known, content
+        if known is not None and content.digest == known.digest:
             return
         for name in self._authorizer.sessions.names():
-            record = records.get(name)
+            record = content.records.get(name)
             if record is None:
                 self._authorizer.identityRemoved(name)
-            elif known is None or record != known.get(name):
-                self._endUnauthorizedOf(record)
+            elif (
+                known is None
+                or record != known.records.get(name)
+                or any(content.groups[each] != known.groups.get(each) for each in record.groups)
+            ):
+                self._endUnauthorizedOf(record, content.groups)
 
-    def _endUnauthorizedOf(self, record: Record) -> None:
+    def _endUnauthorizedOf(self, record: Record, groups: Groups) -> None:
         identity = None
         # Nobody stays because of what the class of the identity raises.
         with contained(_log, "Can't find out what {name!r} may do", name=record.name):
-            identity = record.asIdentity(self._authorizer)
+            identity = record.asIdentity(self._authorizer, groups)
         if identity is not None:
             self._authorizer.endUnauthorized(identity)
         else:
@@ -457,9 +586,14 @@ def _merge(current: Record, before: Record, after: Record) -> Record:
     """Return what is stored, with what somebody changed in a copy of what was stored before."""
     changed = {mechanism for mechanism, _ in before.verifiers ^ after.verifiers}
     kept = {pair for pair in current.verifiers if pair[0] not in changed}
-    return Record(
-        current.name,
-        after.locked if after.locked != before.locked else current.locked,
-        frozenset(kept | {pair for pair in after.verifiers if pair[0] in changed}),
-        current.keys - (before.keys - after.keys) | (after.keys - before.keys),
+    merged = {
+        name: getattr(after, name)
+        for name in ("locked", "expires", "mustChangePassword", "created", "lastLogin")
+        if getattr(after, name) != getattr(before, name)
+    }
+    return evolve(
+        current,
+        verifiers=frozenset(kept | {pair for pair in after.verifiers if pair[0] in changed}),
+        keys=current.keys - (before.keys - after.keys) | (after.keys - before.keys),
+        **merged,
     )

@@ -19,9 +19,18 @@ from typing import TypeVar
 from attrs import evolve, field, frozen
 
 from pbauth._files import OtherOwner, createPrivate, exposure, keepOwner, lock, writePrivate
+from pbauth.accounts.groups import Group, Groups, Key
 from pbauth.accounts.records import Record
-from pbauth.authorizers.passwd.lines import BadLine, Line, readLines, writeLine, writeLines
-from pbauth.errors import DuplicateIdentity, StoreError
+from pbauth.authorizers.passwd.lines import (
+    BadLine,
+    Line,
+    readLines,
+    writeGroup,
+    writeLife,
+    writeLine,
+    writeLines,
+)
+from pbauth.errors import DuplicateIdentity, StoreError, UnknownGroup
 
 _Result = TypeVar("_Result")
 
@@ -52,6 +61,7 @@ class Content:
         settled: no change since can have left the same signature.
         digest: of its bytes.
         records: of its identities, by name.
+        groups: their keys, by name.
         refusal: what is wrong with it, and what to do; empty if nothing is.
     """
 
@@ -59,6 +69,7 @@ class Content:
     settled: bool
     digest: bytes
     records: dict[str, Record] = field(repr=False)
+    groups: Groups = field(factory=dict, repr=False)
     refusal: str = ""
 
 
@@ -71,6 +82,7 @@ class Editing:
 
     Attributes:
         records: the identities in them, by name.
+        groups: the keys of the groups in them, by name.
     """
 
     def __init__(self, lines: Iterable[Line]) -> None:
@@ -82,6 +94,16 @@ class Editing:
         }
         self.records = {
             line.record.name: line.record for line in self._lines if line and line.record
+        }
+        self.groups = {
+            line.group.name: line.group.keys for line in self._lines if line and line.group
+        }
+        self._groupPlaces = {
+            line.group.name: place for place, line in enumerate(self._lines) if line and line.group
+        }
+        # The lines about identities; of some there may be no identity any more.
+        self._lifePlaces = {
+            line.life.name: place for place, line in enumerate(self._lines) if line and line.life
         }
         self.changed = False
 
@@ -111,19 +133,67 @@ class Editing:
             raise DuplicateIdentity(record.name)
         # What can't be read again would keep everybody out.
         record.check()
+        self.checkGroups(record.groups)
         self._places[record.name] = len(self._lines)
-        self._lines.append(Line(writeLine(record), record))
-        self.records[record.name] = record
-        self.changed = True
+        self._lines.append(None)
+        self._write(record, writeLine(record))
 
     def replace(self, record: Record) -> Record:
         """Replace a line, if anything in it is different."""
         if record != self.records[record.name]:
             record.check()
-            self._lines[self._places[record.name]] = Line(writeLine(record), record)
-            self.records[record.name] = record
-            self.changed = True
+            self.checkGroups(record.groups)
+            self._write(record, writeLine(record))
         return record
+
+    def _write(self, record: Record, text: str) -> None:
+        life = writeLife(record)
+        place = self._lifePlaces.get(record.name)
+        if place is not None:
+            self._lines[place] = Line(life, None, life=record) if life else None
+        elif life:
+            # Both in one place: they are two lines again when the file is read.
+            text = f"{text}\n{life}"
+        self._lines[self._places[record.name]] = Line(text, record)
+        self.records[record.name] = record
+        self.changed = True
+
+    def checkGroups(self, names: Iterable[str]) -> None:
+        """
+        Check that there are these groups.
+
+        Args:
+            names: of the groups.
+
+        Raises:
+            UnknownGroup: one is not there.
+        """
+        for name in names:
+            if name not in self.groups:
+                raise UnknownGroup(name)
+
+    def setGroup(self, name: str, keys: frozenset[Key] | None) -> None:
+        """
+        Write the line of a group.
+
+        Args:
+            name: of the group; a new one is added at the end.
+            keys: that it is to hold; `None`: it is removed.
+        """
+        place = self._groupPlaces.get(name)
+        if keys is None:
+            del self.groups[name]
+            self._lines[self._groupPlaces.pop(name)] = None
+        else:
+            group = Group(name, keys)
+            line = Line(writeGroup(group), None, group)
+            self.groups[name] = keys
+            if place is None:
+                self._groupPlaces[name] = len(self._lines)
+                self._lines.append(line)
+            else:
+                self._lines[place] = line
+        self.changed = True
 
     def remove(self, name: str) -> None:
         """
@@ -137,6 +207,8 @@ class Editing:
         """
         del self.records[name]
         self._lines[self._places.pop(name)] = None
+        if name in self._lifePlaces:
+            self._lines[self._lifePlaces.pop(name)] = None
         self.changed = True
 
     def text(self) -> str:
@@ -188,7 +260,7 @@ class PasswdFile:
                 f"{self._path} keeps changing while it is read. Find out which program writes it."
             )
         except StoreError as refusal:
-            return Content((), False, b"", {}, str(refusal))
+            return Content((), False, b"", {}, refusal=str(refusal))
 
     def _readOnce(self, known: Content | None) -> Content | None:
         now = time.time_ns()
@@ -214,10 +286,10 @@ class PasswdFile:
         if known is not None and known.digest == digest:
             return evolve(known, signature=signature, settled=settled)
         try:
-            records = {each.record.name: each.record for each in self._lines(data) if each.record}
+            read = Editing(self._lines(data))
         except StoreError as refusal:
-            return Content(signature, settled, digest, {}, str(refusal))
-        return Content(signature, settled, digest, records)
+            return Content(signature, settled, digest, {}, refusal=str(refusal))
+        return Content(signature, settled, digest, read.records, read.groups)
 
     def _lines(self, data: bytes) -> list[Line]:
         try:
@@ -277,7 +349,7 @@ class PasswdFile:
                     written = writePrivate(path, data, former=found, draft=f"{path}.new")
                 signature = _signatureOf(written)
             digest = hashlib.sha256(data).digest()
-            return result, Content(signature, False, digest, editing.records)
+            return result, Content(signature, False, digest, editing.records, editing.groups)
 
     @contextmanager
     def _keepingOwner(self) -> Iterator[None]:

@@ -10,7 +10,16 @@ An identity is a line::
   the public keys among them.
 - ``key=SERVICE/PERSPECTIVE`` is a key of the keyring; ``locked``: logging in is refused.
 - Without words (``alice:``) nobody can log in with a password.
-- Empty lines, and those that begin with ``#``, are the reader's own.
+- Empty lines, and those that begin with ``#``, are the reader's own; except for these, which
+  versions of pbauth that knew no groups do not read::
+
+      #:group staff key=game/* key=mail/{name}
+      #:user alice group=staff expires=2026-12-31T00:00:00Z
+
+- ``#:group`` and a name is a group, with its keys.
+- ``#:user`` and a name, of an identity in this file: ``group=GROUP``, it is a member;
+  ``expires=``, ``created=`` and ``last-login=`` are moments; ``must-change``: the password has to
+  be changed.
 
 What would be misread is written as ``%`` and two hexadecimal digits for each byte of its UTF-8:
 ``%`` itself everywhere; in a name ``:``, a ``#`` in front and spaces at the ends; in a word spaces
@@ -23,10 +32,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from pbauth.accounts.groups import Group, Key
 from pbauth.accounts.identity import checkIdentityName
+from pbauth.accounts.moments import fromText, toText
 from pbauth.accounts.records import Record
 from pbauth.mechanisms import decodeVerifier
 from pbauth.mechanisms.scram import NAME as SCRAM
@@ -39,6 +51,11 @@ _IN_WORD = re.compile(r"[% \t\r\n]")
 _IN_KEY = re.compile(r"[%/ \t\r\n]")
 _KEY = "key="
 _LOCKED = "locked"
+_GROUP = "#:group "
+_USER = "#:user "
+_MUST_CHANGE = "must-change"
+#: Moments in the life of an account, and the fields of its record.
+_MOMENTS = {"expires": "expires", "created": "created", "last-login": "lastLogin"}
 #: How the hashes of other programs begin: htpasswd, crypt, LDAP.
 _FOREIGN = ("$", "{", "*", "!")
 
@@ -63,11 +80,15 @@ class Line:
 
     Attributes:
         text: as it stands in the file.
-        record: the identity in it; `None` for a comment and an empty line.
+        record: the identity in it; `None` for any other line.
+        group: the group in it; `None` for any other line.
+        life: what it says about an identity in another line; `None` for any other line.
     """
 
     text: str = field(repr=False)
     record: Record | None
+    group: Group | None = None
+    life: Record | None = None
 
 
 def readLines(text: str) -> list[Line]:
@@ -93,17 +114,76 @@ def readLines(text: str) -> list[Line]:
     if not texts[-1]:
         # The end of the last line, not an empty one.
         texts.pop()
+    groups: dict[str, int] = {}
+    lives: dict[str, tuple[int, Record]] = {}
     for number, each in enumerate(texts, 1):
         try:
-            record = readLine(each)
+            line = _readAnyLine(each)
         except BadLine as bad:
             raise BadLine(str(bad), number) from None
-        if record is not None:
-            first = seen.setdefault(record.name, number)
-            if first != number:
-                raise BadLine(f"the name is already in line {first}. Remove one of them.", number)
-        lines.append(Line(each, record))
-    return lines
+        first = number
+        if line.record is not None:
+            first = seen.setdefault(line.record.name, number)
+        elif line.group is not None:
+            first = groups.setdefault(line.group.name, number)
+        elif line.life is not None:
+            first, _ = lives.setdefault(line.life.name, (number, line.life))
+        if first != number:
+            raise BadLine(f"the name is already in line {first}. Remove one of them.", number)
+        lines.append(line)
+    for number, life in lives.values():
+        for group in life.groups - groups.keys():
+            raise BadLine(f"there is no line '{_GROUP}{_encode(group, _IN_WORD)}'. Add it.", number)
+    return [_withLife(line, lives) for line in lines]
+
+
+def _withLife(line: Line, lives: dict[str, tuple[int, Record]]) -> Line:
+    if line.record is None or line.record.name not in lives:
+        return line
+    _, life = lives[line.record.name]
+    record = evolve(
+        life, locked=line.record.locked, verifiers=line.record.verifiers, keys=line.record.keys
+    )
+    return evolve(line, record=record)
+
+
+def _readAnyLine(text: str) -> Line:
+    words = re.split(f"[{_SPACES}]+", text.strip(_SPACES))
+    if len(words) < 2 or words[0] not in (_GROUP.strip(), _USER.strip()):
+        return Line(text, readLine(text))
+    name = _decode(words[1], "the name")
+    try:
+        if words[0] == _GROUP.strip():
+            keys = [_readKey(word, number) for number, word in enumerate(words[2:], 1)]
+            group = Group(name, frozenset(keys))
+            group.check()
+            return Line(text, None, group)
+        life = Record(checkIdentityName(name), **_readLife(words[2:]))
+        life.check()
+        return Line(text, None, life=life)
+    except BadLine:
+        raise
+    except ValueError as mistake:
+        raise BadLine(f"{mistake} Correct it, or remove the colon behind the #.") from None
+
+
+def _readLife(words: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    groups = []
+    for number, word in enumerate(words, 1):
+        what, _, value = word.partition("=")
+        if what == "group":
+            groups.append(_decode(value, f"word {number} behind the name"))
+        elif what in _MOMENTS:
+            found[_MOMENTS[what]] = fromText(value)
+        elif word == _MUST_CHANGE:
+            found["mustChangePassword"] = True
+        else:
+            raise BadLine(
+                f"word {number} behind the name is none of group=, {'=, '.join(_MOMENTS)}= and "
+                f"{_MUST_CHANGE}. Correct it."
+            )
+    return {**found, "groups": frozenset(groups)}
 
 
 def writeLines(lines: Iterable[Line]) -> str:
@@ -165,7 +245,7 @@ def readLine(text: str) -> Record | None:
 
 def _readKey(word: str, number: int) -> tuple[str, str]:
     service, slash, perspective = word.removeprefix(_KEY).partition("/")
-    if not slash or "/" in perspective:
+    if not word.startswith(_KEY) or not slash or "/" in perspective:
         raise BadLine(
             f"word {number} after the name is no key. Write key=SERVICE/PERSPECTIVE, and %2F for "
             "a / in a name."
@@ -212,13 +292,50 @@ def writeLine(record: Record) -> str:
     # SCRAM's first: that is what other programs look for behind the colon.
     verifiers = sorted(record.verifiers, key=lambda pair: (pair[0] != SCRAM, pair))
     words = [_encode(encoded, _IN_WORD) for _, encoded in verifiers]
-    words += [
-        f"{_KEY}{_encode(service, _IN_KEY)}/{_encode(perspective, _IN_KEY)}"
-        for service, perspective in sorted(record.keys)
-    ]
+    words += _writeKeys(record.keys)
     if record.locked:
         words.append(_LOCKED)
     return f"{_encode(record.name, _IN_NAME)}:{' '.join(words)}"
+
+
+def writeLife(record: Record) -> str:
+    """
+    Write the line about an identity that older versions do not read.
+
+    Args:
+        record: of the identity.
+
+    Returns:
+        The line, without a line end; empty if there is nothing to say.
+    """
+    words = [f"group={_encode(group, _IN_WORD)}" for group in sorted(record.groups)]
+    for word, attribute in _MOMENTS.items():
+        moment = getattr(record, attribute)
+        if moment is not None:
+            words.append(f"{word}={toText(moment)}")
+    if record.mustChangePassword:
+        words.append(_MUST_CHANGE)
+    return f"{_USER}{_encode(record.name, _IN_WORD)} {' '.join(words)}" if words else ""
+
+
+def writeGroup(group: Group) -> str:
+    """
+    Write the line of a group.
+
+    Args:
+        group: with its keys.
+
+    Returns:
+        The line, without a line end.
+    """
+    return " ".join([f"{_GROUP}{_encode(group.name, _IN_WORD)}", *_writeKeys(group.keys)])
+
+
+def _writeKeys(keys: Iterable[Key]) -> list[str]:
+    return [
+        f"{_KEY}{_encode(service, _IN_KEY)}/{_encode(perspective, _IN_KEY)}"
+        for service, perspective in sorted(keys)
+    ]
 
 
 def _encode(text: str, what: re.Pattern[str]) -> str:

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from attrs import evolve, frozen
 from twisted.application.service import IService, IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -28,16 +29,30 @@ from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
-from pbauth.accounts.administrators import KeptAdministrator, checkChange
+from pbauth.accounts.administrators import (
+    GroupLoss,
+    KeptAdministrator,
+    checkChange,
+    checkKeeping,
+)
+from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey, filled
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkRenewal
+from pbauth.accounts.moments import fromStamp, toStamp
 from pbauth.accounts.records import Record, frequentCosts, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.authorizers.sql.engine import Engine, Statements
 from pbauth.authorizers.sql.sqlite import SQLiteEngine
-from pbauth.errors import DuplicateIdentity, StoreError, Unauthorized
-from pbauth.interfaces import IIdentity, ISharedAccountStore, Reactor
+from pbauth.errors import (
+    DuplicateGroup,
+    DuplicateIdentity,
+    NotAMember,
+    StoreError,
+    Unauthorized,
+    UnknownGroup,
+)
+from pbauth.interfaces import IGroupStore, IIdentity, ISharedAccountStore, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -45,7 +60,7 @@ _log = Logger()
 _Result = TypeVar("_Result")
 
 #: How many identities are read at once.
-_MANY = 300
+_MANY = 240
 #: How many earlier verifiers of one password are known again.
 _FORMER = 4
 #: Seconds in which nobody asks for a connection again, after there was none.
@@ -56,10 +71,16 @@ _ALL = 2**62
 
 # One statement, so that all of it is of one moment.
 _READ = """
-    SELECT name, 0, CAST(locked AS TEXT), NULL, NULL FROM identities WHERE name IN ({names})
-    UNION ALL SELECT identity, 1, mechanism, verifier, succeeds FROM verifiers
+    SELECT name, 0, CAST(locked AS TEXT), CAST(expires AS TEXT), CAST(must_change AS TEXT),
+        CAST(created AS TEXT), CAST(last_login AS TEXT) FROM identities WHERE name IN ({names})
+    UNION ALL SELECT identity, 1, mechanism, verifier, succeeds, NULL, NULL FROM verifiers
         WHERE identity IN ({names})
-    UNION ALL SELECT identity, 2, service, perspective, NULL FROM keys WHERE identity IN ({names})
+    UNION ALL SELECT identity, 2, service, perspective, NULL, NULL, NULL FROM keys
+        WHERE identity IN ({names})
+    UNION ALL SELECT members.identity, 3, members.groupname, group_keys.service,
+        group_keys.perspective, NULL, NULL FROM members
+        LEFT JOIN group_keys ON group_keys.groupname = members.groupname
+        WHERE members.identity IN ({names})
 """
 
 
@@ -101,7 +122,7 @@ class _Reading:
         self.readers = self.changes = 0
 
 
-@implementer(ISharedAccountStore)
+@implementer(ISharedAccountStore, IGroupStore)
 class SQLAuthorizer(CopyingAuthorizer):
     """
     Keeps identities in an SQL database. An SQLite file is made if there is none, readable by its
@@ -177,13 +198,14 @@ class SQLAuthorizer(CopyingAuthorizer):
             record = await recordOf(identity)
             before = self._storedRecord.get(identity)
 
-            def write(statements: Statements) -> None:
+            def write(statements: Statements) -> Groups:
                 if not statements.lock(record.name):
                     raise KeyError(record.name)
-                stored = before or _read(statements, [record.name])[record.name][0]
-                _writeChanges(statements, stored, record)
+                found = _read(statements, [record.name])[record.name]
+                _writeChanges(statements, before or found.record, record)
+                return found.groups
 
-            await self._write(write)
+            identity.setGroups(await self._write(write))
             self._saved(identity, record)
             self._noteChange([record.name])
             self.endUnauthorized(identity)
@@ -257,28 +279,28 @@ class SQLAuthorizer(CopyingAuthorizer):
         """
         checkChange(change, keeping)
 
-        def write(statements: Statements) -> Record | None:
+        def write(statements: Statements) -> tuple[Record | None, Groups]:
             holders = [] if keeping is None else statements.lockHolders(keeping.service, name)
             if not statements.lock(name):
                 raise KeyError(name)
             found = _read(statements, [name, *(each for each in holders if each != name)])
-            before = found[name][0]
+            before = found[name].record
             after = change(before)
             if keeping is not None:
-                keeping.check(before, after, [record for record, _ in found.values()])
+                keeping.check(before, after, *_recordsOf(found))
             if after is None:
                 statements.run("DELETE FROM identities WHERE name = ?", name)
             else:
                 _writeChanges(statements, before, after)
-            return after
+            return after, found[name].groups
 
         async def run() -> None:
-            after = await self._write(write)
+            after, groups = await self._write(write)
             self._noteChange([name])
             if after is None:
                 self.identityRemoved(name)
             else:
-                self.endUnauthorized(after.asIdentity(self))
+                self.endUnauthorized(after.asIdentity(self, groups))
 
         return Deferred.fromCoroutine(run())
 
@@ -320,18 +342,19 @@ class SQLAuthorizer(CopyingAuthorizer):
             found = (await self._readNow([name])).get(name)
             if found is None:
                 raise Unauthorized()
-            return self._asIdentity(*found)
+            return self._asIdentity(found)
 
         return Deferred.fromCoroutine(request())
 
-    def _asIdentity(self, record: Record, former: frozenset[str]) -> IIdentity:
-        identity = self._copyOf(record)
-        if former:
+    def _asIdentity(self, found: Found) -> IIdentity:
+        record = found.record
+        identity = self._copyOf(record, found.groups)
+        if found.former:
             today = dict(record.verifiers)[scram.NAME]
-            self.proofs.renewedElsewhere(record.name, former, ScramVerifier.decode(today))
+            self.proofs.renewedElsewhere(record.name, found.former, ScramVerifier.decode(today))
         return identity
 
-    async def _readNow(self, names: list[str]) -> dict[str, tuple[Record, frozenset[str]]]:
+    async def _readNow(self, names: list[str]) -> dict[str, Found]:
         """
         Read identities. What was changed while they were read is read again: who looks after the
         sessions when there is a change finds those that exist then, and a login whose identity is
@@ -377,7 +400,7 @@ class SQLAuthorizer(CopyingAuthorizer):
                 identity = None
                 # Nobody stays because of what the class of the identity raises.
                 with contained(_log, "Can't find out what {name!r} may do", name=name):
-                    identity = self._asIdentity(*found[name]) if name in found else None
+                    identity = self._asIdentity(found[name]) if name in found else None
                 if identity is not None:
                     self.endUnauthorized(identity)
                 else:
@@ -408,7 +431,7 @@ class SQLAuthorizer(CopyingAuthorizer):
 
         return Deferred.fromCoroutine(self._run(read))
 
-    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool]]]:
+    def listHolders(self, service: str) -> Deferred[list[tuple[str, str, bool, str]]]:
         """
         List the keys to a service with their holders, as `IAccountStore` describes it.
 
@@ -416,17 +439,23 @@ class SQLAuthorizer(CopyingAuthorizer):
             service: the name of the service.
 
         Returns:
-            Fires with a sorted list of `(name, perspectiveName, locked)`; fails with `StoreError`.
+            Fires with a sorted list of `(name, perspectiveName, locked, group)`; fails with
+            `StoreError`.
         """
 
-        def read(statements: Statements) -> list[tuple[str, str, bool]]:
+        def read(statements: Statements) -> list[tuple[str, str, bool, str]]:
             rows = statements.rows(
-                "SELECT identity, perspective, locked FROM keys"
+                "SELECT identity, perspective, locked, '' FROM keys"
                 " JOIN identities ON identity = name WHERE service = ?"
-                " ORDER BY identity, perspective",
-                service,
+                " UNION ALL SELECT identity, perspective, locked, members.groupname"
+                " FROM group_keys JOIN members ON members.groupname = group_keys.groupname"
+                " JOIN identities ON identity = name WHERE service = ?",
+                *(service, service),
             )
-            return [(name, perspective, bool(locked)) for name, perspective, locked in rows]
+            return sorted(
+                (name, filled((service, perspective), name)[1], bool(locked), group)
+                for name, perspective, locked, group in rows
+            )
 
         return Deferred.fromCoroutine(self._run(read))
 
@@ -450,9 +479,160 @@ class SQLAuthorizer(CopyingAuthorizer):
             )
             names = [name for (name,) in rows]
             found = _read(statements, names)
-            return [found[name][0] for name in names if name in found]
+            return [found[name].record for name in names if name in found]
 
         return Deferred.fromCoroutine(self._run(read))
+
+    # Groups.
+
+    def addGroup(self, name: str) -> Deferred[None]:
+        """Add a group (see `IGroupStore`)."""
+
+        def add(statements: Statements) -> None:
+            if statements.lockGroup(name):
+                raise DuplicateGroup(name)
+            statements.run("INSERT INTO groups (name) VALUES (?)", name)
+
+        async def check() -> None:
+            checkGroupName(name)
+            await self._write(add)
+
+        return Deferred.fromCoroutine(check())
+
+    def removeGroup(self, name: str, keeping: KeptAdministrator | None = None) -> Deferred[None]:
+        """Remove a group, and end the sessions that rested on it (see `IGroupStore`)."""
+        return self._lose(GroupLoss(name), keeping)
+
+    def listGroups(self, after: str = "", most: int | None = None) -> Deferred[list[str]]:
+        """List the groups (see `IGroupStore`)."""
+
+        def read(statements: Statements) -> list[str]:
+            rows = statements.rows(
+                "SELECT name FROM groups WHERE name > ? ORDER BY name LIMIT ?",
+                after,
+                _ALL if most is None else most,
+            )
+            return [name for (name,) in rows]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def addMember(self, group: str, identityName: str) -> Deferred[None]:
+        """Make an identity a member of a group (see `IGroupStore`)."""
+
+        def add(statements: Statements) -> None:
+            if not statements.lockGroup(group):
+                raise UnknownGroup(group)
+            if not statements.lock(identityName):
+                raise KeyError(identityName)
+            statements.run(
+                "INSERT INTO members (identity, groupname) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                *(identityName, group),
+            )
+
+        return Deferred.fromCoroutine(self._write(add))
+
+    def removeMember(
+        self, group: str, identityName: str, keeping: KeptAdministrator | None = None
+    ) -> Deferred[None]:
+        """Take an identity out of a group (see `IGroupStore`)."""
+        return self._lose(GroupLoss(group, member=identityName), keeping)
+
+    def members(self, group: str) -> Deferred[list[str]]:
+        """List the members of a group (see `IGroupStore`)."""
+
+        def read(statements: Statements) -> list[str]:
+            rows = statements.rows(
+                "SELECT name, NULL FROM groups WHERE name = ?"
+                " UNION ALL SELECT groupname, identity FROM members WHERE groupname = ?",
+                *(group, group),
+            )
+            if not rows:
+                raise UnknownGroup(group)
+            return sorted(name for _, name in rows if name is not None)
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def groupsOf(self, identityName: str) -> Deferred[list[str]]:
+        """List the groups of an identity (see `IGroupStore`)."""
+
+        def read(statements: Statements) -> list[str]:
+            rows = statements.rows(
+                "SELECT groupname FROM members WHERE identity = ? ORDER BY groupname", identityName
+            )
+            return [name for (name,) in rows]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def grantGroupKey(self, group: str, service: str, perspective: str) -> Deferred[None]:
+        """Give a group a key (see `IGroupStore`)."""
+
+        def grant(statements: Statements) -> None:
+            if not statements.lockGroup(group):
+                raise UnknownGroup(group)
+            statements.run(
+                "INSERT INTO group_keys (groupname, service, perspective) VALUES (?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                *(group, service, perspective),
+            )
+
+        async def check() -> None:
+            checkKey(service, perspective)
+            await self._write(grant)
+
+        return Deferred.fromCoroutine(check())
+
+    def revokeGroupKey(
+        self, group: str, service: str, perspective: str, keeping: KeptAdministrator | None = None
+    ) -> Deferred[None]:
+        """Take a key from a group, and end the sessions that rested on it (see `IGroupStore`)."""
+        return self._lose(GroupLoss(group, key=(service, perspective)), keeping)
+
+    def groupKeys(self, group: str) -> Deferred[list[Key]]:
+        """List the keys of a group (see `IGroupStore`)."""
+
+        def read(statements: Statements) -> list[Key]:
+            rows = statements.rows(
+                "SELECT service, perspective FROM groups LEFT JOIN group_keys ON groupname = name"
+                " WHERE name = ?",
+                group,
+            )
+            if not rows:
+                raise UnknownGroup(group)
+            return sorted(key for key in rows if key[0] is not None)  # type: ignore[misc]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def _lose(self, loss: GroupLoss, keeping: KeptAdministrator | None) -> Deferred[None]:
+        checkKeeping(keeping)
+
+        def lose(statements: Statements) -> None:
+            if keeping is not None:
+                holders = statements.lockHolders(keeping.service, loss.member or "")
+            if not statements.lockGroup(loss.group):
+                raise UnknownGroup(loss.group)
+            if keeping is not None:
+                keeping.checkLoss(loss, *_recordsOf(_read(statements, holders)))
+            if loss.member is not None:
+                if not statements.run(
+                    "DELETE FROM members WHERE groupname = ? AND identity = ?",
+                    *(loss.group, loss.member),
+                ):
+                    raise NotAMember(loss.group, loss.member)
+            elif loss.key is not None:
+                if not statements.run(
+                    "DELETE FROM group_keys WHERE groupname = ? AND service = ?"
+                    " AND perspective = ?",
+                    *(loss.group, *loss.key),
+                ):
+                    raise KeyError(loss.key)
+            else:
+                statements.run("DELETE FROM groups WHERE name = ?", loss.group)
+
+        async def run() -> None:
+            await self._write(lose)
+            await self.changed(None if loss.member is None else [loss.member])
+
+        return Deferred.fromCoroutine(run())
 
     # In a thread, and what becomes of errors.
 
@@ -514,36 +694,85 @@ class _OnceMore(Exception):
         self.error = error
 
 
-def _read(statements: Statements, names: Sequence[str]) -> dict[str, tuple[Record, frozenset[str]]]:
-    """Read identities, each with the digests of the verifiers that its one was preceded by."""
-    locked: dict[str, bool] = {}
+@frozen
+class Found:
+    """
+    An identity that was read.
+
+    Attributes:
+        record: what is stored of it.
+        former: the digests of the verifiers that its one was preceded by.
+        groups: the keys of its groups.
+    """
+
+    record: Record
+    former: frozenset[str]
+    groups: Groups
+
+
+def _recordsOf(found: dict[str, Found]) -> tuple[list[Record], Groups]:
+    """Return the records of identities, and the keys of their groups."""
+    groups = {name: keys for each in found.values() for name, keys in each.groups.items()}
+    return [each.record for each in found.values()], groups
+
+
+def _read(statements: Statements, names: Sequence[str]) -> dict[str, Found]:
+    """Read identities."""
+    identities: dict[str, Record] = {}
     former: dict[str, frozenset[str]] = {}
     verifiers: dict[str, list[tuple[str, str]]] = {}
-    keys: dict[str, list[tuple[str, str]]] = {}
+    keys: dict[str, list[Key]] = {}
+    groups: dict[str, dict[str, set[Key]]] = {}
     for start in range(0, len(names), _MANY):
         some = names[start : start + _MANY]
         query = _READ.format(names=", ".join("?" * len(some)))
-        for name, part, first, second, third in statements.rows(query, *some, *some, *some):
+        for name, part, *columns in statements.rows(query, *some, *some, *some, *some):
             if part == 0:
-                locked[name] = first == "1"
-            elif part == 1:
+                identities[name] = _recordOf(name, *columns)
+                continue
+            first, second, third = columns[:3]
+            if part == 1:
                 verifiers.setdefault(name, []).append((first, second))
                 if third:
                     former[name] = frozenset(third.split())
-            else:
+            elif part == 2:
                 keys.setdefault(name, []).append((first, second))
+            else:
+                held = groups.setdefault(name, {}).setdefault(first, set())
+                if second is not None:
+                    held.add((second, third))
     return {
-        name: (
-            Record(
-                name,
-                locked[name],
-                frozenset(verifiers.get(name, ())),
-                frozenset(keys.get(name, ())),
+        name: Found(
+            evolve(
+                record,
+                verifiers=frozenset(verifiers.get(name, ())),
+                keys=frozenset(keys.get(name, ())),
+                groups=frozenset(groups.get(name, ())),
             ),
             former.get(name, frozenset()),
+            {group: frozenset(held) for group, held in groups.get(name, {}).items()},
         )
-        for name in locked
+        for name, record in identities.items()
     }
+
+
+def _recordOf(
+    name: str, locked: str, expires: str | None, mustChange: str, *moments: str | None
+) -> Record:
+    created, lastLogin = map(fromStamp, moments)
+    return Record(
+        name,
+        locked == "1",
+        expires=fromStamp(expires),
+        mustChangePassword=mustChange == "1",
+        created=created,
+        lastLogin=lastLogin,
+    )
+
+
+def _groupOf(statements: Statements, name: str) -> None:
+    if not statements.rows("SELECT 1 FROM groups WHERE name = ?", name):
+        raise UnknownGroup(name)
 
 
 def _known(statements: Statements, names: list[str]) -> set[str]:
@@ -563,10 +792,12 @@ def _add(statements: Statements, records: list[Record], skipKnown: bool = False)
             new[record.name] = record
         elif not skipKnown:
             raise DuplicateIdentity(record.name)
+    for group in {group for record in new.values() for group in record.groups}:
+        _groupOf(statements, group)
     statements.insert(
         "identities",
-        ("name", "locked"),
-        [(record.name, int(record.locked)) for record in new.values()],
+        ("name", "locked", *_LIFE),
+        [(record.name, int(record.locked), *_lifeOf(record)) for record in new.values()],
     )
     statements.insert(
         "verifiers",
@@ -578,13 +809,34 @@ def _add(statements: Statements, records: list[Record], skipKnown: bool = False)
         ("identity", "service", "perspective"),
         [(name, *key) for name, record in new.items() for key in record.keys],
     )
+    statements.insert(
+        "members",
+        ("identity", "groupname"),
+        [(name, group) for name, record in new.items() for group in record.groups],
+    )
     return len(new)
+
+
+#: Columns of ``identities``.
+_LIFE = ("expires", "must_change", "created", "last_login")
+
+
+def _lifeOf(record: Record) -> tuple[int | None, ...]:
+    return (
+        toStamp(record.expires),
+        int(record.mustChangePassword),
+        toStamp(record.created),
+        toStamp(record.lastLogin),
+    )
 
 
 def _writeChanges(statements: Statements, before: Record, after: Record) -> None:
     name = after.name
     if before.locked != after.locked:
         statements.run("UPDATE identities SET locked = ? WHERE name = ?", int(after.locked), name)
+    for column, was, becomes in zip(_LIFE, _lifeOf(before), _lifeOf(after), strict=True):
+        if was != becomes:
+            statements.run(f"UPDATE identities SET {column} = ? WHERE name = ?", becomes, name)  # noqa: S608
     changed = before.verifiers ^ after.verifiers
     statements.runEach(
         "DELETE FROM verifiers WHERE identity = ? AND mechanism = ?",

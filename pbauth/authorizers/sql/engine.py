@@ -18,7 +18,7 @@ from twisted.application.service import IService
 from pbauth.accounts.authorizer import Cost
 
 #: The version of the schema.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: Says that something has changed: the names of the identities; `None`: any. What it gives is to be
 #: waited for, and fails where the database can't be read.
@@ -151,6 +151,11 @@ class Statements:
         query = f"SELECT 1 FROM identities WHERE name = ?{self._engine.forUpdate}"  # noqa: S608
         return bool(self.rows(query, name))
 
+    def lockGroup(self, name: str) -> bool:
+        """Keep others from changing a group until the end of this, and say if it is there."""
+        query = f"SELECT 1 FROM groups WHERE name = ?{self._engine.forUpdate}"  # noqa: S608
+        return bool(self.rows(query, name))
+
     def lockHolders(self, service: str, name: str) -> list[str]:
         """
         Keep others from changing who holds a key to a service until the end of this.
@@ -160,11 +165,14 @@ class Statements:
             name: of one more identity to lock, in the same order as all others do.
 
         Returns:
-            The names of those who hold a key to it, and this one if it is there.
+            The names of those who hold a key to it, themselves or by a group, and this one if it is
+            there.
         """
         query = (
             "SELECT name FROM identities WHERE name = ?"
-            " OR name IN (SELECT identity FROM keys WHERE service = ?) ORDER BY name"
+            " OR name IN (SELECT identity FROM keys WHERE service = ?)"
+            " OR name IN (SELECT identity FROM members JOIN group_keys"
+            " ON group_keys.groupname = members.groupname WHERE service = ?) ORDER BY name"
         )
         query += self._engine.forUpdate
-        return [found for (found,) in self.rows(query, name, service)]
+        return [found for (found,) in self.rows(query, name, service, service)]

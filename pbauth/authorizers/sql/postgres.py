@@ -117,6 +117,53 @@ STEPS: dict[int, tuple[str, ...]] = {
         _WHEN.format(event="UPDATE OR DELETE", table="verifiers", column="identity"),
         _WHEN.format(event="UPDATE OR DELETE", table="keys", column="identity"),
     ),
+    3: (
+        "ALTER TABLE identities ADD COLUMN expires BIGINT, ADD COLUMN must_change SMALLINT NOT NULL"
+        " DEFAULT 0 CHECK (must_change IN (0, 1)), ADD COLUMN created BIGINT,"
+        " ADD COLUMN last_login BIGINT",
+        """
+        CREATE TABLE groups (
+            name TEXT COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 255)
+        )
+        """,
+        """
+        CREATE TABLE members (
+            identity TEXT COLLATE "C" NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
+            groupname TEXT COLLATE "C" NOT NULL REFERENCES groups (name) ON DELETE CASCADE,
+            PRIMARY KEY (identity, groupname)
+        )
+        """,
+        "CREATE INDEX members_by_group ON members (groupname, identity)",
+        """
+        CREATE TABLE group_keys (
+            groupname TEXT COLLATE "C" NOT NULL REFERENCES groups (name) ON DELETE CASCADE,
+            service TEXT COLLATE "C" NOT NULL CHECK (octet_length(service) BETWEEN 1 AND 255),
+            perspective TEXT COLLATE "C" NOT NULL
+                CHECK (octet_length(perspective) BETWEEN 1 AND 255),
+            PRIMARY KEY (groupname, service, perspective)
+        )
+        """,
+        "CREATE INDEX group_keys_by_service ON group_keys (service, groupname, perspective)",
+        "CREATE INDEX identities_by_expiry ON identities (expires) WHERE expires IS NOT NULL",
+        # Other servers need not know of a login.
+        "DROP TRIGGER tell ON identities",
+        _WHEN.format(
+            event="UPDATE OF locked, expires OR DELETE",
+            table="identities",
+            column="name",
+        ),
+        _WHEN.format(event="UPDATE OR DELETE", table="members", column="identity"),
+        # A group may have a million members: without a name, anybody may be concerned.
+        f"""
+        CREATE FUNCTION tell_all() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_notify('{CHANNEL}', '');
+            RETURN NULL;
+        END $$
+        """,
+        "CREATE TRIGGER tell AFTER UPDATE OR DELETE ON group_keys"
+        " FOR EACH STATEMENT EXECUTE FUNCTION tell_all()",
+    ),
 }
 
 
@@ -467,7 +514,7 @@ class ChangesTold(Service):
         except psycopg.Error as error:
             self._lost(error)
         if names:
-            self._tell(names)
+            self._tell(None if "" in names else names)
 
     # Telling.
 

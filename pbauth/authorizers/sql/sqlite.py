@@ -99,6 +99,48 @@ STEPS: dict[int, tuple[str, ...]] = {
         _TELL_OTHERS.format(table="keys", event="UPDATE", of="", name="identity"),
         _TELL_OTHERS.format(table="keys", event="DELETE", of="", name="identity"),
     ),
+    3: (
+        "ALTER TABLE identities ADD COLUMN expires INTEGER",
+        "ALTER TABLE identities ADD COLUMN must_change INTEGER NOT NULL DEFAULT 0"
+        " CHECK (must_change IN (0, 1))",
+        "ALTER TABLE identities ADD COLUMN created INTEGER",
+        "ALTER TABLE identities ADD COLUMN last_login INTEGER",
+        """
+        CREATE TABLE groups (
+            name TEXT PRIMARY KEY NOT NULL CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 255)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE members (
+            identity TEXT NOT NULL REFERENCES identities (name) ON DELETE CASCADE,
+            groupname TEXT NOT NULL REFERENCES groups (name) ON DELETE CASCADE,
+            PRIMARY KEY (identity, groupname)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX members_by_group ON members (groupname, identity)",
+        """
+        CREATE TABLE group_keys (
+            groupname TEXT NOT NULL REFERENCES groups (name) ON DELETE CASCADE,
+            service TEXT NOT NULL CHECK (length(CAST(service AS BLOB)) BETWEEN 1 AND 255),
+            perspective TEXT NOT NULL CHECK (length(CAST(perspective AS BLOB)) BETWEEN 1 AND 255),
+            PRIMARY KEY (groupname, service, perspective)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX group_keys_by_service ON group_keys (service, groupname, perspective)",
+        "CREATE INDEX identities_by_expiry ON identities (expires) WHERE expires IS NOT NULL",
+        # Other servers need not know of a login.
+        "DROP TRIGGER identities_UPDATE",
+        _TELL_OTHERS.format(
+            table="identities", event="UPDATE", of="OF locked, expires", name="name"
+        ),
+        _TELL_OTHERS.format(table="members", event="DELETE", of="", name="identity"),
+        # A group may have a million members: without a name, anybody may be concerned.
+        """
+        CREATE TRIGGER group_keys_DELETE AFTER DELETE ON group_keys BEGIN
+            INSERT INTO changes (identity) VALUES ('');
+        END
+        """,
+    ),
 }
 
 
@@ -259,8 +301,9 @@ class ChangesInFile(Service):
         found = await self._pool.runQuery(
             "SELECT serial, identity FROM changes WHERE serial > ? ORDER BY serial", (self._seen,)
         )
-        whole = bool(found) and found[0][0] == self._seen + 1
-        await self._changed({name for _, name in found} if whole else None)
+        names = {name for _, name in found}
+        whole = bool(found) and found[0][0] == self._seen + 1 and "" not in names
+        await self._changed(names if whole else None)
         self._seen = found[-1][0] if found else last
 
     async def _look(self) -> None:

@@ -459,13 +459,24 @@ class AuthorizerSuite(Mixin):
 
     # Live sessions, over a real connection.
 
-    async def logIn(self, authorizer: Any, services: Any) -> dict[str, Any]:
-        """Log alice and bob in, alice twice, over TCP."""
+    async def logIn(
+        self,
+        authorizer: Any,
+        services: Any,
+        own: Any = (("alice", "alice"), ("alice", "shared"), ("bob", "bob")),
+        group: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Log alice and bob in, alice twice, over TCP; with these keys of their own, as members of
+        this group.
+        """
         from twisted.internet import reactor
 
         self.game = RecordingService("game", services, authorizer)
-        await self.make(authorizer, "alice", ("game", "alice"), ("game", "shared"))
-        await self.make(authorizer, "bob", ("game", "bob"))
+        for name in ("alice", "bob"):
+            await self.make(authorizer, name, *(("game", key) for who, key in own if who == name))
+            if group is not None:
+                await authorizer.addMember(group, name)
         port = reactor.listenTCP(0, AuthServerFactory(authorizer), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         number = port.getHost().port
@@ -607,7 +618,11 @@ class AccountStoreSuite(AuthorizerSuite):
         await maybeDeferred(authorizer.addRecords, records)
         self.assertEqual(
             await maybeDeferred(authorizer.listHolders, "game"),
-            [("alice", "alice", True), ("bob", "black", False), ("bob", "white", False)],
+            [
+                ("alice", "alice", True, ""),
+                ("bob", "black", False, ""),
+                ("bob", "white", False, ""),
+            ],
         )
         self.assertEqual(await maybeDeferred(authorizer.listHolders, "gam%"), [])
 
@@ -689,7 +704,7 @@ class AccountStoreSuite(AuthorizerSuite):
         records = (self.record("alice", ("game", each)) for each in ("black", "white"))
         self.assertEqual(await maybeDeferred(authorizer.addRecords, records, True), 1)
         self.assertEqual(
-            await maybeDeferred(authorizer.listHolders, "game"), [("alice", "black", False)]
+            await maybeDeferred(authorizer.listHolders, "game"), [("alice", "black", False, "")]
         )
 
     # Changes on a condition.

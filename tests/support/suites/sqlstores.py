@@ -124,13 +124,18 @@ class SQLStoreSuite(Mixin):
 
     # What others change.
 
-    async def serve(self, *names: str) -> SQLAuthorizer:
-        """Run a server of its own on the database, and log these in: `self.perspectives`."""
+    async def serve(self, *names: str, group: str | None = None) -> SQLAuthorizer:
+        """
+        Run a server of its own on the database, and log these in: `self.perspectives`. They hold
+        the keys to their own perspectives by the group, if there is one.
+        """
         services = MultiService()
         authorizer = self.open(serviceCollection=services)
         self.game = Awaited("game", services, authorizer)
         for name in names:
-            await addUser(authorizer, name, name, "shared")
+            await addUser(authorizer, name, *(() if group else (name,)), "shared")
+            if group:
+                await authorizer.addMember(group, name)
         watching: Any = authorizer.changesService()
         watching.startService()
         self.addCleanup(watching.stopService)
@@ -164,6 +169,34 @@ class SQLStoreSuite(Mixin):
         alice.addKeyByString("chat", "alice")
         await alice.save()
         await self.assertEnded(("alice", "alice"))
+
+    async def assertLostElsewhere(self, change: Any, *ended: tuple[str, str]) -> None:
+        """What another process does to a group ends just these sessions."""
+        store = self.open()
+        await store.addGroup("staff")
+        await store.grantGroupKey("staff", "game", "{name}")
+        await self.serve("alice", "bob", group="staff")
+        await change(store)
+        await self.assertEnded(*ended)
+
+    async def test_leftElsewhere(self) -> None:
+        """Whom another process takes out of a group loses the sessions that rested on it."""
+        await self.assertLostElsewhere(
+            lambda store: store.removeMember("staff", "alice"), ("alice", "alice")
+        )
+
+    async def test_groupKeyRevokedElsewhere(self) -> None:
+        """So do all members, of a key that it takes from the group."""
+        await self.assertLostElsewhere(
+            lambda store: store.revokeGroupKey("staff", "game", "{name}"),
+            *(("alice", "alice"), ("bob", "bob")),
+        )
+
+    async def test_groupRemovedElsewhere(self) -> None:
+        """And when it removes the group."""
+        await self.assertLostElsewhere(
+            lambda store: store.removeGroup("staff"), ("alice", "alice"), ("bob", "bob")
+        )
 
     async def test_removedElsewhere(self) -> None:
         """A user whom another process removes has no sessions any more."""
@@ -232,7 +265,7 @@ class SQLStoreSuite(Mixin):
         identity = authorizer.createIdentity(evil)
         identity.addKeyByString(evil, evil)
         await identity.save()
-        self.assertEqual(await authorizer.listHolders(evil), [(evil, evil, False)])
+        self.assertEqual(await authorizer.listHolders(evil), [(evil, evil, False, "")])
         self.assertEqual(
             await authorizer.listIdentities(), sorted([(evil, False, 1), ("alice", False, 1)])
         )

@@ -19,12 +19,12 @@ from pbauth import (
     Unauthorized,
 )
 from pbauth.testing import MemoryServer, RecordingService
-from tests.support.suites.authorizers import AccountStoreSuite
+from tests.support.suites.groups import GroupStoreSuite
 
 VERIFIERS = Hashing.CHEAPEST.makeVerifiers("secret", b"0123456789abcdef")
 
 
-class DefaultAuthorizerTests(AccountStoreSuite, TestCase):
+class DefaultAuthorizerTests(GroupStoreSuite, TestCase):
     """`DefaultAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

@@ -115,7 +115,9 @@ class SameTests(Administrating):
             self.do("listKeys", SQL), [("game", SQL), ("game", "black"), ("game", "white")]
         )
         self.do("revokeKey", SQL, "game", "white")
-        self.assertEqual(self.do("whoCan", "game"), [(SQL, SQL, False), (SQL, "black", False)])
+        self.assertEqual(
+            self.do("whoCan", "game"), [(SQL, SQL, False, ""), (SQL, "black", False, "")]
+        )
         self.assertEqual(self.do("whoCan", "nothing"), [])
 
     def test_publicKeys(self) -> None:
@@ -161,7 +163,7 @@ class SameTests(Administrating):
             self.do("grantKey", "admin", "game", f"{number}")
         names = [f"user{number}" for number in range(10)]
         self.assertEqual([name for name, _, _ in self.do("listUsers")], ["admin", *names])
-        self.assertEqual([name for name, _, _ in self.do("whoCan", "game")][10:], names)
+        self.assertEqual([name for name, *_ in self.do("whoCan", "game")][10:], names)
         self.assertEqual(len(self.do("listKeys", "admin")), 11)
         self.assertEqual(len(self.do("listUsers", "user1", 7)), 7)
 
@@ -319,8 +321,8 @@ class HostileServerTests(SynchronousTestCase):
             ("listUsers", [("b", False, 1), ("a", False, 1)]),
             ("listKeys", [("game",)]),
             ("listKeys", [("game", "x")], [("game", "x")]),
-            ("whoCan", [("alice", "x", None)]),
-            ("whoCan", [("alice", "x", False)], [("alice", "x", False)]),
+            ("whoCan", [("alice", "x", None, "")]),
+            ("whoCan", [("alice", "x", False, "")], [("alice", "x", False, "")]),
             ("listPublicKeys", [("ED25519", "nonsense")]),
             ("listPublicKeys", [("ROT13", "x")]),
             ("listSessions", [("1", "a", "b", "c", "d", "now")]),
@@ -449,7 +451,10 @@ class CommandTests(TLSTestCase):
         bob.save()
         cases: list[tuple[list[str], Any]] = [
             (["user", "list"], {"name": "bøb", "keys": 1, "locked": True}),
-            (["who-can", "game"], {"name": "bøb", "perspective": "bøb", "locked": True}),
+            (
+                ["who-can", "game"],
+                {"name": "bøb", "perspective": "bøb", "locked": True, "group": ""},
+            ),
             (["key", "list", "bøb"], {"service": "game", "perspective": "bøb"}),
             (["user", "keys", "bøb"], {"fingerprint": KEYS[0].fingerprint(), "label": "laptop"}),
         ]

@@ -173,10 +173,10 @@ class KeyTests(AdminTestCase):
         self.assertEqual(self.do("listKeys", "alice", ("game", "black"), 10), [("game", "white")])
         self.assertEqual(
             self.do("whoCan", "game", None, 10),
-            [("alice", "black", True), ("alice", "white", True)],
+            [("alice", "black", True, ""), ("alice", "white", True, "")],
         )
         self.assertEqual(
-            self.do("whoCan", "game", ("alice", "black"), 10), [("alice", "white", True)]
+            self.do("whoCan", "game", ("alice", "black", ""), 10), [("alice", "white", True, "")]
         )
         self.do("revokeKey", "alice", "game", "black")
         error = self.fails(UnknownKey, "revokeKey", "alice", "game", "black")
@@ -501,7 +501,7 @@ class ArgumentTests(AdminTestCase):
         self.do("addUser", SQL, [])
         self.do("grantKey", SQL, SQL, SQL)
         self.assertEqual(self.do("listKeys", SQL, None, 10), [(SQL, SQL)])
-        self.assertEqual(self.do("whoCan", SQL, None, 10), [(SQL, SQL, False)])
+        self.assertEqual(self.do("whoCan", SQL, None, 10), [(SQL, SQL, False, "")])
         self.assertIn((SQL, False, 1), self.do("listUsers", "", 10))
         self.fails(UnknownPublicKey, "removePublicKey", SQL, SQL)
         self.fails(UnknownSession, "endSession", SQL)

@@ -21,12 +21,13 @@ from pbauth import (
 )
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingService
-from tests.support.suites.authorizers import SCRAM, AccountStoreSuite
+from tests.support.suites.authorizers import SCRAM
+from tests.support.suites.groups import GroupStoreSuite
 
 VERIFIERS = Hashing.CHEAPEST.makeVerifiers("1234", b"0123456789abcdef")
 
 
-class OnDemandAuthorizerTests(AccountStoreSuite, TestCase):
+class OnDemandAuthorizerTests(GroupStoreSuite, TestCase):
     """What is saved is kept as in memory: it passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

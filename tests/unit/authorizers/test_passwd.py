@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,18 @@ from pbauth import (
     Unauthorized,
     connect,
 )
+from pbauth.accounts.groups import Group
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
-from pbauth.authorizers.passwd.lines import BadLine, readLine, readLines, writeLine, writeLines
+from pbauth.authorizers.passwd.lines import (
+    BadLine,
+    readLine,
+    readLines,
+    writeGroup,
+    writeLife,
+    writeLine,
+    writeLines,
+)
 from pbauth.mechanisms import decodeVerifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
@@ -41,7 +51,8 @@ from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import checkName
 from pbauth.testing import MemoryServer, RecordingService
 from tests.support.processes import PATIENCE, Program
-from tests.support.suites.authorizers import SCRAM, AccountStoreSuite
+from tests.support.suites.authorizers import SCRAM
+from tests.support.suites.groups import GroupStoreSuite
 
 VERIFIER = ScramVerifier(b"0123456789abcdef", 4096, b"s" * 32, b"k" * 32).encode()
 #: What of a verifier must not be shown.
@@ -178,6 +189,62 @@ class LineTests(SynchronousTestCase):
         line = writeLine(record)
         self.assertIn("her%20laptop", line)
         self.assertEqual(readLine(line), record)
+
+    def test_groups(self) -> None:
+        """Groups, and what is said of identities besides, in lines that others pass over."""
+        text = (
+            "#:user alice group=staff group=night%20shift expires=2026-12-31T00:00:00Z "
+            "created=2026-01-02T03:04:05.678901Z must-change\n"
+            "alice: locked\n"
+            "# a comment\n"
+            "#:group staff key=game/* key=mail/{name}\n"
+            "bob:\n"
+            "#:group night%20shift\n"
+            "#:user gone last-login=2026-01-01T00:00:00Z\n"
+        )
+        lines = readLines(text)
+        self.assertEqual(writeLines(lines), text)
+        groups = {line.group.name: line.group.keys for line in lines if line.group}
+        keys = frozenset({("game", "*"), ("mail", "{name}")})
+        self.assertEqual(groups, {"staff": keys, "night shift": frozenset()})
+        alice, bob = (line.record for line in lines if line.record)
+        expected = Record(
+            "alice",
+            True,
+            groups=frozenset({"staff", "night shift"}),
+            expires=datetime(2026, 12, 31, tzinfo=timezone.utc),
+            mustChangePassword=True,
+            created=datetime(2026, 1, 2, 3, 4, 5, 678901, timezone.utc),
+        )
+        self.assertEqual((alice, bob), (expected, Record("bob")))
+        self.assertEqual(
+            [writeLife(expected), writeGroup(Group("staff", keys)), writeLife(Record("bob"))],
+            [
+                "#:user alice group=night%20shift group=staff expires=2026-12-31T00:00:00Z "
+                "created=2026-01-02T03:04:05.678901Z must-change",
+                "#:group staff key=game/* key=mail/{name}",
+                "",
+            ],
+        )
+        # What older versions see.
+        older = [readLine(line) for line in text.splitlines() if line.startswith("#")]
+        self.assertEqual(older, [None] * 5)
+
+    def test_badGroups(self) -> None:
+        """A mistake in such a line is one, with its number: else a date might not count."""
+        for text, problem in [
+            ("#:group staff game/*", "is no key"),
+            ("#:group staff\n#:group staff", "already in line 1"),
+            ("#:group %zz", "Write %25"),
+            ("alice:\n#:user alice group=staff", "Add it"),
+            ("alice:\n#:user alice expires=tomorrow", "Write a date as 2026-12-31"),
+            ("alice:\n#:user alice nonsense", "is none of group="),
+            ("#:user alice must-change\n#:user alice must-change", "already in line 1"),
+        ]:
+            with self.assertRaises(BadLine) as raised:
+                readLines(text)
+            self.assertIn(problem, str(raised.exception))
+            self.assertEqual(raised.exception.number, len(text.split("\n")))
 
     def test_bad(self) -> None:
         """Every way to be malformed says what is wrong and what to do, and shows no word."""
@@ -318,7 +385,7 @@ class FileTestCase(TestCase):
         return refusal
 
 
-class PasswdFileAuthorizerTests(AccountStoreSuite, TestCase):
+class PasswdFileAuthorizerTests(GroupStoreSuite, TestCase):
     """`PasswdFileAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
@@ -899,6 +966,27 @@ class ChangesTests(FileTestCase):
         self.change(lambda alice: alice.setPassword("other"))
         self.reactor.advance(0.5)
         self.assertEqual(len(self.authorizer.sessions), 0)
+
+    def test_groups(self) -> None:
+        """What is taken from a group counts for its members."""
+        for act in (
+            self.other.addGroup("staff"),
+            self.other.grantGroupKey("staff", "game", "any"),
+            self.other.grantGroupKey("staff", "game", "{name}"),
+            self.other.addMember("staff", "alice"),
+            self.other.addMember("staff", "bob"),
+        ):
+            self.successResultOf(act)
+        self.start()
+        for name, perspective in (("alice", "any"), ("alice", "alice"), ("bob", "any")):
+            self.logIn(name, perspective)
+        self.successResultOf(self.other.removeMember("staff", "alice"))
+        self.reactor.advance(0.5)
+        self.assertEqual(self.ended(), {("alice", "any")})
+        self.successResultOf(self.other.revokeGroupKey("staff", "game", "any"))
+        self.reactor.advance(0.5)
+        self.assertEqual(self.ended(), {("alice", "any"), ("bob", "any")})
+        self.assertEqual(len(self.authorizer.sessions), 1)
 
     def test_removed(self) -> None:
         """Who was removed, by an editor for instance, is out."""

@@ -17,7 +17,8 @@ from pbauth.authorizers.sql.engine import SCHEMA_VERSION
 from pbauth.authorizers.sql.sqlite import STEPS
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.support.serving import ServingTestCase
-from tests.support.suites.authorizers import SCRAM, AccountStoreSuite
+from tests.support.suites.authorizers import SCRAM
+from tests.support.suites.groups import GroupStoreSuite
 from tests.support.suites.sqlstores import SQLStoreSuite, addUser
 
 
@@ -39,7 +40,7 @@ class SQLTestCase(ServingTestCase):
         return closing(sqlite3.connect(self.path))
 
 
-class SQLAuthorizerTests(AccountStoreSuite, SQLTestCase):
+class SQLAuthorizerTests(GroupStoreSuite, SQLTestCase):
     """`SQLAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:
@@ -156,7 +157,10 @@ class TroubleTests(SQLTestCase):
                 verifier = Hashing.CHEAPEST.makeVerifiers("secret", b"salt" * 4)[SCRAM].encode()
                 database.execute("INSERT INTO meta VALUES ('decoy secret', ?)", (b"d" * 32,))
                 database.execute("INSERT INTO identities VALUES ('alice', 0), ('bob', 1)")
-                database.execute("INSERT INTO verifiers VALUES ('alice', ?, ?)", (SCRAM, verifier))
+                database.execute(
+                    "INSERT INTO verifiers (identity, mechanism, verifier) VALUES ('alice', ?, ?)",
+                    (SCRAM, verifier),
+                )
                 database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
             for _ in range(2):
                 authorizer = self.open(path)
@@ -168,6 +172,13 @@ class TroubleTests(SQLTestCase):
                 old: Any = (await alice.getVerifiers())[SCRAM]
                 better = ScramVerifier.fromPassword("secret", b"s" * 16, old.iterations + 1)
                 self.assertTrue(await authorizer.renewVerifier(alice, old, better))
+                self.assertEqual((alice.expires, alice.created), (None, None))
+            await authorizer.addGroup("staff")
+            await authorizer.grantGroupKey("staff", "game", "*")
+            await authorizer.addMember("staff", "alice")
+            alice = await authorizer.getIdentityRequest("alice")
+            self.assertTrue(alice.holdsKey("game", "white"))
+            self.assertEqual(alice.groups, {"staff"})
             with closing(sqlite3.connect(path)) as database:
                 (now,) = database.execute("PRAGMA user_version").fetchone()
             self.assertEqual(now, SCHEMA_VERSION)
