@@ -121,7 +121,8 @@ class Options(usage.Options, AuthOptionMixin):
             "audit",
             None,
             None,
-            "Append a line of JSON to this file for each login, refusal, session and limit; "
+            "Append a line of JSON to this file for each login, refusal, session and limit; - is "
+            "the standard output. "
             "SIGHUP opens the file again. Also set by PBAUTH_AUDIT.",
         ],
         [

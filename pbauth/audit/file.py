@@ -36,7 +36,7 @@ class AuditFile:
     Write the events of the audit log to a file.
 
     Args:
-        path: of the file, which is made if there is none.
+        path: of the file, which is made if there is none; ``-``: the standard output.
 
     Attributes:
         path: the same, absolute.
@@ -47,10 +47,11 @@ class AuditFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)
+        self._isOutput = path == "-"
+        self.path = path if self._isOutput else os.path.abspath(path)
         self.lost = 0
         self._torn = False
-        self._descriptor = _open(self.path)
+        self._descriptor = os.dup(1) if self._isOutput else _open(self.path)
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event, if it is one of the audit (see `ILogObserver`)."""
@@ -89,6 +90,8 @@ class AuditFile:
             os.close(descriptor)
 
     def _reopen(self) -> None:
+        if self._isOutput:
+            return
         old, self._descriptor = self._descriptor, _open(self.path)
         os.close(old)
         self._torn = False

@@ -17,6 +17,7 @@ from pbauth.cli.passwd import passwd
 from pbauth.cli.remote import serverOf, serverOptions
 from pbauth.cli.running import GlobalOptions, run
 from pbauth.cli.sessions import session
+from pbauth.cli.units import printUnit
 from pbauth.cli.users import user
 from pbauth.cli.whocan import whoCan
 from pbauth.server.configuration import FILE_VARIABLE, SHARED, readFile
@@ -123,3 +124,4 @@ main.add_command(passwd)
 main.add_command(exportUsers)
 main.add_command(importUsers)
 main.add_command(completion)
+main.add_command(printUnit)

@@ -22,7 +22,7 @@ from pbauth.server.firstrun import ADMINISTRATOR
 _Result = TypeVar("_Result")
 
 #: What works on a server that it names itself, or on none.
-_ELSEWHERE = ("call", "passwd", "demo", "completion")
+_ELSEWHERE = ("call", "passwd", "demo", "completion", "print-unit")
 
 
 @frozen

@@ -7,6 +7,8 @@ before the TLS handshake; Twisted's own ``haproxy:ssl:`` looks for it behind.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    serverFromString,
+)
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -44,6 +51,7 @@ _SSL_FIELDS = frozenset(
         "extraCertChain",
         "dhParameters",
         "minimumTLS",
+        "systemd",
     }
 )
 
@@ -189,12 +197,10 @@ class Ports:
         if unknown or len(positional) > 3:
             known = ", ".join(sorted(_SSL_FIELDS))
             raise ValueError(f"{description!r}: an ssl: port takes {known}, and nothing else.")
-        port, backlog = fields.get("port", ""), fields.get("backlog", "50")
-        if not (_isNumber(port) and int(port) < 65_536 and _isNumber(backlog)):
-            raise ValueError(f"{description!r} names no port. One that works: {DEFAULT_PORT}")
-        interface = fields.get("interface", "")
-        listens = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-        endpoint = listens(self.reactor, int(port), int(backlog), interface)
+        if "systemd" in fields:
+            endpoint: Any = self._passed(description, fields)
+        else:
+            endpoint = self._opened(description, fields)
         key = fields.get("privateKey")
         if key is None and "certKey" in fields:
             raise ValueError(f"{description!r}: certKey= needs privateKey=, the file of its key.")
@@ -226,6 +232,34 @@ class Ports:
 
         paths = dict.fromkeys(path for path in (chain, key, certificatePath) if path is not None)
         return endpoint, ServerCertificate(load, list(paths))
+
+    def _opened(self, description: str, fields: dict[str, str]) -> Any:
+        port, backlog = fields.get("port", ""), fields.get("backlog", "50")
+        if not (_isNumber(port) and int(port) < 65_536 and _isNumber(backlog)):
+            raise ValueError(f"{description!r} names no port. One that works: {DEFAULT_PORT}")
+        interface = fields.get("interface", "")
+        listens = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+        return listens(self.reactor, int(port), int(backlog), interface)
+
+    def _passed(self, description: str, fields: dict[str, str]) -> Any:
+        """Return the endpoint of a socket that systemd has opened, and passes to this program."""
+        if fields.keys() & {"port", "interface", "backlog"}:
+            raise ValueError(f"{description!r}: systemd has chosen the port.")
+        index, endpoint = fields["systemd"], None
+        if _isNumber(index):
+            try:
+                # By Twisted's own parser, since only the first who looks finds the sockets.
+                endpoint = serverFromString(self.reactor, f"systemd:domain=INET:index={index}")
+            except LookupError:
+                pass
+        if not isinstance(endpoint, AdoptedStreamServerEndpoint):
+            raise ValueError(
+                f"{description!r}: systemd has not passed such a socket. The first one is "
+                "systemd=0."
+            )
+        with socket.socket(fileno=os.dup(endpoint.fileno)) as found:
+            endpoint.addressFamily = found.family
+        return endpoint
 
 
 def _fromString(reactor: Any, description: str) -> Any:

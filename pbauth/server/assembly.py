@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from attrs import evolve
@@ -19,12 +20,14 @@ from pbauth.net.listening import Ports
 from pbauth.server.draining import DrainService
 from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
 from pbauth.server.health import HealthSite, Readiness
+from pbauth.server.notify import Notifier, NotifyService
 from pbauth.server.services import (
     AuditService,
     HealthService,
     MetricsService,
     ObserverService,
     PortService,
+    ReloadService,
     StoreService,
 )
 from pbauth.server.settings import Settings, SettingsError
@@ -72,7 +75,10 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     _addServices(settings, services, authorizer, accounts)
     makeFactory: Any = AuthServerFactory
     limits = ConnectionLimits(settings.policy, reactor)
-    draining = DrainService(reactor, Drain(limits, authorizer.sessions, reactor), settings.drain)
+    notifying = NotifyService(reactor, Notifier.fromEnvironment(os.environ))
+    draining = DrainService(
+        reactor, Drain(limits, authorizer.sessions, reactor), settings.drain, notifying.stopping
+    )
     readiness = Readiness(
         {
             "it does not listen": lambda: all(port.listens for port in draining.ports),
@@ -83,6 +89,15 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     )
     if audit is not None:
         AuditService(reactor, audit).setServiceParent(server)
+    certificates = [port.certificate for port in listening if port.certificate is not None]
+    ReloadService(
+        reactor,
+        [
+            *(certificate.refresh for certificate in certificates),
+            *([] if audit is None else [audit.reopen]),
+        ],
+    ).setServiceParent(server)
+    notifying.setServiceParent(server)
     if metrics is not None and metricsPort is not None:
         observer = metrics.Metrics(settings.serviceNames, authorizer.sessions)
         makeFactory = observer.serverFactory

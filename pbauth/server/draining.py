@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,13 +27,21 @@ class DrainService(Service):
         reactor: of the server.
         drain: lets go of the clients.
         seconds: how long that may take; 0: the server stops at once.
+        beginning: called when it begins.
 
     Attributes:
         ports: the services that listen, which stop first.
     """
 
-    def __init__(self, reactor: Any, drain: Drain, seconds: float = DRAIN_TIME) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        drain: Drain,
+        seconds: float = DRAIN_TIME,
+        beginning: Callable[[], object] = lambda: None,
+    ) -> None:
         self._reactor = reactor
+        self._beginning = beginning
         self._drain = drain
         self._seconds = seconds
         self._before: Any = None
@@ -68,6 +76,7 @@ class DrainService(Service):
         )
         # Before the ports are closed, so that whoever asks is told.
         self._drain.begun = True
+        self._beginning()
         stopped = DeferredList([maybeDeferred(port.stopService) for port in self.ports])
         stopped.addCallback(lambda _: self._drain.run(self._seconds))
         stopped.addErrback(lambda bug: _log.failure("The server can't be drained", bug))

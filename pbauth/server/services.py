@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from twisted.application.internet import StreamServerEndpointService
@@ -18,10 +20,22 @@ from pbauth.wire.twistedprivate import listening, raiseAtOnce
 _log = Logger()
 
 
+class Stop(SystemExit, Exception):
+    """
+    The program ends, with one line that says why.
+
+    As an `Exception` it is caught by a ``twistd`` that has gone to the background, which passes the
+    line on to the process in the foreground, where somebody waits for it.
+    """
+
+    # That line is cut after some hundred characters, and begins with the name of this class.
+    __module__ = "builtins"
+
+
 def stop(message: str) -> NoReturn:
     """End the program, with one line that says why."""
     # A usage.UsageError would bury the line under a screenful of twistd's own help.
-    raise SystemExit(f"pbauth: {message}")
+    raise Stop(f"pbauth: {message}")
 
 
 class PortService(StreamServerEndpointService):
@@ -157,7 +171,7 @@ class ObserverService(Service):
 
 class AuditService(ObserverService):
     """
-    Write the audit log; SIGHUP opens its file again.
+    Write the audit log.
 
     Args:
         reactor: of the server.
@@ -167,22 +181,52 @@ class AuditService(ObserverService):
     def __init__(self, reactor: Any, file: AuditFile) -> None:
         super().__init__(reactor, file)
         self._file = file
-        self._before: Any = None
-
-    def startService(self) -> None:
-        """Begin to listen for the signal."""
-        super().startService()
-        self._before = signal.signal(signal.SIGHUP, self._hungUp)
 
     def end(self) -> None:
         """Close the file."""
         super().end()
-        signal.signal(signal.SIGHUP, self._before)
         self._file.close()
+
+
+class ReloadService(Service):
+    """
+    Read files again on SIGHUP, by which a server is asked for that, and which would end it.
+
+    Args:
+        reactor: of the server.
+        actions: what to do.
+    """
+
+    def __init__(self, reactor: Any, actions: Iterable[Callable[[], object]]) -> None:
+        self._reactor = reactor
+        self._actions = list(actions)
+        self._before: Any = None
+        self._onTerminal = os.isatty(0)
+
+    def privilegedStartService(self) -> None:
+        """Begin to listen for the signal, before anybody is informed that the server is there."""
+        super().privilegedStartService()
+        self._before = signal.signal(signal.SIGHUP, self._hungUp)
+
+    def stopService(self) -> None:
+        """Listen until the reactor has stopped."""
+        super().stopService()
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
+
+    def _end(self) -> None:
+        signal.signal(signal.SIGHUP, self._before)
 
     def _hungUp(self, number: int, frame: Any) -> None:
         # A signal comes in the middle of anything, a line that is being written for instance.
-        self._reactor.callFromThread(self._file.reopen)
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        if self._onTerminal and not os.isatty(0):
+            # It means what it says: the terminal was closed that the server was started from.
+            self._reactor.stop()
+            return
+        for action in self._actions:
+            action()
 
 
 class StoreService(Service):

@@ -29,6 +29,13 @@ _TWISTD = f"{_ELSEWHERE}from twisted.scripts.twistd import run; run()"
 TWISTD = ("-c", f"{_ALONE}{_TWISTD}", "-n", "--pidfile=", "pbauth")
 #: The same for a program that has a terminal of its own.
 TWISTD_THERE = ("-c", _TWISTD, "-n", "--pidfile=", "pbauth")
+#: Starts a program with a socket, as systemd does.
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="port")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 TWIST = (
     *("-c", f"{_ALONE}import runpy; runpy.run_module('twisted', run_name='__main__')"),
     *("--log-format=text", "pbauth"),

@@ -39,7 +39,7 @@ from pbauth.server.firstrun import FirstRun
 from pbauth.server.settings import findFactories
 from pbauth.tap import Options, makeService
 from pbauth.testing import MemoryServer
-from tests.support.processes import PBAUTH, TWIST, TWISTD, Program, run
+from tests.support.processes import AS_SYSTEMD, PBAUTH, TWIST, TWISTD, Program, run
 
 ROOT = str(Path(__file__).parent.parent.parent)
 PORT = "tcp:0:interface=127.0.0.1"
@@ -79,15 +79,6 @@ class Factory:
         return EchoService(serviceName, authorizer=authorizer)
 
 painted = Factory()
-"""
-
-
-#: Starts a program with a socket, as systemd does.
-AS_SYSTEMD = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="port")
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 

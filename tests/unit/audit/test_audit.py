@@ -72,7 +72,7 @@ from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.onemessage import OneMessageClient
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import ELSEWHERE, Origin, newId, originOf
-from pbauth.server.services import AuditService
+from pbauth.server.services import AuditService, ReloadService
 from pbauth.tap import Options, makeService
 from pbauth.testing import MemoryServer, RecordingPerspective
 from tests.support.disks import smallFiles
@@ -1008,9 +1008,10 @@ class ServerTests(TestCase):
         reactor: Any = Clock()
         reactor.addSystemEventTrigger = lambda phase, event, end: triggers.append(end)
         reactor.callFromThread = lambda act: act()
-        service = AuditService(reactor, AuditFile(str(self.path)))
+        file = AuditFile(str(self.path))
         parent = MultiService()
-        service.setServiceParent(parent)
+        AuditService(reactor, file).setServiceParent(parent)
+        ReloadService(reactor, [file.reopen]).setServiceParent(parent)
         parent.privilegedStartService()
         parent.startService()
         old = self.path.rename(self.path.with_suffix(".1"))
@@ -1018,8 +1019,8 @@ class ServerTests(TestCase):
         self.assertTrue(self.path.exists())
         parent.stopService()
         Audit().userAdded("root", "alice")
-        for _ in "12":
-            triggers[0]()
+        for trigger in [*triggers, *triggers]:
+            trigger()
         Audit().userAdded("root", "bob")
         self.assertEqual((self.read(old), self.read(self.path)), ([], ["user.added"]))
         self.assertEqual(signal.getsignal(signal.SIGHUP), before)

@@ -1,0 +1,43 @@
+"""``pbauth print-unit``: files for service managers and containers that run a server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.resources import files
+
+import click
+
+#: The files, by the names by which the command knows them.
+FILES = {
+    "systemd": "pbauth.service",
+    "logrotate": "pbauth.logrotate",
+    "container": "Containerfile",
+}
+
+# The folder of the programs, as the file of systemd has it.
+_BIN = "/opt/pbauth/bin"
+
+
+def readFile(kind: str) -> str:
+    """
+    Return a file, with the folder that this program runs from.
+
+    Args:
+        kind: one of `FILES`.
+    """
+    text = (files("pbauth.server") / "files" / FILES[kind]).read_text("utf-8")
+    return text.replace(_BIN, os.path.dirname(os.path.abspath(sys.executable)))
+
+
+@click.command("print-unit")
+@click.argument("kind", type=click.Choice([*FILES]), default="systemd")
+def printUnit(kind: str) -> None:
+    """Print a file to run the server with.
+
+    That is a unit for systemd; with "logrotate", the configuration that rotates the audit log of
+    that server; with "container", a Containerfile.
+
+    For instance: pbauth print-unit | sudo tee /etc/systemd/system/pbauth.service
+    """
+    click.echo(readFile(kind), nl=False)
