@@ -101,7 +101,7 @@ def createPrivate(path: str, data: bytes = b"") -> bool:
         OSError: it can't be written.
     """
     if not data:
-        # It is whole at once, also where a file can't have two names.
+        # It is whole at once, even where a file can't have two names.
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:

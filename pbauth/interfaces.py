@@ -1,7 +1,7 @@
 """
 The words of the domain: who calls what, when, and with what.
 
-The wire (`pbauth.login.root`) uses nothing of an object but what stands here, so a class of an
+The wire (`pbauth.login.root`) uses nothing of an object but what is declared here, so a class of an
 application that provides an interface, without inheriting from anything, works everywhere.
 Where a method is said to give a Deferred, an implementation may also return the plain value or
 be a coroutine: the caller takes all three.
@@ -45,7 +45,7 @@ class IAuthorizer(Interface):
     """
     Finds identities by name, and services; it hangs behind one or more ports.
 
-    The wire asks it for an identity whenever a client claims a name.  (The seed, "Authorizer".)
+    The wire asks it for an identity whenever a client claims a name.
     """
 
     identityClass = Attribute("The class of the identities that `createIdentity` makes.")
@@ -91,7 +91,7 @@ class IAuthorizer(Interface):
 
         The wire runs the login of a name that does not exist, or that has no verifier for the
         mechanism, against it, so that the client can't tell.  It must look like a real one and be
-        the same each time, also after a restart.
+        the same each time, even after a restart.
         """
 
     def renewVerifier(
@@ -226,10 +226,10 @@ class IGroupStore(Interface):
         """Take an identity out of a group. `NotAMember`, a `KeyError`, if it is not in it."""
 
     def members(group: str) -> Awaitable[list[str]]:
-        """Give the names of the members of a group, sorted."""
+        """Return the names of the members of a group, sorted."""
 
     def groupsOf(identityName: str) -> Awaitable[list[str]]:
-        """Give the names of the groups of an identity, sorted; none, of one that is not there."""
+        """Return the names of the groups of an identity, sorted; none, of one that is not there."""
 
     def grantGroupKey(group: str, service: str, perspective: str) -> Awaitable[None]:
         """Give a group a key. `InvalidName` if a name breaks the rule."""
@@ -329,7 +329,7 @@ class ISessionAdministration(IAdministration):
         """End the session of this id. Raises `UnknownSession`."""
 
     def endSessions(name: str) -> Awaitable[int]:
-        """End all sessions of an identity, of one's own all but this one; return how many."""
+        """End all sessions of an identity, except this one; return how many."""
 
 
 class ISharedAccountStore(IAccountStore):
@@ -352,7 +352,7 @@ class IIdentity(Interface):
     One person or program: proves who it is, and holds a keyring.
 
     The wire asks it for a verifier when somebody claims to be it, and for perspectives when that
-    was proved.  (The seed, "Identity".)
+    was proved.
     """
 
     name = Attribute("The name, a `str`.")
@@ -465,7 +465,7 @@ class ICheckedIdentity(IIdentity):
 
 class IService(service.IService):
     """
-    Provides perspectives, by name.  (The seed, "Service".)
+    Provides perspectives, by name.
     """
 
     perspectives = Attribute("The perspectives that are listed, a dict by name.")
@@ -509,7 +509,7 @@ class IService(service.IService):
 
 class IPerspective(pb.IPerspective):
     """
-    The one object that an authenticated client may call.  (The seed, "Perspectives".)
+    The one object that an authenticated client may call.
     """
 
     perspectiveName = Attribute("The name, scoped to the service.")
@@ -612,7 +612,7 @@ class IMechanism(Interface):
         """Return the name of the identity that a claimed name stands for; `None`: of nobody."""
 
     def decodeVerifier(text: str) -> Verifier:
-        """Read a verifier that its `encode` wrote; `ValueError` if it is none."""
+        """Read a verifier that its `encode` wrote; `ValueError` if it is not one."""
 
     def begin(
         claimant: Claimant, channel: Channel, randomBytes: Callable[[int], bytes]

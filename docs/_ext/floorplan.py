@@ -46,7 +46,7 @@ def readFloors(lines: list[str]) -> dict[str, str]:
         What each floor holds, by its name, top to bottom.
 
     Raises:
-        NotAFloor: a line is none of these, or names a floor twice.
+        NotAFloor: a line is not one of these, or names a floor twice.
     """
     floors: dict[str, str] = {}
     for line in filter(None, map(str.strip, lines)):

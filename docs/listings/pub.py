@@ -20,7 +20,7 @@ class Board(pb.Viewable):
 
 
 class Guest(Perspective):
-    """What somebody may call who has logged in."""
+    """What a guest may call."""
 
     def perspective_board(self):
         return self.getService().board

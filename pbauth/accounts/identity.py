@@ -58,7 +58,7 @@ def checkVerifiers(verifiers: dict[str, Verifier], name: str) -> None:
         name: of the argument.
 
     Raises:
-        TypeError: it is no dict, or one of its values is no verifier.
+        TypeError: it is not a dict, or one of its values is no verifier.
     """
     checkType(dict, verifiers, name)
     for mechanism, verifier in verifiers.items():
@@ -214,7 +214,7 @@ class Identity:
             verifiers: by the name of the mechanism; empty: no password fits any more.
 
         Raises:
-            TypeError: it is no dict, or one of its values is no verifier.
+            TypeError: it is not a dict, or one of its values is no verifier.
         """
         checkVerifiers(verifiers, "verifiers")
         derivation, self._derivation = self._derivation, None
@@ -415,7 +415,7 @@ class Identity:
             groups: the keys of each group, by its name.
 
         Raises:
-            TypeError: it is no mapping.
+            TypeError: it is not a mapping.
         """
         checkType(Mapping, groups, "groups")
         self._groups = {name: frozenset(keys) for name, keys in groups.items()}
@@ -452,7 +452,7 @@ class Identity:
 
     def isProvedBy(self, proof: object) -> bool:
         """
-        Return whether a login that was proved some time ago still stands.
+        Return whether a login that was proved some time ago is still valid.
 
         Args:
             proof: what it was proved by, a verifier or a public key; `None` where that was neither.

@@ -63,7 +63,7 @@ def fromStamp(stamp: int | str | None) -> datetime | None:
     Return the moment that `toStamp` made a number of.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     if stamp is None:
         return None
@@ -87,7 +87,7 @@ def fromText(text: str) -> datetime:
             a time zone it is UTC.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -208,7 +208,7 @@ class RemoteAdministration:
 
     async def endSessions(self, name: str) -> int:
         """
-        End all sessions of an identity; of one's own all but this one.
+        End all sessions of an identity, except this one.
 
         Args:
             name: of the identity.

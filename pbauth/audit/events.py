@@ -25,7 +25,7 @@ class DropReason(enum.Enum):
     BYTES = "too many bytes before the login"
     CONNECTIONS = "too many connections without a login"
     IDLE = "no sign of life"
-    NO_LOGIN = "no login stands any more"
+    NO_LOGIN = "no valid login is left"
     INTERNAL = "internal error"
 
 
@@ -237,7 +237,7 @@ def asLine(event: LogEvent) -> bytes | None:
         event: of whatever log.
 
     Returns:
-        One line of JSON, in ASCII, with its end; `None` if it is no event of the audit.
+        One line of JSON, in ASCII, with its end; `None` if it is not an event of the audit.
     """
     if event.get("log_namespace") != NAMESPACE:
         return None

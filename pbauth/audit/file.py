@@ -36,7 +36,7 @@ class AuditFile:
     Write the events of the audit log to a file.
 
     Args:
-        path: of the file, which is made if there is none; ``-``: the standard output.
+        path: of the file, which is created if it does not exist; ``-``: standard output.
 
     Attributes:
         path: the same, absolute.

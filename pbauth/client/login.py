@@ -284,7 +284,7 @@ def logIn(
     perspectiveName: str | None = None,
 ) -> Deferred[pb.RemoteReference]:
     """
-    Log in on a root object that one has already, and attach.
+    Log in on a root object that the caller already has, and attach.
 
     Args:
         authServRef: a reference to an `AuthServ`; whoever made the connection closes it.
@@ -311,7 +311,7 @@ def authIdentity(
     authServRef: pb.RemoteReference, username: str, password: str | ICredentials
 ) -> Deferred[pb.RemoteReference]:
     """
-    Log in on a root object that one has already, without attaching.
+    Log in on a root object that the caller already has, without attaching.
 
     Args:
         authServRef: a reference to an `AuthServ`.
@@ -349,7 +349,7 @@ def changePassword(
         - `ProtocolViolation`: the server does not allow it on this connection: it must lead to
           this machine, or TLS 1.3 must bind the login to it;
         - `ServerNotTrusted`: the server wants the password hashed in a way that is not safe;
-        - `Unauthorized`: the login no longer stands.
+        - `Unauthorized`: the login is no longer valid.
     """
 
     async def run() -> None:

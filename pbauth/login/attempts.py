@@ -415,7 +415,7 @@ class Attempts:
 
     def _closeSoon(self) -> None:
         """
-        Close the connection, on which no login stands any more. Calls that the client has sent
+        Close the connection, on which no valid login is left. Calls that the client has sent
         before it knew are answered until then.
         """
         if self._closing is None and not self._broker.disconnected:

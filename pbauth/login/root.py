@@ -418,8 +418,8 @@ class IdentityWrapper(WireObject):
     What a client holds that has proved who it is: its only use is to get at perspectives.
 
     Attributes:
-        proof: what the login stands on, a verifier or a public key; `None` for a mechanism that has
-            neither.
+        proof: what the login was proved by, a verifier or a public key; `None` for a mechanism that
+            has neither.
 
     Args:
         broker: of the connection.

@@ -43,7 +43,7 @@ class AnonymousServer:
         Take what the client tells of itself.
 
         Raises:
-            ExchangeRefused: it is no short text.
+            ExchangeRefused: it is not a short text.
         """
         try:
             if len(initial) > _LONGEST_TRACE:

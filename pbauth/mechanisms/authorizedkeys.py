@@ -76,11 +76,11 @@ class AuthorizedKeys:
         return frozenset(self.keys)
 
     def covers(self, proof: object) -> bool:
-        """Return whether a login that was proved by this key still stands."""
+        """Return whether a login that was proved by this key is still valid."""
         try:
             return proof in self._known
         except TypeError:
-            # It can't be hashed, so it is no key.
+            # It can't be hashed, so it is not a key.
             return False
 
     def encode(self) -> str:

@@ -128,7 +128,7 @@ class PublicKey:
             The key, without a label.
 
         Raises:
-            ValueError: it is no key, or one of another type.
+            ValueError: it is not a key, or one of another type.
         """
         raw = _fromSSH(blob, KEY_BYTES)
         if raw is None:

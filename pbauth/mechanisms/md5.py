@@ -49,7 +49,7 @@ class MD5Verifier:
         return cls(_md5(password.encode("utf-8")))
 
     def covers(self, proof: object) -> bool:
-        """Return whether a login that was proved by this verifier still stands."""
+        """Return whether a login that was proved by this verifier is still valid."""
         return proof == self
 
     def accepts(self, challenge: bytes, response: bytes) -> bool:

@@ -226,7 +226,7 @@ class ScramVerifier:
         return self.iterations, len(self.salt)
 
     def covers(self, proof: object) -> bool:
-        """Return whether a login that was proved by this verifier still stands."""
+        """Return whether a login that was proved by this verifier is still valid."""
         return proof is self or proof == self
 
     def matches(self, password: str) -> bool:

@@ -24,7 +24,7 @@ def fingerprintOf(certificate: x509.Certificate) -> str:
         certificate: of a server, or of a client.
 
     Raises:
-        TypeError: it is no certificate.
+        TypeError: it is not a certificate.
     """
     checkType(x509.Certificate, certificate, "certificate")
     key = certificate.public_key().public_bytes(
@@ -41,7 +41,7 @@ def checkPin(pin: str) -> str:
         It, in the one spelling.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one.
     """
     digest = pin.removeprefix(PIN_PREFIX)
     try:

@@ -242,7 +242,7 @@ def clientOptions(
         An `IOpenSSLClientConnectionCreator`.
 
     Raises:
-        ValueError: `trust` is none of these.
+        ValueError: `trust` is not one of these.
     """
     if certificate is None and isinstance(trust, str):
         changed = 0 if trust.startswith(PIN_PREFIX) else _changed(trust)

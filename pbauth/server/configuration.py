@@ -44,7 +44,7 @@ def readFile(path: str, schema: Mapping[str, type]) -> dict[str, Any]:
             or `list` for a list of strings.
 
     Returns:
-        The values by key. Where the schema says `list` it is one, also if the file has one string.
+        The values by key. Where the schema says `list` it is one, even if the file has one string.
 
     Raises:
         SettingsError: the file can't be read, is no TOML, or says something else than the schema.

@@ -149,7 +149,7 @@ def reachOf(address: Any, fingerprint: str | None) -> Reach:
     if isinstance(address, UNIXAddress):
         path = os.path.abspath(os.fsdecode(address.name or b""))
         return Reach(shlex.quote(f"unix:{quoteStringArgument(path)}"))
-    # Who listens on all interfaces listens on this one.
+    # A server on all interfaces also listens on this one.
     host = "127.0.0.1" if address.host == "0.0.0.0" else address.host  # noqa: S104
     host = "::1" if host == "::" else host
     kind = "tcp" if fingerprint is None else "tls"

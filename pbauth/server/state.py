@@ -113,8 +113,8 @@ def databaseFile(folder: str, accounts: str | None = None) -> str | None:
 
 def openCertificate(folder: str) -> ssl.PrivateCertificate:
     """
-    Open the server's own certificate, self-signed; it is made if there is none, and then kept,
-    since clients know the server by its key.
+    Open the server's own certificate, self-signed; it is created if it does not exist, and then
+    kept, since clients know the server by its key.
 
     Args:
         folder: the path of the state folder.

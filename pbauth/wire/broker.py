@@ -271,7 +271,7 @@ class Broker(SerializingBroker):
         Take the server's proof also if it comes before the answer, and everything after that.
 
         Args:
-            check: takes the proof; raises `ServerNotTrusted` if it is none.
+            check: takes the proof; raises `ServerNotTrusted` if it is not one.
         """
         if isinstance(self._limits, UnprovedServerLimits):
             self._limits.check = check

@@ -99,7 +99,7 @@ def asName(name: Any) -> str:
         name: what the peer sent as a name; clients of Twisted 1.x and stock Twisted send bytes.
 
     Returns:
-        The text; empty, which is nobody's name, where it is no name.
+        The text; empty, which is nobody's name, where it is not a name.
     """
     if isinstance(name, bytes):
         return name.decode("utf-8", "replace")

@@ -29,7 +29,10 @@ PHRASES = {
     r"\bin the same go\b": "at the same time, in one step",
     r"\b[Kk]eys( or certificates)? in\b(?=[,.:;]|$)|\btakes? (one|it|them) back\b": "add, revoke",
     r"\b(be|been|is|are) had\b": "is available",
-    r"\bthe seed\b": "name the concept; only history.rst is about its source",
+    r", also (after|if|when|where)\b": "even after, even if",
+    r"\bit is no (?!longer|more|error|such)[`a-z]": "it is not a",
+    r"\b(no login|the login|which|this proof) (still |no longer )?stands\b": "is (still) valid",
+    r"\b[Tt]he seed\b": "name the concept; only history.rst is about its source",
 }
 
 #: Where a phrase is what is meant: ``path: the words around it``, a line for each place.

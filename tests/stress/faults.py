@@ -243,7 +243,7 @@ class Faults:
     # What happened.
 
     def _waitFor(self, happened: Callable[[], bool], seconds: float = 0.0) -> float:
-        """Wait; gives the seconds that it took, also if it did not happen."""
+        """Wait; gives the seconds that it took, even if it did not happen."""
         begun = time.monotonic()
         while not happened() and time.monotonic() - begun < seconds + _PATIENCE:
             time.sleep(0.02)

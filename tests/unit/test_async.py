@@ -191,7 +191,7 @@ class SingleFlightTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(waiter) for waiter in waiters], [0, 1, 2])
 
     def test_fails(self) -> None:
-        """All get its error, also if there is one at once; nothing is left unhandled."""
+        """All get its error, even if there is one at once; nothing is left unhandled."""
         waiters = [self.flight.run(), self.flight.run()]
         self.running[0][1].errback(ValueError())
         for waiter in waiters:

@@ -226,7 +226,7 @@ class GoGame:
             The game; and by colour, who plays.
 
         Raises:
-            GoGameError: it is no record, or one of a game that is against the rules.
+            GoGameError: it is not a record, or one of a game that is against the rules.
         """
         try:
             record = sgf.Sgf_game.from_bytes(data)

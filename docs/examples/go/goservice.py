@@ -413,7 +413,7 @@ class GoServiceFactory:
     name = "go"
     description = "Games of Go: keys to black, white, observer and host."
     parameters = (
-        ("games", "go-games", "The folder of the games, as SGF; made if there is none."),
+        ("games", "go-games", "The folder of the games, as SGF; created if it does not exist."),
         (
             "web",
             None,

@@ -109,7 +109,7 @@ class View:
         is said is never in it.
 
         Raises:
-            Exception: `KeyError`, `TypeError` and the like: it is no event.
+            Exception: `KeyError`, `TypeError` and the like: it is not an event.
         """
         if event["kind"] == "said":
             self.chat.append(f"{clean(event['by'])}: {clean(event['text'])}")

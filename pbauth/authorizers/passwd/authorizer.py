@@ -13,7 +13,7 @@ people look after with an editor; for many, see `pbauth.SQLAuthorizer`.
 - A file that others can read, or with a line that is malformed, is refused as a whole: nobody gets
   in who was not in before, until it is repaired.
 - ``FILE.decoy`` holds the secret of the decoys: a stranger must be challenged the same each time,
-  also after a restart.
+  even after a restart.
 
 Reads, writes and changes of the file in memory come one after the other.  So whoever was given an
 identity has gone on with it before the next version of the file is known, and its changes end the
@@ -67,7 +67,8 @@ LOOK_EVERY = 0.5
 @implementer(ISharedAccountStore, IGroupStore)
 class PasswdFileAuthorizer(CopyingAuthorizer):
     """
-    Keeps identities in a file of text, which is made if there is none, readable by its owner only.
+    Keeps identities in a file of text, which is created if it does not exist, readable by its owner
+    only.
 
     Args:
         path: of the file.

@@ -125,8 +125,8 @@ class _Reading:
 @implementer(ISharedAccountStore, IGroupStore)
 class SQLAuthorizer(CopyingAuthorizer):
     """
-    Keeps identities in an SQL database. An SQLite file is made if there is none, readable by its
-    owner only; a PostgreSQL database has to be there, its tables are made.
+    Keeps identities in an SQL database. An SQLite file is created if it does not exist, readable by
+    its owner only; a PostgreSQL database has to be there, its tables are made.
 
     Args:
         database: the path of an SQLite file; or ``postgresql://user@host/database``, with all

@@ -81,7 +81,7 @@ class Engine(Protocol):
             What decoys are made from: a secret; and what most verifiers of SCRAM cost.
 
         Raises:
-            StoreError: it is no database of pbauth, or one of a later version.
+            StoreError: it is not a database of pbauth, or one of a later version.
             Exception: one of `Error`.
         """
 

@@ -146,7 +146,7 @@ STEPS: dict[int, tuple[str, ...]] = {
 
 class SQLiteEngine:
     """
-    A file. It is made if there is none, readable by its owner only.
+    A file. It is created if it does not exist, readable by its owner only.
 
     Args:
         path: of the file.

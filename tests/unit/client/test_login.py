@@ -254,7 +254,7 @@ class PiecesTests(WireTestCase):
         self.assertEqual(self.answer(perspective, "whoami"), "shared")
 
     def test_logIn(self) -> None:
-        """`logIn` gives the perspective on a root that one has already."""
+        """`logIn` gives the perspective on a root that the caller already has."""
         root = self.root()
         client = pb.Referenceable()
         attempt = logIn(root, client, "game", "alice", "secret", "shared")

@@ -366,7 +366,7 @@ class TellingTests(ClientTestCase):
         self.memory.flush()
         self.assertEqual(client.told, ["attached", "detached"])
         self.assertIs(self.state(client), State.WAITING)
-        # The old reference says why, also when its connection is gone.
+        # The old reference says why, even when its connection is gone.
         error = self.failureResultOf(perspective.callRemote("whoami"), Detached).value
         self.assertEqual(error.reason, EndReason.ADMINISTRATOR.value)
         self.assertIn(EndReason.ADMINISTRATOR.value, str(error))

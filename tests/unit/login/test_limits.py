@@ -237,7 +237,7 @@ class LimitTests(StrangerTestCase):
 
     def test_mostKept(self) -> None:
         """
-        What is kept of a message that never ends is not much more than its bytes, also where they
+        What is kept of a message that never ends is not much more than its bytes, even where they
         are chosen so that the values take more.
         """
         limits = Limits()

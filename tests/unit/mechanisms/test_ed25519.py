@@ -231,7 +231,7 @@ class LoginTests(WireTestCase):
         self.alice.addPublicKey(PUBLIC)
 
     def test_login(self) -> None:
-        """A key that is authorized logs in, also where there is no password."""
+        """A key that is authorized logs in, even where there is no password."""
         self.alice.setPassword(None)
         perspective = self.successResultOf(self.login("alice", PrivateKey(KEY), "game"))
         self.assertEqual(self.answer(perspective, "whoami"), "alice")

@@ -14,7 +14,7 @@ SCRAM = "SCRAM-SHA-256"
 
 
 class DecoyTests(SynchronousTestCase):
-    """Names that do not exist are challenged as before, also after a move to another store."""
+    """Names that do not exist are challenged as before, even after a move to another store."""
 
     def setUp(self) -> None:
         self.folder = self.mktemp()

@@ -262,7 +262,7 @@ class UnsentTests(PingTestCase):
         return self.game.kinds()[-1]
 
     def test_inTheSystem(self) -> None:
-        """What the system has not sent yet counts, too, also if more and more is written."""
+        """What the system has not sent yet counts, too, even if more and more is written."""
         self.assertEqual(self.taking([(90 - n, 10 + n) for n in range(9)]), "attached")
         self.assertEqual(self.taking([(90 + 5 * n, 10 + n) for n in range(9)]), "attached")
 
@@ -273,7 +273,7 @@ class UnsentTests(PingTestCase):
     def test_questionArrived(self) -> None:
         """
         Once the question has arrived, which stands behind what waited, there is an interval for
-        the answer; that other things arrive after it is no sign of life.
+        the answer; that other things arrive after it is not a sign of life.
         """
         arrived = [(50, 10), (50, 20), (50, 40), (50, 80)]
         after = [(50, 90), (50, 100), (50, 110)]
