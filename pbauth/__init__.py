@@ -60,6 +60,8 @@ from pbauth.errors import (
     TooManyReferences,
     Unauthorized,
     UnknownGroup,
+    WireError,
+    wireError,
 )
 from pbauth.interfaces import (
     IAccountStore,
@@ -175,6 +177,7 @@ __all__ = [
     "TooManyReferences",
     "Unauthorized",
     "UnknownGroup",
+    "WireError",
     "authIdentity",
     "changePassword",
     "connect",
@@ -183,4 +186,5 @@ __all__ = [
     "logIn",
     "makeCertificate",
     "serverOptions",
+    "wireError",
 ]

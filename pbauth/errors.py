@@ -18,12 +18,16 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import defer
 from twisted.internet import error as netError
 from twisted.spread import pb
+
+from pbauth._fields import restore, stateOf
+
+_Kind = TypeVar("_Kind", bound=type[BaseException])
 
 
 def _text(value: object) -> str:
@@ -59,16 +63,32 @@ class WireError(pb.Error, pb.Copyable):
     """
     The root of the errors that cross the wire as themselves.
 
-    A subclass (applications may make their own) is known by its full name at both ends, and lists
-    in `fields` what it carries: the names of the arguments of its constructor,
-    which are also its attributes, each with the function that turns whatever arrived from the
-    wire into a value of the right type.
+    An application's own class is a subclass, or is decorated with `wireError`. It is known by its
+    full name, so that both ends import it from the same module. It carries its text, and the fields
+    that it declares by annotations or as arguments of its constructor, if they are plain values::
+
+        class OutOfStock(pbauth.WireError):
+            item: str
+            left: int
+
+            def __init__(self, item: str, left: int) -> None:
+                super().__init__(f"There are only {left} of {item}.")
+                self.item = item
+                self.left = left
+
+    At the other end the class is not called: the error is given its text and those fields, each
+    checked for its type. Where the class is not known, or the fields are others, the error is a
+    `twisted.spread.pb.RemoteError` with the name of the class in `remoteType`, a `str`.
+
+    A class that takes nothing from the wire as it is, not even its text, lists what it carries in
+    `fields`: the names of the arguments of its constructor, which are also its attributes, each
+    with the function that turns whatever arrived into a value of the right type.
     """
 
-    fields: ClassVar[dict[str, Callable[[object], Any]]] = {}
+    fields: ClassVar[dict[str, Callable[[object], Any]] | None] = None
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
         pb.setUnjellyableForClass(cls, cls)
 
     def __str__(self) -> str:
@@ -76,15 +96,49 @@ class WireError(pb.Error, pb.Copyable):
         return str(self.args[0]) if self.args else type(self).__name__
 
     def getStateToCopy(self) -> dict[str, Any]:
-        """Return what is sent: the documented fields only."""
+        """Return what is sent: the declared fields only."""
+        if self.fields is None:
+            return stateOf(self)
         return {name: getattr(self, name) for name in self.fields}
 
     def unjellyFor(self, unjellier: Any, jellyList: list[Any]) -> WireError:
-        """Make the error from the documented fields of what the peer sent."""
+        """Make the error from the declared fields of what the peer sent."""
         state = unjellier.unjelly(jellyList[1]) if len(jellyList) > 1 else {}
+        if self.fields is None:
+            # Twisted has made it without its constructor.
+            restore(self, state)
+            return self
         if not isinstance(state, dict):
             state = {}
         return type(self)(**{name: read(state.get(name)) for name, read in self.fields.items()})
+
+
+def wireError(kind: _Kind) -> _Kind:
+    """
+    Let the errors of a class cross the wire as themselves: a decorator of exception classes.
+
+    What crosses is as for `WireError`, of which the class becomes a subclass::
+
+        @pbauth.wireError
+        class JobFailed(RuntimeError):
+            exitCode: int = 0
+
+    Args:
+        kind: the class.
+
+    Returns:
+        A class of the same name that takes its place.
+
+    Raises:
+        TypeError: it is not a class of exceptions.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        raise TypeError(f"wireError decorates classes of exceptions, not {kind!r}.")
+    if issubclass(kind, WireError):
+        return kind
+    names = ("__module__", "__qualname__", "__doc__", "__str__")
+    made = type(kind.__name__, (kind, WireError), {name: getattr(kind, name) for name in names})
+    return cast(_Kind, made)
 
 
 class Unauthorized(WireError, UnauthorizedLogin):
@@ -92,6 +146,8 @@ class Unauthorized(WireError, UnauthorizedLogin):
     The login was refused.  Wrong name, wrong password and disabled account are one and the same
     to the client, so that nobody learns which names exist.
     """
+
+    fields: ClassVar = {}
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(
@@ -221,6 +277,8 @@ class ServerNotTrusted(WireError):
     its channel binding or its pin does not match, or the connection to it is not protected.
     """
 
+    fields: ClassVar = {}
+
     def __init__(self, message: str | None = None) -> None:
         super().__init__(
             message
@@ -267,6 +325,8 @@ class ProtocolViolation(WireError):
     not fit, or bytes that are not Perspective Broker.
     """
 
+    fields: ClassVar = {}
+
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or "That is not in the protocol of this server.")
 
@@ -298,6 +358,8 @@ class StoreError(WireError):
     The store of accounts can't be read or written now. Only the operator
     learns the cause: it is in the text on the server's side and does not cross the wire.
     """
+
+    fields: ClassVar = {}
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or "The server can't reach its accounts now. Try again later.")
@@ -394,6 +456,8 @@ class LastAdministrator(WireError):
 
 class PasswordsElsewhere(WireError):
     """The server has its passwords checked by somebody else, and keeps none."""
+
+    fields: ClassVar = {}
 
     def __init__(self) -> None:
         super().__init__(
@@ -495,4 +559,6 @@ def forStockClient(error: WireError) -> Exception:
     Returns:
         An exception of a class with the same name and ancestors, that PB sends as a failure.
     """
-    return _withoutCopyable(type(error))(str(error))
+    kind = _withoutCopyable(type(error))
+    # Not by its constructor: an application's may take anything.
+    return kind.__new__(kind, str(error))

@@ -26,6 +26,7 @@ from twisted.spread import banana, jelly, pb
 from zope.interface import implementer
 
 from pbauth._async import OneShot
+from pbauth._fields import WrongFields
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation, ServerNotTrusted
@@ -37,7 +38,7 @@ from pbauth.wire.encoding import (
     WORDS,
     encodeExpression,
 )
-from pbauth.wire.failures import readable, withException
+from pbauth.wire.failures import readable, unknownError, withException
 from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
 from pbauth.wire.peerobject import Endings, PeerObject
 from pbauth.wire.prelogin import (
@@ -628,10 +629,8 @@ class Broker(SerializingBroker):
             return
         try:
             error = self._readAnswer(requestID, readable(fail))
-        except jelly.InsecureJelly:
-            name = fail[0].decode("utf-8", "replace")
-            message = f"{name}, a class of errors that is not known here"
-            error = Failure(pb.RemoteError(name, message, "Traceback unavailable"))
+        except (jelly.InsecureJelly, WrongFields):
+            error = Failure(unknownError(fail))
         except Exception:
             error = Failure()
         if isinstance(error, pb.CopiedFailure):

@@ -62,10 +62,32 @@ def withException(copied: pb.CopiedFailure) -> pb.CopiedFailure:
     if isinstance(copied.value, BaseException):
         return copied
     state = vars(copied)
-    error = pb.RemoteError(copied.type, _text(copied.value), state.get("traceback"))
+    error = pb.RemoteError(_text(copied.type), _text(copied.value), state.get("traceback"))
     made = RemoteFailure.__new__(RemoteFailure)
     vars(made).update(state, value=error)
     return made
+
+
+def unknownError(expression: Any) -> pb.RemoteError:
+    """
+    Make an error of one whose class is not known here, or has other fields.
+
+    Args:
+        expression: of the error, as jelly has it.
+
+    Returns:
+        The error: its name is that of the class, and its text that of the peer's error, if it is
+        there to be read.
+    """
+    name, *state = expression
+    kind = _text(name)
+    message = f"{kind}, a class of errors that is not known here"
+    match state:
+        case [[b"dictionary", *pairs]]:
+            match (_state(pairs) or {}).get(b"args"):
+                case [b"tuple", [b"unicode", bytes(text)]]:
+                    message = _text(text)
+    return pb.RemoteError(kind, message, "Traceback unavailable")
 
 
 def _text(value: Any) -> str:

@@ -265,11 +265,17 @@ class ListingTests(ListingTestCase):
         """The examples that are tests pass."""
         program = await run(
             *("-m", "twisted.trial", "--temp-directory", os.path.abspath(self.mktemp())),
-            *("testing_example", "calling_clients", "observer_example", "policy_example"),
+            *(
+                "testing_example",
+                "calling_clients",
+                "everyday",
+                "observer_example",
+                "policy_example",
+            ),
             directory=str(LISTINGS),
             forked=True,
         )
-        self.assertIn("PASSED (successes=8)", program.output)
+        self.assertIn("PASSED (successes=9)", program.output)
 
     async def test_sqlAccounts(self) -> None:
         """Accounts that the command keeps, while the server runs."""

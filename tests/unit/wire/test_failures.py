@@ -57,7 +57,7 @@ class FailureTests(PairTestCase):
         self.assertIsInstance(failure, pb.CopiedFailure)
         self.assertIsInstance(failure.value, pb.RemoteError)
         self.assertEqual(str(failure.value), "a text")
-        self.assertEqual(failure.value.remoteType, b"builtins.ValueError")
+        self.assertEqual(failure.value.remoteType, "builtins.ValueError")
         self.assertEqual(failure.value.remoteTraceback, "Traceback unavailable\n")
         with self.assertRaises(pb.RemoteError):
             failure.raiseException()
