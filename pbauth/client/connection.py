@@ -26,8 +26,9 @@ from pbauth._arguments import checkProvides
 from pbauth.errors import ServerNotTrusted
 from pbauth.interfaces import Reactor
 from pbauth.net.addresses import isLoopback
+from pbauth.net.refusals import OTHER_NAME, notedRefusal
 from pbauth.net.strports import readAddress, readDescription, spelledOut
-from pbauth.net.trust import NO_TLS_1_3, OTHER_NAME, TLS_VERSIONS, Trust, clientOptions, explainSSL
+from pbauth.net.trust import NO_TLS_1_3, TLS_VERSIONS, Trust, clientOptions, explainSSL
 from pbauth.wire.broker import Broker, dropConnection
 from pbauth.wire.channel import channelOf, peerOf
 
@@ -214,7 +215,7 @@ async def openRoot(reactor: Reactor, target: Target) -> Any:
         target.checkBinding(broker)
     except (SSL.Error, VerificationError, CertificateError) as error:
         await closeConnection(broker)
-        raise ServerNotTrusted(_explain(error)) from None
+        raise ServerNotTrusted(notedRefusal(broker.transport) or _explain(error)) from None
     except BaseException:
         await closeConnection(broker)
         raise

@@ -33,15 +33,7 @@ from pbauth._async import within
 from pbauth.errors import ServerNotTrusted
 from pbauth.net.certificates import isAddress, readCertificates
 from pbauth.net.fingerprints import PIN_PREFIX, checkPin, fingerprintOf
-
-#: What a client says of a server that nobody vouches for whom it trusts.
-NOT_TRUSTED = (
-    "The server's certificate is not one that you trust. To trust it, pass trust=: a file "
-    "of certificates, or the fingerprint that the server shows."
-)
-
-#: What a client says of a server whose certificate is for another name.
-OTHER_NAME = "The server's certificate is for another name than the one you connect to."
+from pbauth.net.refusals import NOT_TRUSTED, OTHER_NAME, explainRefusal, noteRefusal
 
 #: What a client says of a server that does not speak TLS 1.3.
 NO_TLS_1_3 = (
@@ -155,7 +147,9 @@ class NamedServer:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
         """Make a connection (see `IOpenSSLClientConnectionCreator`)."""
-        return self._options.clientConnectionForTLS(tlsProtocol)
+        connection = self._options.clientConnectionForTLS(tlsProtocol)
+        connection.set_verify(SSL.VERIFY_PEER, noteRefusal)
+        return connection
 
     def check(self, connection: Any) -> None:
         """
@@ -176,6 +170,10 @@ class NamedServer:
             others = connection.get_peer_cert_chain()[1:]
             store = connection.get_context().get_cert_store()
             crypto.X509StoreContext(store, shown, others).verify_certificate()
+        except crypto.X509StoreContextError as error:
+            code, depth, _ = error.errors
+            because = explainRefusal(code, depth, error.certificate.to_cryptography())
+            raise ServerNotTrusted(because) from None
         except Exception:
             raise ServerNotTrusted(NOT_TRUSTED) from None
         try:
