@@ -603,7 +603,7 @@ class PortTests(TestCase):
         stop = self.assertRaises(SystemExit, service.privilegedStartService)
         self.assertRegex(
             str(stop),
-            rf"^Can't listen on {taken}: Address already in use\. Choose another place .*$",
+            rf"^Can't listen on {taken}: Address already in use\. Choose another port .*$",
         )
         return service.stopService()
 
