@@ -12,10 +12,12 @@ from pbauth import (
     Hashing,
     Identity,
     KeyNotFound,
+    Perspective,
     Service,
     SQLAuthorizer,
     Unauthorized,
 )
+from pbauth.accounts.records import Record
 from pbauth.testing import MemoryServer, RecordingService
 
 #: Enough that the derivation takes a thread.
@@ -173,6 +175,28 @@ class KeyTests(SynchronousTestCase):
         """The pair is that of the perspective's service and name."""
         self.alice.addKeyForPerspective(self.game.createPerspective("black"))
         self.assertEqual(self.alice.keyring, {("game", "black"): True})
+
+    def test_perspectiveWithoutService(self) -> None:
+        """There is no key to a perspective that belongs to no service: what to do is said."""
+        with self.assertRaisesRegex(ValueError, "'lonely'.* belongs to no service: add it"):
+            self.alice.addKeyForPerspective(Perspective("lonely"))
+        self.assertEqual(self.alice.getAllKeys(), [])
+
+    def test_wrongVerifiers(self) -> None:
+        """What is no verifier is named, and the verifiers so far stay."""
+        before = self.successResultOf(self.alice.getVerifiers())
+        wrong: Any = {"SCRAM-SHA-256": "SCRAM-SHA-256$4096:salt$stored:server"}
+        with self.assertRaisesRegex(TypeError, r"verifiers\['SCRAM-SHA-256'\] must be .* not str"):
+            self.alice.setVerifiers(wrong)
+        self.assertEqual(self.successResultOf(self.alice.getVerifiers()), before)
+
+    def test_wrongRecords(self) -> None:
+        """One wrong record among others, and none is stored."""
+        records: Any = [Record("bob"), "carol"]
+        with self.assertRaisesRegex(TypeError, "records must be of type Record, not str"):
+            self.authorizer.addRecords(records)
+        listed = self.successResultOf(self.authorizer.listIdentities())
+        self.assertEqual([name for name, *_ in listed], ["alice"])
 
     def test_ownIdentityClass(self) -> None:
         """An identity that decides by itself which keys it holds is asked."""
