@@ -30,7 +30,7 @@ class OtherOwner(PermissionError):
 def replacing(path: str) -> Iterator[BinaryIO]:
     """
     Write a file in the body of the ``with``. At its end it takes its name, and the place of a file
-    that has it, unless the body fails. Of a link, what stands behind it is replaced.
+    that has it, unless the body fails. If it is a link, its target is replaced.
 
     Args:
         path: of the file.
@@ -57,7 +57,7 @@ def writePrivate(
     draft: str | None = None,
 ) -> os.stat_result:
     """
-    Write a file, or replace it. Of a link, what stands behind it is replaced.
+    Write a file, or replace it. If it is a link, its target is replaced.
 
     Args:
         path: of the file.

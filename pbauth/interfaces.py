@@ -384,7 +384,7 @@ class IIdentity(Interface):
         """Let this `pbauth.PublicKey` or `pbauth.CertificateKey` in; or give it its new label."""
 
     def removePublicKey(key: AuthorizedKey) -> None:
-        """Let it in no more; `KeyError` if it is not there."""
+        """Remove an authorized key; `KeyError` if it is not there."""
 
     def getPublicKeys() -> list[AuthorizedKey]:
         """Return the keys of both kinds."""

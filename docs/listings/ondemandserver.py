@@ -24,7 +24,7 @@ class Guestbooks(Service):
         return Guestbook(name)
 
 
-# Made once: to derive it again for each stranger who asks would let them keep the server busy.
+# Made once: to derive it again for each client that asks would let them keep the server busy.
 verifiers = Hashing().makeVerifiers("1234", os.urandom(16))
 
 

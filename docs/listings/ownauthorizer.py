@@ -32,7 +32,7 @@ class PasswdAuthorizer(Authorizer):
         self.path = path
 
     def getIdentityRequest(self, name):
-        # A plain value will do; so would a Deferred, or a coroutine.
+        # A plain value works; so would a Deferred, or a coroutine.
         with open(self.path) as file:
             for line in file:
                 userName, verifier, keys = line.rstrip("\n").split("\t")

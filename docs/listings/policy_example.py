@@ -1,4 +1,4 @@
-"""A server that takes no passwords, and has less patience with strangers than others have."""
+"""A server that takes no passwords, and has tighter limits for clients that have not logged in."""
 
 from twisted.trial.unittest import SynchronousTestCase
 

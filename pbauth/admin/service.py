@@ -253,7 +253,7 @@ class Administrator(Perspective):
 
     async def perspective_removePublicKey(self, name: Any, which: Any) -> None:
         """
-        Let a public key in no more.
+        Remove an authorized public key.
 
         Args:
             name: of an identity.

@@ -2,8 +2,8 @@
 Identities that are made for whoever
 asks.
 
-Whoever asks is a stranger, who may ask for any number of names.  So what was made is kept only
-while somebody holds it - a session, a login under way - and a bounded number beyond that; the
+Anybody may ask, for any number of names. So what was made is kept only while
+somebody holds it - a session, a login under way - and a bounded number beyond that; the
 others are made again when they are asked for.  What is saved is kept as `DefaultAuthorizer`
 keeps it.
 """

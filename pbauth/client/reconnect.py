@@ -35,8 +35,8 @@ Its ``prepareConnection`` could run the login (Twisted 26.10 was tried), but:
 - it never stops trying: a wrong password is tried again and again, since the retry policy gets a
   number, not the error (nor the ``retryAfter`` of `TooManyAttempts`); one that returns ``None``
   leaves the service waiting without end;
-- any connection sets the number of failures back, however short it was, so that a server that lets
-  everybody in and drops them again is asked every second by every client;
+- any connection sets the number of failures back, however short it was, so that a server that
+  accepts everybody and drops them again is asked every second by every client;
 - ``whenConnected`` gives a protocol, not a perspective: that a session ended while its connection
   lives on, which calls wait for the next one, and when the application hears of both would need
   this machine beside that one.
@@ -63,7 +63,7 @@ from pbauth.errors import (
 from pbauth.perspectives.sessions import EndReason
 
 #: Seconds after which a session counts as a success. One that was shorter is like a failure to
-#: log in: a server that lets everybody in and drops them again is not to be overrun.
+#: log in: a server that accepts everybody and drops them again is not to be overrun.
 STEADY = 60.0
 
 

@@ -128,7 +128,7 @@ class CredAuthorizer(Authorizer):
     """
     Lets `twisted.cred` checkers check passwords.
 
-    A user whom a checker vouches for, but who has no account, is let in with an empty keyring: to
+    A user whom a checker vouches for, but who has no account, gets in with an empty keyring: to
     give keys, add an account of that name.
 
     Args:

@@ -49,7 +49,7 @@ _NOWHERE = ""
 
 class _Refused(Exception):
     """
-    Why somebody is not let in: for the operator's log; the client gets `Unauthorized`.
+    Why a login is refused: for the operator's log; the client gets `Unauthorized`.
 
     Attributes:
         reason: the real reason.

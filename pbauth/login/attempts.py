@@ -133,7 +133,7 @@ class Attempt:
         self._attempts.fail(self.name, self.mechanism)
 
     def release(self) -> None:
-        """Take note that whatever this attempt costs was counted: it is booked no more."""
+        """Take note that whatever this attempt costs was counted: it is no longer booked."""
         check, self._check = self._check, None
         if check is not None:
             self._attempts.endCheck(check)

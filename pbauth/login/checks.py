@@ -69,7 +69,7 @@ class ChecksUnderWay:
         return self._counts.get(who, 0)
 
     def end(self, whom: tuple[Hashable, ...]) -> None:
-        """Count a check no more, and tell those who wait for it; for `Check`."""
+        """Stop counting a check, and tell those who wait for it; for `Check`."""
         ends = []
         for who in whom:
             left = self._counts.pop(who) - 1

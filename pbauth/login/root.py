@@ -58,7 +58,7 @@ from pbauth.wire.keepalive import KeepAlive
 @implementer(pb.IPBRoot)
 class AuthRoot:
     """
-    What to hang behind a port: ``PBServerFactory(AuthRoot(authorizer))`` is a complete server.
+    The root object of a port: ``PBServerFactory(AuthRoot(authorizer))`` is a complete server.
 
     Args:
         authorizer: finds the identities.

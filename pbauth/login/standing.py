@@ -29,7 +29,7 @@ class StandingLogin:
         self._logins = logins
 
     def end(self, reason: object) -> None:
-        """Take note that the account accepts it no more, for whatever reason."""
+        """Note that the account no longer accepts it, for whatever reason."""
         self._logins.remove(self)
 
 

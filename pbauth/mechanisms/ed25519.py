@@ -63,7 +63,7 @@ def _behindLengths(*parts: bytes) -> bytes:
 
 def _fromSSH(blob: object, size: int) -> bytes | None:
     """
-    Return what SSH writes behind the name of the type: a key or a signature (RFC 8709, sections 4
+    Return what SSH writes after the name of the type: a key or a signature (RFC 8709, sections 4
     and 6). `None` if this is not of that form, to the byte.
     """
     raw = blob[-size:] if isinstance(blob, bytes) else b""

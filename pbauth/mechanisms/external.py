@@ -51,7 +51,7 @@ class CertificateKey:
         return cls(pin, label.strip())
 
     def line(self) -> str:
-        """Return the fingerprint, and the label behind it."""
+        """Return the fingerprint, and the label after it."""
         return f"{self.pin} {self.label}".strip()
 
     def fingerprint(self) -> str:

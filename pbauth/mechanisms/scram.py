@@ -168,7 +168,7 @@ class ScramKeys:
 
     @property
     def storedKey(self) -> bytes:
-        """Return the hash of the client key, which a server keeps in its place."""
+        """Return the hash of the client key, which a server stores instead of it."""
         return hashlib.sha256(self.clientKey).digest()
 
     def verifier(self, salt: bytes, iterations: int) -> ScramVerifier:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cryptography import x509
 
-#: What a client says of a server that nobody vouches for whom it trusts.
+#: What a client says of a server that nobody it trusts vouches for.
 NOT_TRUSTED = (
     "The server's certificate is not one that you trust. To trust it, pass trust=: a file "
     "of certificates, or the fingerprint that the server shows."

@@ -1,8 +1,8 @@
 """
 The certificate that a port shows, read again when its files change.
 
-Certificates are renewed every few weeks by some other program, which writes new files in the place
-of the old ones.  A change is noticed with the next connection, or when somebody asks (SIGHUP): no
+Certificates are renewed every few weeks by some other program, which replaces the
+files.  A change is noticed with the next connection, or when somebody asks (SIGHUP): no
 timer runs, and connections that are up keep what they have.  A pair that can't be used - key and
 certificate are two files, and for a moment only one of them is new - changes nothing.
 """

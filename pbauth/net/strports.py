@@ -71,7 +71,7 @@ def readAddress(description: str) -> tuple[str, int]:
         description: of an endpoint that leads to a host and a port.
 
     Returns:
-        Host, without the dot of the DNS root behind it, and port.
+        The host, without the final dot of the DNS root, and the port.
 
     Raises:
         ValueError: it names no port.

@@ -78,7 +78,7 @@ class Perspective:
 
     def setIdentity(self, identity: IIdentity) -> None:
         """
-        Set whom this is for, by the identity.
+        Set the identity that this is for.
 
         Raises:
             TypeError: it is not an identity.
@@ -88,7 +88,7 @@ class Perspective:
 
     def setIdentityName(self, name: str) -> None:
         """
-        Set whom this is for, by name.
+        Set the identity that this is for, by name.
 
         Raises:
             TypeError: the name is not a `str`.

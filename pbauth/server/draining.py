@@ -58,7 +58,7 @@ class DrainService(Service):
         self._reactor.callWhenRunning(self._install)
 
     def stopService(self) -> None:
-        """Take no more signals."""
+        """Stop handling signals."""
         super().stopService()
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)

@@ -54,7 +54,7 @@ class Readiness:
         try:
             return bool(await maybeDeferred(check).addTimeout(LONGEST, self._reactor))
         except Exception as error:
-            # The log has the reason; strangers may read this page.
+            # The log has the reason; anybody may read this page.
             _log.debug("A check of the server's health failed: {error!r}", error=error)
             return False
 

@@ -203,7 +203,7 @@ class Reader:
         self._generic = False
 
     def close(self) -> None:
-        """Receive no more, and let go of those who received."""
+        """Stop receiving, and release the receivers."""
         self.closed = True
         self._receive = self._receivePlain = _forget
         self._makeReference = None
@@ -316,7 +316,7 @@ class Reader:
                         or self._lists >= limits.lists
                         or (items is not None and len(stack) + 1 >= limits.deepest)
                     ):
-                        raise MalformedMessage("Security precaution: too much from a stranger.")
+                        raise MalformedMessage("Security precaution: too much before login.")
                 if items is None:
                     start = position
                     position = at

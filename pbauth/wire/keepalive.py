@@ -112,7 +112,7 @@ class KeepAlive:
             self._setTimer()
 
     def forget(self, part: _Part, broker: Broker) -> None:
-        """Look at a connection no more, which is closed."""
+        """Stop looking at a connection that is closed."""
         part.brokers.remove(broker)
         self._questions.pop(broker, None)
         if not part.brokers:
@@ -199,7 +199,7 @@ class _Part:
         self.brokers: list[Broker] = []
 
     def forget(self, broker: Broker) -> None:
-        """Look at a connection no more, which is closed; the broker calls it."""
+        """Stop looking at a connection that is closed; the broker calls this."""
         self._keepAlive.forget(self, broker)
 
 

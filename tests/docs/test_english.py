@@ -29,6 +29,7 @@ PHRASES = {
     r"\bin the same go\b": "at the same time, in one step",
     r"\b[Kk]eys( or certificates)? in\b(?=[,.:;]|$)|\btakes? (one|it|them) back\b": "add, revoke",
     r"\b(be|been|is|are) had\b": "is available",
+    r"\b(in|it|look|listen|receive|take|is) no more\b(?= ?[.;,\"])": "stop doing it, no longer",
     r", also (after|if|when|where)\b": "even after, even if",
     r"\bit is no (?!longer|more|error|such)[`a-z]": "it is not a",
     r"\b(no login|the login|which|this proof) (still |no longer )?stands\b": "is (still) valid",

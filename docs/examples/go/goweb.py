@@ -216,7 +216,7 @@ class Watching:
 
     @property
     def full(self) -> bool:
-        """Whether no more may watch."""
+        """Return whether all places for watching are taken."""
         return len(self) >= self._most
 
     def watch(self, request: Any, name: str | None, last: str | None) -> None:

@@ -238,7 +238,7 @@ class Seat(PerspectiveClient):
 
     def failed(self, reason: Failure) -> None:
         if reason.check(GoGameError):
-            # The side is somebody else's by now, or the game is no more.
+            # The side is somebody else's by now, or the game is gone.
             self._window.end(reason)
 
     def gaveUp(self, reason: Failure) -> None:

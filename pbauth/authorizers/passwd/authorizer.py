@@ -12,7 +12,7 @@ people look after with an editor; for many, see `pbauth.SQLAuthorizer`.
 - Who writes holds a lock (``FILE.lock``) and reads the file first, so several processes may write.
 - A file that others can read, or with a line that is malformed, is refused as a whole: nobody gets
   in who was not in before, until it is repaired.
-- ``FILE.decoy`` holds the secret of the decoys: a stranger must be challenged the same each time,
+- ``FILE.decoy`` holds the secret of the decoys: a name must be challenged the same each time,
   even after a restart.
 
 Reads, writes and changes of the file in memory come one after the other.  So whoever was given an
@@ -536,7 +536,7 @@ class _ChangesService(Service):
 
     def stopService(self) -> Deferred[None] | None:
         """
-        Look no more.
+        Stop looking at the file.
 
         Returns:
             Fires when a look that is under way has ended.

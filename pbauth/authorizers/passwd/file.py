@@ -331,7 +331,7 @@ class PasswdFile:
         Raises:
             StoreError: it can't be read or written, or is malformed.
         """
-        # What stands behind a link is replaced, not the link.
+        # The target of a link is replaced, not the link.
         path = os.path.realpath(self._path)
         with self._locked(path), self._explained("write"):
             with _opened(path, os.O_RDONLY | os.O_NONBLOCK) as descriptor:

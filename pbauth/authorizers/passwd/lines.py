@@ -5,7 +5,7 @@ An identity is a line::
 
     alice:SCRAM-SHA-256$600000:<salt>$<stored>:<server> key=game/alice locked
 
-- The name ends at the first ``:``. Behind it stand words, with spaces in between, in any order.
+- The name ends at the first ``:``. After it come words, separated by spaces, in any order.
 - A word with a ``$`` is a verifier: SCRAM's as PostgreSQL writes it; or one of another mechanism,
   the public keys among them.
 - ``key=SERVICE/PERSPECTIVE`` is a key of the keyring; ``locked``: logging in is refused.
@@ -164,7 +164,7 @@ def _readAnyLine(text: str) -> Line:
     except BadLine:
         raise
     except ValueError as mistake:
-        raise BadLine(f"{mistake} Correct it, or remove the colon behind the #.") from None
+        raise BadLine(f"{mistake} Correct it, or remove the colon after the #.") from None
 
 
 def _readLife(words: list[str]) -> dict[str, Any]:
@@ -173,14 +173,14 @@ def _readLife(words: list[str]) -> dict[str, Any]:
     for number, word in enumerate(words, 1):
         what, _, value = word.partition("=")
         if what == "group":
-            groups.append(_decode(value, f"word {number} behind the name"))
+            groups.append(_decode(value, f"word {number} after the name"))
         elif what in _MOMENTS:
             found[_MOMENTS[what]] = fromText(value)
         elif word == _MUST_CHANGE:
             found["mustChangePassword"] = True
         else:
             raise BadLine(
-                f"word {number} behind the name is none of group=, {'=, '.join(_MOMENTS)}= and "
+                f"word {number} after the name is none of group=, {'=, '.join(_MOMENTS)}= and "
                 f"{_MUST_CHANGE}. Correct it."
             )
     return {**found, "groups": frozenset(groups)}
@@ -289,7 +289,7 @@ def writeLine(record: Record) -> str:
     Returns:
         The line, without a line end.
     """
-    # SCRAM's first: that is what other programs look for behind the colon.
+    # SCRAM's first: that is what other programs look for after the colon.
     verifiers = sorted(record.verifiers, key=lambda pair: (pair[0] != SCRAM, pair))
     words = [_encode(encoded, _IN_WORD) for _, encoded in verifiers]
     words += _writeKeys(record.keys)

@@ -431,7 +431,7 @@ class ChangesTold(Service):
         self._listen()
 
     def stopService(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         super().stopService()
         if self._again is not None:
             self._again.cancel()

@@ -287,7 +287,7 @@ class ChangesInFile(Service):
         self._looking.start(OFTEN)
 
     def stopService(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         super().stopService()
         self._looking.stop()
 
