@@ -13,6 +13,7 @@ from twisted.python import usage
 from twisted.python.reflect import accumulateClassList
 
 from pbauth._async import chooseReactor
+from pbauth._time import useMonotonicClock
 from pbauth.admin.protocol import NAME as ADMIN
 from pbauth.login.policy import Policy, defaultMechanisms
 from pbauth.login.throttle import Throttle
@@ -326,7 +327,9 @@ def makeService(options: Options) -> MultiService:
     Returns:
         The service that holds everything: the accounts, the services and the ports.
     """
+    reactor = chooseReactor()
+    useMonotonicClock(reactor)
     try:
-        return assemble(options.settings(), chooseReactor())
+        return assemble(options.settings(), reactor)
     except SettingsError as mistake:
         stop(str(mistake))

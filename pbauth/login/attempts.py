@@ -178,6 +178,7 @@ class Attempts:
         self._broker = broker
         self._policy = policy
         self._reactor = reactor
+        self._now = limits.now
         self._limits = limits
         self._keepAlive = keepAlive
         self._audit = audit
@@ -217,7 +218,7 @@ class Attempts:
             self._drop(DropReason.CHALLENGERS)
             raise Unauthorized()
         self.unanswered += 1
-        return Attempt(self, name, mechanism, self._reactor.seconds())
+        return Attempt(self, name, mechanism, self._now())
 
     def checkWait(self, name: str, mechanism: str) -> None:
         """
@@ -299,7 +300,7 @@ class Attempts:
             begun: when the attempt was booked, in seconds by the reactor's clock.
         """
         self._limits.succeeded(self._network, claimed)
-        self._audit.loggedIn(self._origin, name, mechanism, self._reactor.seconds() - begun)
+        self._audit.loggedIn(self._origin, name, mechanism, self._now() - begun)
 
     def trust(self) -> None:
         """Lift the limits of the connection: its client has proved who it is."""

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define
 
 from pbauth._arguments import checkType
+from pbauth._time import monotonic
 from pbauth.interfaces import Reactor
 from pbauth.login.checks import Check, ChecksUnderWay
 from pbauth.login.policy import Policy
@@ -144,6 +145,7 @@ class ConnectionLimits:
         unauthenticated: the connections on which nobody has logged in yet.
         checks: the proofs that are being checked.
         throttle: makes whoever fails wait; `None` where the policy has none.
+        now: gives the time for intervals, in seconds.
         connections: all that are open, each an `pbauth.login.attempts.Attempts`.
 
     Args:
@@ -157,7 +159,8 @@ class ConnectionLimits:
             policy.maxUnauthenticated, policy.graceTime, reactor
         )
         throttle = policy.throttle if isinstance(policy.throttle, Throttle) else Throttle()
-        self.throttle = ThrottleState(reactor.seconds, throttle) if policy.throttle else None
+        self.now = monotonic(reactor)
+        self.throttle = ThrottleState(self.now, throttle) if policy.throttle else None
         self.checks = ChecksUnderWay(throttle.checksAtOnce, self.throttle)
         self.connections: set[Any] = set()
 

@@ -25,6 +25,7 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, checkType
 from pbauth._async import chooseReactor, settled
+from pbauth._time import wallTime
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
 from pbauth.errors import (
@@ -507,7 +508,7 @@ class IdentityWrapper(WireObject):
             self._broker,
             client,
             peerOf(self._broker),
-            self._reactor.seconds(),
+            wallTime(self._reactor),
         )
         try:
             if perspectiveName is None:
