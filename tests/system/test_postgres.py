@@ -11,7 +11,8 @@ import psycopg
 
 from pbauth import Hashing, SQLAuthorizer, StoreError, Unauthorized
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
-from pbauth.authorizers.sql.postgres import CHANNEL, STEPS, PostgresEngine
+from pbauth.authorizers.sql.notifications import CHANNEL
+from pbauth.authorizers.sql.postgres import STEPS, PostgresEngine
 from tests.support.postgres import postgres
 from tests.support.serving import ServingTestCase
 from tests.support.suites.authorizers import SCRAM
