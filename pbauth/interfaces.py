@@ -332,15 +332,24 @@ class ISessionAdministration(IAdministration):
         """End all sessions of an identity, except this one; return how many."""
 
 
+class IChangesService(service.IService):
+    """
+    A service that notices what other processes change in a store.
+    """
+
+    hears = Attribute("Whether a change is heard of at once, as far as is known.")
+    notices = Attribute("Whether a change is noticed at all: at once, or a few seconds later.")
+
+
 class ISharedAccountStore(IAccountStore):
     """
     A store that other processes may change at any time: a file, a database.
     """
 
-    def changesService() -> service.IService:
+    def changesService() -> IChangesService:
         """
-        Return a `twisted.application.service.IService` that, while it runs, ends the sessions that
-        somebody else's change no longer allows.
+        Return a service that, while it runs, ends the sessions that somebody else's change no
+        longer allows.
         """
 
     def close() -> None:

@@ -79,11 +79,13 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     draining = DrainService(
         reactor, Drain(limits, authorizer.sessions, reactor), settings.drain, notifying.stopping
     )
+    changes = accounts.changesService()
     readiness = Readiness(
         {
             "it does not listen": lambda: all(port.listens for port in draining.ports),
             "it is draining": lambda: not draining.draining,
             "the accounts can't be read": lambda: _canRead(accounts),
+            "changes of accounts are not noticed": lambda: changes.notices,
         },
         reactor,
     )
@@ -99,7 +101,7 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     ).setServiceParent(server)
     notifying.setServiceParent(server)
     if metrics is not None and metricsPort is not None:
-        observer = metrics.Metrics(settings.serviceNames, authorizer.sessions)
+        observer = metrics.Metrics(settings.serviceNames, authorizer.sessions, changes)
         makeFactory = observer.serverFactory
         ObserverService(reactor, observer).setServiceParent(server)
         MetricsService(metricsPort, metrics.MetricsSite(observer, readiness)).setServiceParent(
@@ -108,7 +110,7 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     if healthPort is not None:
         HealthService(healthPort, HealthSite(readiness)).setServiceParent(server)
     StoreService(accounts).setServiceParent(server)
-    accounts.changesService().setServiceParent(server)
+    changes.setServiceParent(server)
     services.setServiceParent(server)
     draining.setServiceParent(server)
     portServices = [

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from pbauth.audit import events
 from pbauth.audit.events import DropReason
-from pbauth.interfaces import IAuthorizer
+from pbauth.interfaces import IAuthorizer, IChangesService
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
 from pbauth.login.root import AuthServerFactory
@@ -113,12 +113,16 @@ class Metrics:
         services: the names of the services that the server runs by option; sessions of others are
             counted together.
         sessions: the sessions of the authorizer.
+        changes: notices what other processes change in the accounts.
 
     Attributes:
         traffic: of all `serverFactory`.
     """
 
-    def __init__(self, services: Iterable[str], sessions: Iterable[Session]) -> None:
+    def __init__(
+        self, services: Iterable[str], sessions: Iterable[Session], changes: IChangesService
+    ) -> None:
+        self._changes = changes
         self.traffic = Traffic()
         self._services = tuple(services)
         self._sessions = sessions
@@ -225,6 +229,11 @@ class Metrics:
         )
         yield _counter(
             "pbauth_received_bytes", "Bytes received, without TLS.", (), {(): traffic.received}
+        )
+        yield GaugeMetricFamily(
+            "pbauth_changes_heard",
+            "Whether changes by other processes are heard of at once; 0: later, or not.",
+            int(self._changes.hears),
         )
         yield _counter("pbauth_sent_bytes", "Bytes sent, without TLS.", (), {(): traffic.sent})
 

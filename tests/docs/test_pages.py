@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from unittest import mock
 
 from attrs import fields_dict
 from docutils import nodes
@@ -126,7 +127,9 @@ class MonitoringPageTests(SynchronousTestCase):
             name.astext().removesuffix("_total"): kind.astext() for name, kind, _ in self.rows(1)
         }
         del told["process_..."]
-        there = {family.name: family.type for family in Metrics([], []).collect()}
+        there = {
+            family.name: family.type for family in Metrics([], [], mock.Mock(hears=True)).collect()
+        }
         self.assertEqual(told, there)
 
 

@@ -27,7 +27,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from attrs import evolve
-from twisted.application.service import IService as IAnyService
 from twisted.application.service import IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
@@ -53,7 +52,7 @@ from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.errors import DuplicateGroup, NotAMember, StoreError, Unauthorized, UnknownGroup
-from pbauth.interfaces import IGroupStore, IIdentity, ISharedAccountStore, Reactor
+from pbauth.interfaces import IChangesService, IGroupStore, IIdentity, ISharedAccountStore, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -310,7 +309,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
     def close(self) -> None:
         """Do nothing: no file stays open."""
 
-    def changesService(self, reactor: Reactor = None) -> IAnyService:
+    def changesService(self, reactor: Reactor = None) -> IChangesService:
         """
         Make a service that looks at the file twice a second, and ends the sessions that are no
         longer allowed by what somebody else wrote: an editor, a command, another server.
@@ -505,6 +504,7 @@ def _goingOn(running: Deferred[_Result]) -> Deferred[_Result]:
     return waiter
 
 
+@implementer(IChangesService)
 class _ChangesService(Service):
     """
     Ends the sessions that the file no longer allows.
@@ -527,6 +527,12 @@ class _ChangesService(Service):
         self._known: Content | None = None
         self._loop = LoopingCall(self._look)
         self._looking: Deferred[None] | None = None
+        self.hears = False
+
+    @property
+    def notices(self) -> bool:
+        """Return whether the last look succeeded."""
+        return self.hears
 
     def startService(self) -> None:
         """Begin to look."""
@@ -557,7 +563,9 @@ class _ChangesService(Service):
             content = await self._read()
         except StoreError:
             # It is logged. Until the file is repaired nobody can log in; sessions stay.
+            self.hears = False
             return
+        self.hears = True
         known, self._known = self._known, content
         if known is not None and content.digest == known.digest:
             return

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
-from twisted.application.service import IService, IServiceCollection
+from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.components import Componentized
@@ -52,7 +52,13 @@ from pbauth.errors import (
     Unauthorized,
     UnknownGroup,
 )
-from pbauth.interfaces import IGroupStore, IIdentity, ISharedAccountStore, Reactor
+from pbauth.interfaces import (
+    IChangesService,
+    IGroupStore,
+    IIdentity,
+    ISharedAccountStore,
+    Reactor,
+)
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
 
@@ -174,7 +180,7 @@ class SQLAuthorizer(CopyingAuthorizer):
         """Close the database. Call it once, when nothing is under way any more."""
         self._pool.close()
 
-    def changesService(self) -> IService:
+    def changesService(self) -> IChangesService:
         """
         Return a service that watches for changes by others: another server, or the command.
 

@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-from twisted.application.service import IService
-
 from pbauth.accounts.authorizer import Cost
+from pbauth.interfaces import IChangesService
 
 #: The version of the schema.
 SCHEMA_VERSION = 3
@@ -100,7 +99,7 @@ class Engine(Protocol):
     def explain(self, error: Exception) -> str:
         """Return what an error means and what to do, in one line without secrets."""
 
-    def changesService(self, reactor: Any, pool: Any, changed: Changed) -> IService:
+    def changesService(self, reactor: Any, pool: Any, changed: Changed) -> IChangesService:
         """Return a service that tells what others change, while it runs; `pool` is an open one."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import psycopg
@@ -270,7 +270,8 @@ class PostgresEngine:
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesTold:
         """Return a service that listens for changes (see `Engine`)."""
-        return ChangesTold(self._conninfo, self.where, pool.threadpool, reactor, changed)
+        connect = partial(psycopg.connect, self._conninfo)
+        return ChangesTold(connect, self.where, pool, reactor, changed)
 
 
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (

@@ -11,11 +11,13 @@ from twisted.application.service import Service
 from twisted.enterprise import adbapi
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from pbauth._files import createPrivate
 from pbauth.accounts.authorizer import MOST_COSTS, Cost
 from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed, costsOf
 from pbauth.errors import StoreError
+from pbauth.interfaces import IChangesService
 
 _log = Logger()
 
@@ -263,6 +265,7 @@ class SQLiteEngine:
         return ChangesInFile(pool, reactor, changed)
 
 
+@implementer(IChangesService)
 class ChangesInFile(Service):
     """
     Looks for changes that other processes make, twice a second.
@@ -280,6 +283,13 @@ class ChangesInFile(Service):
         self._failed = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
+
+    @property
+    def hears(self) -> bool:
+        """Return whether the last look succeeded."""
+        return self._seen is not None and not self._failed
+
+    notices = hears
 
     def startService(self) -> None:
         """Begin to look."""

@@ -57,12 +57,19 @@ def value(samples: _Samples, name: str, **labels: str) -> float:
     return samples[f"pbauth_{name}", tuple(sorted(labels.items()))]
 
 
+class Changes:
+    """Notices changes, or does not."""
+
+    hears = True
+
+
 class MetricsTests(WireTestCase):
     """What is counted, in memory."""
 
     def serve(self, policy: Policy | None = None, **options: Any) -> None:
         authorizer = DefaultAuthorizer(hashing=Hashing.CHEAPEST)
-        self.metrics = Metrics(["game", "chess"], authorizer.sessions)
+        self.changes: Any = Changes()
+        self.metrics = Metrics(["game", "chess"], authorizer.sessions, self.changes)
         globalLogPublisher.addObserver(self.metrics)
         self.addCleanup(globalLogPublisher.removeObserver, self.metrics)
         clock = Clock()
@@ -210,7 +217,7 @@ class MetricsTests(WireTestCase):
 
     def test_serviceNames(self) -> None:
         """The names of services may hold anything that names may."""
-        self.metrics = Metrics(['"\\{}=', "other"], [])
+        self.metrics = Metrics(['"\\{}=', "other"], [], Changes())
         self.assertEqual(self.value("sessions", service='"\\{}='), 0)
         self.assertEqual(self.value("sessions", service="other"), 0)
 
