@@ -7,6 +7,7 @@ A folder is a floor, and imports run down.  A newcomer reads the login from the 
 `pbauth.perspectives`; how an identity proves who it is, in `pbauth.mechanisms`.
 """
 
+from pbauth._calling import call
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity
@@ -40,6 +41,7 @@ from pbauth.cred.authorizer import CredAuthorizer
 from pbauth.cred.checker import IdentityChecker
 from pbauth.cred.pam import PAMChecker
 from pbauth.errors import (
+    CallTimeout,
     Detached,
     DuplicateGroup,
     DuplicateIdentity,
@@ -109,6 +111,7 @@ __all__ = [
     "Authorizer",
     "BackOff",
     "Broker",
+    "CallTimeout",
     "CertificateKey",
     "Channel",
     "ClientCertificate",
@@ -179,6 +182,7 @@ __all__ = [
     "UnknownGroup",
     "WireError",
     "authIdentity",
+    "call",
     "changePassword",
     "connect",
     "fingerprintOf",

@@ -118,6 +118,25 @@ def _begun(operation: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     return result if isinstance(result, Deferred) else succeed(result)
 
 
+def shielded(running: Deferred[_Result]) -> Deferred[_Result]:
+    """
+    Wait for an operation that must not be cut off half-way.
+
+    Args:
+        running: the operation.
+
+    Returns:
+        Fires with its result; may be cancelled, which leaves the operation alone.
+    """
+    if running.called and not running.paused:
+        return running
+    # Without a canceller, so that the result is dropped.
+    waiter: Deferred[_Result] = Deferred()
+    # It may be a failure.
+    running.addBoth(waiter.callback)
+    return waiter
+
+
 class OneShot:
     """
     An event that happens once, or never will.

@@ -8,8 +8,8 @@ There are three kinds, and any other exception that comes out of pbauth is a bug
   and no others.  Of what comes from the wire only those attributes are read, each is checked for
   its type, and one that fails the check is replaced by its default.  The text is always made
   here, never taken from the peer.
-- `LoginTimeout`, `NotAttached`, `NotSerializable` and the `ValueError` subclasses are raised to the
-  caller, on the caller's side.
+- `LoginTimeout`, `CallTimeout`, `NotAttached`, `NotSerializable` and the `ValueError` subclasses
+  are raised to the caller, on the caller's side.
 - `ExchangeRefused` never leaves the package: it carries, from a mechanism to the wire, the real
   reason why a login failed, for the operator's log only.
 """
@@ -476,9 +476,27 @@ class LoginTimeout(netError.TimeoutError, defer.TimeoutError, builtins.TimeoutEr
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
-            f"No login within {seconds:g} seconds: "
+            string=f"No login within {seconds:g} seconds: "
             "is there a pbauth server at this address and port?"
         )
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class CallTimeout(defer.TimeoutError, builtins.TimeoutError):
+    """
+    A call was not answered in time. It was cancelled; whether it was run before, nobody can know.
+
+    Attributes:
+        call: the name of the method that was called.
+        seconds: the time that was given.
+    """
+
+    def __init__(self, call: str, seconds: float) -> None:
+        super().__init__(f"No answer to the call of {call!r} within {seconds:g} seconds.")
+        self.call = call
         self.seconds = seconds
 
     def __str__(self) -> str:

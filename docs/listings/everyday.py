@@ -1,6 +1,6 @@
-"""What applications need every day: errors of their own."""
+"""What applications need every day: errors of their own, and calls with a deadline."""
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 import pbauth
@@ -15,7 +15,23 @@ class OutOfStock(Exception):
         self.left = left
 
 
+class Shop(pbauth.Service):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.log = []
+
+    def askManufacturer(self, item):
+        return Deferred()
+
+
 class Customer(pbauth.Perspective):
+    async def perspective_price(self, item):
+        try:
+            return await self.getService().askManufacturer(item)
+        except CancelledError:
+            self.getService().log.append("the customer is gone")
+            raise
+
     def perspective_order(self, item, count):
         if count > 3:
             raise OutOfStock(item, 3)
@@ -29,14 +45,27 @@ async def order(shop, item, count):
         return await shop.callRemote("order", item, error.left)
 
 
+async def price(shop, item):
+    try:
+        return await pbauth.call(shop, "price", item, timeout=5)
+    except TimeoutError:
+        return "ask again"
+
+
 class ShopTests(SynchronousTestCase):
     def setUp(self):
         self.memory = MemoryServer()
-        self.shop = pbauth.Service("shop", self.memory.services, self.memory.authorizer)
+        self.shop = Shop("shop", self.memory.services, self.memory.authorizer)
         self.shop.perspectiveClass = Customer
         self.shop.createPerspective("alice")
         self.memory.addUser("alice", "secret", ("shop", "alice"))
         self.alice = self.successResultOf(self.memory.logIn("alice", "secret", "shop"))
+
+    def test_deadline(self):
+        answer = Deferred.fromCoroutine(price(self.alice, "pens"))
+        self.memory.advance(5)
+        self.assertEqual(self.successResultOf(answer), "ask again")
+        self.assertEqual(self.shop.log, ["the customer is gone"])
 
     def test_ownError(self):
         answer = Deferred.fromCoroutine(order(self.alice, "pens", 5))

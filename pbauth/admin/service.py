@@ -22,6 +22,7 @@ from twisted.python.components import Componentized
 from twisted.spread import pb
 
 from pbauth._arguments import checkProvides
+from pbauth._async import shielded
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
@@ -67,7 +68,8 @@ class Administrator(Perspective):
         method, arguments, keywords = readCall(self, "perspective", broker, message, args, kw, self)
         result = method(*arguments, **keywords)
         if isinstance(result, Coroutine):
-            result = ensureDeferred(result)
+            # A caller that gives up does not leave an account half changed.
+            result = shielded(ensureDeferred(result))
         return broker.serialize(result, self, method, arguments, keywords)
 
     # Users.

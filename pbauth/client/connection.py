@@ -207,6 +207,7 @@ async def openRoot(reactor: Reactor, target: Target) -> Any:
     endpoint, options = target.choose(reactor)
     broker: Any = await endpoint.connect(_ClientFactory())
     try:
+        broker.clock = reactor
         target.checkPeer(broker)
         broker.speakFirst()
         await broker.whenSecured()

@@ -17,6 +17,7 @@ from twisted.spread import pb
 
 from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
+from pbauth._calling import send
 from pbauth.client.login import Login, asCredentials
 from pbauth.client.moving import Move
 from pbauth.client.reconnect import (
@@ -160,6 +161,11 @@ class PerspectiveClient(service.Service):
         return f"<{type(self).__name__} of {name!r} at {serviceName!r}: {state}>"
 
     # What a program uses.
+
+    @property
+    def clock(self) -> Any:
+        """Return the time of its deadlines: what provides `IReactorTime`."""
+        return self._reactor
 
     def startService(self) -> None:
         """Log in, and stay logged in; also after the client gave up."""
@@ -476,12 +482,7 @@ class PerspectiveClient(service.Service):
 
     def _send(self, name: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Deferred[Any]:
         perspective = self._perspective
-        try:
-            answer: Deferred[Any] | None = perspective.callRemote(name, *args, **kw)
-        except Exception:
-            return fail()
-        # None was asked for: `pbanswer=False`.
-        return succeed(None) if answer is None else answer.addErrback(self._callFailed, perspective)
+        return send(perspective, name, args, kw).addErrback(self._callFailed, perspective)
 
     def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
         try:

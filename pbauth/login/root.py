@@ -108,6 +108,7 @@ class AuthRoot:
         """Return the `AuthServ` of a new connection. The factory calls it."""
         # Now, since whoever makes an `AuthRoot` may not have installed the reactor yet.
         reactor = self._reactor = self._reactor or chooseReactor()
+        broker.clock = reactor  # type: ignore[attr-defined]
         attempts = Attempts(
             broker,
             self.policy,

@@ -24,30 +24,35 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
 
+from pbauth._calling import checkTimeout, send
 from pbauth.errors import NobodyAttached
 from pbauth.interfaces import IClients, WireValue
 
 _log = Logger()
 
 
+#: The method, its arguments, those by name, and the time for the answer.
+_Call = tuple[str, tuple[Any, ...], dict[str, Any], "float | None"]
+
+
 class _Message:
     """A call that waits for its client, and what its caller waits for."""
 
-    __slots__ = ("_arguments", "_keywords", "_method", "_sent", "answer", "toAll")
+    __slots__ = ("_call", "_sent", "answer", "toAll")
 
     def __init__(
         self,
         toAll: bool,
-        call: tuple[str, tuple[Any, ...], dict[str, Any]],
+        call: _Call,
         queue: deque[_Message],
     ) -> None:
         self.toAll = toAll
-        self._method, self._arguments, self._keywords = call
+        self._call = call
         self._sent: Deferred[Any] | None = None
         self.answer: Deferred[Any] = Deferred(lambda cancelled: self._withdraw(queue))
 
@@ -59,8 +64,8 @@ class _Message:
 
     def send(self, clientref: Any) -> None:
         """Send the call."""
-        sent: Deferred[Any] = _call(clientref, self._method, self._arguments, self._keywords)
-        self._sent = DeferredList([sent], consumeErrors=True) if self.toAll else sent
+        sent: Deferred[Any] = _call(clientref, self._call)
+        self._sent = _all([sent]) if self.toAll else sent
 
     def watch(self) -> None:
         """Pass the client's answer on, once the call is sent."""
@@ -127,7 +132,7 @@ class Clients:
         return len(self._queue)
 
     def callRemote(
-        self, method: str, /, *args: WireValue, **kw: WireValue
+        self, method: str, /, *args: WireValue, timeout: float | None = None, **kw: WireValue
     ) -> Deferred[list[tuple[bool, WireValue]]]:
         """
         Call a method of all clients that are attached now. If there are none, call the next one.
@@ -135,21 +140,55 @@ class Clients:
         Args:
             method: its name, without ``remote_``.
             args: as for `twisted.spread.pb.RemoteReference.callRemote`, and so are `kw`.
+            timeout: seconds that each client has for its answer, from when it is called; one that
+                is slower has `False` and a `CallTimeout`. `None`: they are waited for.
 
         Returns:
             Fires, when all have answered, with a pair for each: `True` and its answer, or `False`
             and a `Failure`; one that fails hides none of the others. With no pair at all for a
             message that was dropped from the queue. Fails with `NobodyAttached` if there are no
             clients and there is no queue. Cancelling it withdraws a message that waits.
+
+        Raises:
+            ValueError: `timeout` is not a number of seconds.
         """
+        call = method, args, kw, checkTimeout(timeout)
         clients = list(self)
         if not clients:
-            return self._keep(True, (method, args, kw))
-        calls = [_call(client, method, args, kw) for client in clients]
-        answers: Any = DeferredList(calls, consumeErrors=True)
-        return answers
+            return self._keep(True, call)
+        return _all([_call(client, call) for client in clients])
 
-    def callNewest(self, method: str, /, *args: WireValue, **kw: WireValue) -> Deferred[WireValue]:
+    def callEach(
+        self, method: str, /, *args: WireValue, timeout: float | None = None, **kw: WireValue
+    ) -> Deferred[list[tuple[pb.RemoteReference, bool, WireValue]]]:
+        """
+        Call a method of all clients that are attached now, and tell which one answered what.
+        Nothing is queued: if there are none, none is called.
+
+        Args:
+            method: its name, without ``remote_``.
+            args: as for `twisted.spread.pb.RemoteReference.callRemote`, and so are `kw`.
+            timeout: as for `callRemote`.
+
+        Returns:
+            Fires, when all have answered, with a triple for each client, oldest first: the
+            reference to its object, and then `True` and its answer, or `False` and a `Failure`.
+
+        Raises:
+            ValueError: `timeout` is not a number of seconds.
+        """
+        call = method, args, kw, checkTimeout(timeout)
+        clients = list(self)
+        answers = _all([_call(client, call) for client in clients])
+        return answers.addCallback(
+            lambda results: [
+                (client, *result) for client, result in zip(clients, results, strict=True)
+            ]
+        )
+
+    def callNewest(
+        self, method: str, /, *args: WireValue, timeout: float | None = None, **kw: WireValue
+    ) -> Deferred[WireValue]:
         """
         Call a method of the client that attached last: of several connections of the same user it
         is the one that is most likely alive. If there is no client, call the next one.
@@ -157,16 +196,21 @@ class Clients:
         Args:
             method: its name, without ``remote_``.
             args: as for `twisted.spread.pb.RemoteReference.callRemote`, and so are `kw`.
+            timeout: seconds that it has for its answer, from when it is called.
 
         Returns:
             Fires with its answer, or fails as it does. Fails with `NobodyAttached` if there are no
             clients and there is no queue, or if the message was dropped from it. Cancelling it
             withdraws a message that waits.
+
+        Raises:
+            ValueError: `timeout` is not a number of seconds.
         """
+        call = method, args, kw, checkTimeout(timeout)
         clients = list(self)
         if not clients:
-            return self._keep(False, (method, args, kw))
-        return _call(clients[-1], method, args, kw)
+            return self._keep(False, call)
+        return _call(clients[-1], call)
 
     def joined(self, session: Any) -> None:
         """Add a client, and send it what waits. The session calls it (see `IClients`)."""
@@ -191,9 +235,7 @@ class Clients:
         """Remove a client. The session calls it (see `IClients`)."""
         self._sessions.pop(session, None)
 
-    def _keep(
-        self, toAll: bool, call: tuple[str, tuple[Any, ...], dict[str, Any]]
-    ) -> Deferred[Any]:
+    def _keep(self, toAll: bool, call: _Call) -> Deferred[Any]:
         if self._queueSize < 1:
             return fail(NobodyAttached(self._name))
         message = _Message(toAll, call, self._queue)
@@ -216,5 +258,9 @@ def _reachable(session: Any) -> bool:
     return session.live and not session.broker.disconnected
 
 
-def _call(clientref: Any, method: str, args: Any, kw: Any) -> Deferred[Any]:
-    return maybeDeferred(clientref.callRemote, method, *args, **kw)
+def _call(clientref: Any, call: _Call) -> Deferred[Any]:
+    return send(clientref, *call)
+
+
+def _all(calls: list[Deferred[Any]]) -> Deferred[Any]:
+    return DeferredList(calls, consumeErrors=True)

@@ -90,6 +90,7 @@ class Broker(SerializingBroker):
             that stock Twisted can read, with the same name and text.
         idle: how many looks in a row found that nothing was received since the one before.
         keepAlive: looks, see `pbauth.wire.keepalive`; it learns when the connection is closed.
+        clock: provides `IReactorTime` for what waits; `None`: the global reactor.
         audit: where it is recorded that the connection is dropped; `None`, as at a client: nowhere
             but in the ordinary log.
         origin: where the connection comes from, see `pbauth.net.origin.originOf`.
@@ -115,12 +116,15 @@ class Broker(SerializingBroker):
         "_proved",
         "_reader",
         "_references",
+        "_request",
         "_secured",
+        "_underWay",
         "_violation",
         "_words",
         "_writer",
         "_writesPlain",
         "audit",
+        "clock",
         "idle",
         "keepAlive",
         "origin",
@@ -141,6 +145,7 @@ class Broker(SerializingBroker):
         self.outgoingSymbols = self.outgoingVocabulary
         self.idle = 0
         self.readsOurErrors = True
+        self.clock: Any = None
         self.audit: Audit | None = None
         # Nobody, before the login.
         self.keepAlive: Any = None
@@ -167,6 +172,9 @@ class Broker(SerializingBroker):
         self._given: list[Given] | None = None
         # The name of the method that the peer calls.
         self._calling: bytes | None = None
+        # The number of the peer's call, while it is begun; and the calls that go on, by number.
+        self._request: Any = None
+        self._underWay: dict[Any, Deferred[Any]] | None = None
         self._words: dict[bytes, bytes] = {}
         allowed = allowsPlain(security)
         self._plain = allowed and self._readsOwnWay
@@ -522,8 +530,9 @@ class Broker(SerializingBroker):
             if items[6]:
                 items[6] = {keyword(key): value for key, value in items[6].items()}
             self._calling = items[3]
+            self._request = items[1]
             self.receiveCall(self._objectToCall, *items[1:])
-            self._calling = None
+            self._calling = self._request = None
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
             waiting = self._takeWaiting(items[1])
@@ -543,8 +552,9 @@ class Broker(SerializingBroker):
         *start, netKw = call
         checkName(call[2])
         self._calling = call[2]
+        self._request = call[0]
         self.receiveCall(self._objectToCall, *start, withTextKeys(netKw))
-        self._calling = None
+        self._calling = self._request = None
 
     def proto_cachemessage(self, *call: Any) -> None:
         """Act upon an update of the copy of a `Cacheable` of the peer's."""
@@ -597,6 +607,16 @@ class Broker(SerializingBroker):
             return False
         self._callPeerObject(peerobject.LEAVING, seconds)
         return True
+
+    def withdrawCall(self, requestID: Any) -> None:
+        """
+        Tell the peer that this end no longer waits for the answer to a call.
+
+        Args:
+            requestID: the number of the request.
+        """
+        if requestID in self.waitingForAnswers and self.readsOurErrors and not self.disconnected:
+            self._callPeerObject(peerobject.CANCEL, requestID)
 
     def _callPeerObject(self, method: str, *arguments: Any) -> None:
         self.remoteForName(peerobject.NAME).callRemote(method, *arguments, pbanswer=False)
@@ -665,6 +685,7 @@ class Broker(SerializingBroker):
         if self._violation is not None:
             reason = Failure(self._violation)
         self._reader.close()
+        self._underWay = None
         super().connectionLost(reason)
         self._whetherSecured().fail(reason)
         self._greeted.fail(reason)

@@ -7,10 +7,11 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.spread import pb
 from twisted.spread.jelly import InsecureJelly
 
-from pbauth._async import run
+from pbauth._async import run, shielded
 from pbauth.errors import ProtocolViolation
 
 
@@ -26,6 +27,9 @@ class WireObject(pb.Referenceable):
         result = method(*arguments, **keywords)
         if inspect.iscoroutine(result):
             result = run(result)
+        if isinstance(result, Deferred):
+            # A caller that gives up does not leave an account half changed.
+            result = shielded(result)
         return broker.serialize(result)
 
 

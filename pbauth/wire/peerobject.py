@@ -30,6 +30,10 @@ ENDED = "ended"
 #: connection.
 LEAVING = "leaving"
 
+#: Its method by which a caller says that it no longer waits for the answer to a call: with the
+#: number of the request.
+CANCEL = "cancel"
+
 #: The longest time that a server may take to stop, in seconds.
 LONGEST_LEAVING = 86_400.0
 
@@ -90,12 +94,15 @@ class PeerObject(pb.Referenceable):
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Take a call (see `twisted.spread.pb.Referenceable`)."""
-        if message not in (ENDED, LEAVING):
+        if message not in (ENDED, LEAVING, CANCEL):
             return super().remoteMessageReceived(broker, message, args, kw)
         told = tuple(broker.unserialize(args))
         if message == ENDED:
             if len(told) == 2 and type(told[0]) is int and isPhrase(told[1]):
                 broker.endings.note(*told)
+        elif message == CANCEL:
+            if len(told) == 1:
+                broker.cancelUnderWay(told[0])
         elif len(told) == 1 and type(told[0]) in (int, float) and broker.endings.leaves is not None:
             broker.endings.leaves(min(max(0.0, told[0]), LONGEST_LEAVING))
         return broker.serialize(None)

@@ -61,7 +61,7 @@ class ExportingBroker:
     def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
         """Jelly an object for the sessions; also what a Deferred comes to later."""
         if isinstance(object, (Deferred, Coroutine)):
-            later: Deferred[Any] = ensureDeferred(object)
+            later: Deferred[Any] = self._broker.cancellable(ensureDeferred(object))
             return later.addCallback(self.serialize, *args, **kw)
         # As `Exports.givenBy`, without what that takes: each call's result goes this way.
         exports = self._exports

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sized
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.spread import pb
 
@@ -51,10 +52,13 @@ class SerializingBroker(PrivateBroker):
     #: `Cacheable` objects; where the factory does not say it.
     maxReferences: int = pb.MAX_BROKER_REFS
 
-    # What the broker has: the name of the method that the peer calls; the exports of sessions; what
-    # the peer gets by what is being serialised; the words of the dialect; whether plain values, and
-    # anything, are written by this module.
+    # What the broker has: the name of the method that the peer calls, and the number of the
+    # request; the calls of the peer's that go on; the exports of sessions; what the peer gets by
+    # what is being serialised; the words of the dialect; whether plain values, and anything, are
+    # written by this module.
     _calling: bytes | None
+    _request: Any
+    _underWay: dict[Any, Deferred[Any]] | None
     _exports: Exports | None
     _given: list[Given] | None
     _words: dict[bytes, bytes]
@@ -123,9 +127,48 @@ class SerializingBroker(PrivateBroker):
             self._given = before
 
     def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
-        later: Deferred[Any] = ensureDeferred(object)
+        later: Deferred[Any] = self.cancellable(ensureDeferred(object))
         later.addCallback(self._serializeResult, self._calling, **context)
         return later
+
+    def cancellable(self, running: Deferred[Any]) -> Deferred[Any]:
+        """
+        Let the peer cancel what its call, which is being begun, goes on with.
+
+        Args:
+            running: what the method gave.
+
+        Returns:
+            The same.
+        """
+        requestID = self._request
+        if type(requestID) is not int or (running.called and not running.paused):
+            return running
+        if self._underWay is None:
+            self._underWay = {}
+        self._underWay[requestID] = running
+        return running.addBoth(self._noLongerUnderWay, requestID)
+
+    def _noLongerUnderWay(self, result: Any, requestID: int) -> Any:
+        if self._underWay is None or self._underWay.pop(requestID, None) is not None:
+            return result
+        # The peer has cancelled it, and does not wait: this is nothing for the log.
+        if isinstance(result, Failure) and result.check(CancelledError):
+            return Failure(pb.Error("The call was cancelled."))
+        return result
+
+    def cancelUnderWay(self, requestID: Any) -> None:
+        """
+        Cancel what a call of the peer's goes on with, if it does.
+
+        Args:
+            requestID: the number of the request, as the peer said it.
+        """
+        if type(requestID) is int and self._underWay is not None:
+            running = self._underWay.pop(requestID, None)
+            if running is not None:
+                with contained(_log, "A call can't be cancelled"):
+                    running.cancel()
 
     def _serializeResult(self, result: Any, /, calling: bytes | None, **context: Any) -> Any:
         before, self._calling = self._calling, calling

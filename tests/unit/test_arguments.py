@@ -82,6 +82,7 @@ UNTYPED = {
     "*.createPerspective": "the perspective is of the application's class",
     "Session.*": "its broker may be Twisted's",
     "Sessions.holders": "sessions, and logins, which are defined above it",
+    "call": "a PerspectiveClient, which may be called in place of a reference, is defined above it",
     "serverOptions": "a TLSVersion has no type",
 }
 

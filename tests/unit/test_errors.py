@@ -13,6 +13,7 @@ from twisted.spread.jelly import jelly, unjelly
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import (
+    CallTimeout,
     Detached,
     DuplicateIdentity,
     KeyNotFound,
@@ -177,6 +178,18 @@ class HostileTests(SynchronousTestCase):
             {"serviceName": "game", "args": ("hacked",), "message": "hacked", "_x": "hacked"},
         )
         self.assertNotIn("hacked", repr(vars(error)) + str(error) + repr(error.args))
+
+
+class TimeoutTests(SynchronousTestCase):
+    """Errors of those who wait."""
+
+    def test_texts(self) -> None:
+        """They say what was waited for, and how long."""
+        self.assertIn("No login within 3 seconds", str(LoginTimeout(3)))
+        self.assertIn("call of 'move' within 2.5 seconds", str(CallTimeout("move", 2.5)))
+        for error in (LoginTimeout(3), CallTimeout("move", 3)):
+            self.assertIsInstance(error, TimeoutError)
+            self.assertIsInstance(error, defer.TimeoutError)
 
 
 class HierarchyTests(SynchronousTestCase):
