@@ -31,7 +31,7 @@ from pbauth.accounts.administrators import (
 )
 from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey
 from pbauth.accounts.hashing import Derivations, Hashing
-from pbauth.accounts.identity import Identity, checkRenewal, checkReplacement
+from pbauth.accounts.identity import Identity, checkNewName, checkRenewal, checkReplacement
 from pbauth.accounts.records import Record, holdersAmong, listedRecords, recordOf
 from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.audit import Audit
@@ -122,13 +122,17 @@ class Authorizer:
 
     def createIdentity(self, name: str) -> IIdentity:
         """
-        Make an identity that belongs to this authorizer and is not saved yet.
+        Make a new identity that belongs to this authorizer and is not saved yet.
+
+        Args:
+            name: of it: its own form in SASLprep (RFC 4013), without invisible characters. Names of
+                identities that exist may be others.
 
         Raises:
             TypeError: the name is not a `str`.
-            InvalidName: the name breaks the rule of `pbauth.names`.
+            InvalidName: the name breaks the rule of `pbauth.names`, or this one.
         """
-        return self.identityClass(name, self)
+        return self.identityClass(checkNewName(name), self)
 
     def addIdentity(self, identity: IIdentity) -> Awaitable[object]:
         """

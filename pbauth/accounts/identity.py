@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -46,6 +47,37 @@ def checkIdentityName(name: object) -> str:
         raise InvalidName(f"This can't be the name of an identity: {refusal}") from None
     if not prepared:
         raise InvalidName("A name of an identity must not be empty.")
+    return checked
+
+
+def checkNewName(name: object) -> str:
+    """
+    Check the name of a new identity: it is also the one spelling of that name, so that no other
+    account looks the same, and holds nothing that can't be seen.
+
+    Args:
+        name: what was given as a name.
+
+    Returns:
+        The name itself.
+
+    Raises:
+        TypeError: it is not a `str`.
+        InvalidName: it breaks the rule.
+    """
+    checked = checkIdentityName(name)
+    for character in checked:
+        if unicodedata.category(character) == "Cf":
+            raise InvalidName(
+                "The name of a new identity must not hold invisible characters; this one holds "
+                f"U+{ord(character):04X}."
+            )
+    prepared = saslprep(checked)
+    if prepared != checked:
+        raise InvalidName(
+            f"{checked!r} has another spelling, which is its form in SASLprep (RFC 4013): "
+            f"{prepared!r}. Use that."
+        )
     return checked
 
 

@@ -80,7 +80,8 @@ class Record:
         Returns:
             An identity that is as recorded; not marked as stored.
         """
-        identity = authorizer.createIdentity(self.name)
+        # It may be older than the rule for new names.
+        identity = authorizer.identityClass(self.name, authorizer)
         identity.setVerifiers(
             {mechanism: decodeVerifier(encoded) for mechanism, encoded in self.verifiers}
         )

@@ -106,7 +106,7 @@ class OnDemandAuthorizer(DefaultAuthorizer):
             made = await settled(self._create(name))
             if made is not None:
                 self._check(made, name)
-        except Unauthorized:
+        except (Unauthorized, InvalidName):
             made = None
         except Exception:
             # It is the application's: whatever it raises, nobody gets in by it.

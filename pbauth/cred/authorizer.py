@@ -207,7 +207,7 @@ class CredAuthorizer(Authorizer):
             try:
                 account = await settled(self.accounts.getIdentityRequest(name))
             except Unauthorized:
-                account = self.accounts.createIdentity(name)
+                account = self.accounts.identityClass(name, self.accounts)
             return CheckedIdentity(account, self._checkers)
 
         return Deferred.fromCoroutine(request())

@@ -49,7 +49,8 @@ class AuthorizerSuite(Mixin):
 
     async def make(self, authorizer: Any, name: str = "alice", *keys: tuple[str, str]) -> Any:
         """Make and save an identity whose password is `secret`."""
-        identity = authorizer.createIdentity(name)
+        # Also what is no name for a new one: accounts may be older than that rule.
+        identity = authorizer.identityClass(name, authorizer)
         identity.setPassword("secret")
         for key in keys:
             identity.addKeyByString(*key)
@@ -301,6 +302,29 @@ class AuthorizerSuite(Mixin):
         for name in ("", "a" * 256, "a\nb", "a\0b", "\u00ad", "\ue000"):
             with self.assertRaises(InvalidName):
                 authorizer.createIdentity(name)
+
+    async def test_newNames(self) -> None:
+        """A new name is its own form in SASLprep, and can be seen; older ones go on working."""
+        authorizer = self.makeAuthorizer()
+        for name in (
+            "alice\u0301",
+            "\uff41lice",
+            "al\u00adice",
+            "a\u00a0b",
+            "alice\u0600",
+            "a\u2066b",
+        ):
+            with self.assertRaises(InvalidName) as raised:
+                authorizer.createIdentity(name)
+            self.assertNotIn("\n", str(raised.exception))
+        for name in ("alicé", "日本語の名前", "🎉"):
+            self.assertEqual(authorizer.createIdentity(name).name, name)
+        old = await self.make(authorizer, "alice\u0301", ("game", "alice"))
+        found = await self.find(authorizer, old.name)
+        self.assertEqual((found.name, found.getAllKeys()), (old.name, [("game", "alice")]))
+        found.addKeyByString("game", "other")
+        await maybeDeferred(found.save)
+        self.assertEqual(len((await self.find(authorizer, old.name)).getAllKeys()), 2)
 
     # Passwords.
 
