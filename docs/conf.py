@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: ``sphinx-build -W --keep-going -b html docs OUT``."""
+"""How Sphinx builds these pages: ``sphinx-build -n -W --keep-going -b html docs OUT``."""
 
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ extensions = [
     "floors",
     "interfaces",
     "options",
+    "outside",
     "sequence",
 ]
 exclude_patterns = ["_build", "listings", "examples", "**.inc"]

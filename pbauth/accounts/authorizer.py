@@ -97,7 +97,7 @@ class Authorizer:
     #: What `createIdentity` makes.
     identityClass: Any = Identity
 
-    #: Whether passwords are checked by somebody else who has to see them: PAM, LDAP.
+    #: Whether passwords are checked elsewhere (PAM, LDAP), where they have to be seen.
     externalPasswords: bool = False
 
     def __init__(

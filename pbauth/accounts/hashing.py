@@ -100,7 +100,7 @@ class Hashing:
 
     @property
     def mostIterations(self) -> int:
-        """Return the most iterations of a new verifier: they are work for each login."""
+        """Return the most iterations of a new verifier, since they are work for each login."""
         return min(4 * self.iterations, scram.MOST_ITERATIONS)
 
     @property

@@ -222,7 +222,7 @@ class ScramVerifier:
 
     @property
     def cost(self) -> tuple[int, int]:
-        """Return what anybody sees who claims the name: iterations, and bytes of salt."""
+        """Return the iterations and the bytes of salt, which anybody sees who claims the name."""
         return self.iterations, len(self.salt)
 
     def covers(self, proof: object) -> bool:

@@ -47,8 +47,8 @@ class Perspective:
 
     service: Any = None
 
-    #: How many messages wait for the next client, while none is attached: see `Clients`. With 0
-    #: whoever sends one gets `NobodyAttached`.
+    #: How many messages wait for the next client, while none is attached (see `Clients`).
+    #: With 0, sending one is a `NobodyAttached`.
     queueSize: int = 0
 
     def __init__(self, perspectiveName: str, identityName: str = "Nobody") -> None:

@@ -44,8 +44,9 @@ class SerializingBroker(PrivateBroker):
 
     __slots__ = ()
 
-    #: Serialise as Twisted does: what can't be serialised arrives as an `Unpersistable`, calls that
-    #: can't be sent raise their error at once, and references of what was not sent are kept.
+    #: Serialise as Twisted does, so that what can't be serialised arrives as an `Unpersistable`,
+    #: calls that can't be sent raise their error at once, and references of what was not sent are
+    #: kept.
     stockSerialization = False
 
     #: How many references to objects of this end the peer may hold, and how many copies of

@@ -308,6 +308,42 @@ class ExtensionTests(SynchronousTestCase):
         self.assertEqual(nameInterfaces(signature), "(service: IService | None = None)")
         self.assertIsNone(nameInterfaces(None))
 
+    def test_outside(self) -> None:
+        """Names without a page lead to the documentation of Twisted and Python."""
+        addressOf = import_module("outside").addressOf
+        twisted, python = (
+            "https://docs.twisted.org/en/stable/api/",
+            "https://docs.python.org/3/library/",
+        )
+        for name, address in {
+            "twisted.internet.defer.Deferred": f"{twisted}twisted.internet.defer.Deferred.html",
+            "twisted.internet._sslverify.KeyPair": f"{twisted}twisted.internet.ssl.KeyPair.html",
+            "IReactorTime": f"{twisted}twisted.internet.interfaces.IReactorTime.html",
+            "twisted.spread.pb.RemoteReference.callRemote": (
+                f"{twisted}twisted.spread.pb.RemoteReference.html#callRemote"
+            ),
+            "collections.abc.Iterable": f"{python}collections.abc.html#collections.abc.Iterable",
+            "twisted.internet.defer.Deffered": None,
+            "IReactorTimes": None,
+            "most": None,
+        }.items():
+            self.assertEqual(addressOf(name), address, name)
+
+    def test_known(self) -> None:
+        """Others are words, if they are arguments or existing classes; else it is a warning."""
+        isKnown = import_module("outside").isKnown
+        for name in (
+            "most",
+            "(name, locked)",
+            "Record",
+            "KeyError",
+            "pbauth.accounts.records.Record",
+        ):
+            self.assertTrue(isKnown(name, "obj"), name)
+        for name in ("Recrod", "pbauth.accounts.records.Recrod", "pbauth.acounts"):
+            self.assertFalse(isKnown(name, "obj"), name)
+        self.assertFalse(isKnown("most", "class"))
+
     def test_sequence(self) -> None:
         """A sequence becomes a picture, in which all words find room."""
         sequence = import_module("sequence")
