@@ -96,7 +96,7 @@ from pbauth.net.trust import serverOptions
 from pbauth.perspectives.clients import Clients
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
-from pbauth.perspectives.sessions import EndReason, Session, Sessions
+from pbauth.perspectives.sessions import EndReason, Session, Sessions, currentSession
 from pbauth.wire.broker import Broker
 
 __version__ = "0.1.0"
@@ -187,6 +187,7 @@ __all__ = [
     "call",
     "changePassword",
     "connect",
+    "currentSession",
     "fingerprintOf",
     "getObjectAt",
     "logIn",

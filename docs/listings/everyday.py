@@ -20,6 +20,9 @@ class Shop(pbauth.Service):
         super().__init__(*arguments)
         self.log = []
 
+    async def find(self, item):
+        return item
+
     def askManufacturer(self, item):
         return Deferred()
 
@@ -31,6 +34,11 @@ class Customer(pbauth.Perspective):
         except CancelledError:
             self.getService().log.append("the customer is gone")
             raise
+
+    async def perspective_reserve(self, item):
+        await self.getService().find(item)
+        session = pbauth.currentSession()
+        return f"{item} for {session.identity.name} at {session.peer.host}"
 
     def perspective_order(self, item, count):
         if count > 3:
@@ -60,6 +68,11 @@ class ShopTests(SynchronousTestCase):
         self.shop.createPerspective("alice")
         self.memory.addUser("alice", "secret", ("shop", "alice"))
         self.alice = self.successResultOf(self.memory.logIn("alice", "secret", "shop"))
+
+    def test_whoCalls(self):
+        answer = self.alice.callRemote("reserve", "pens")
+        self.memory.flush()
+        self.assertEqual(self.successResultOf(answer), "pens for alice at 127.0.0.1")
 
     def test_deadline(self):
         answer = Deferred.fromCoroutine(price(self.alice, "pens"))

@@ -23,8 +23,12 @@ from pbauth.interfaces import (
 )
 from pbauth.names import checkName, checkPerspectiveName
 from pbauth.perspectives.clients import Clients
+from pbauth.perspectives.current import CURRENT
 
 _log = Logger()
+
+#: Whom a perspective is for that was made without a name.
+NOBODY = "Nobody"
 
 
 @implementer(IPerspective)
@@ -38,7 +42,8 @@ class Perspective:
 
     Args:
         perspectiveName: see `pbauth.names`.
-        identityName: the name of the identity that it is usually for.
+        identityName: the name of the identity that it is usually for; by default the one that is
+            attached first.
 
     Raises:
         TypeError: a name is not a `str`.
@@ -51,9 +56,9 @@ class Perspective:
     #: With 0, sending one is a `NobodyAttached`.
     queueSize: int = 0
 
-    def __init__(self, perspectiveName: str, identityName: str = "Nobody") -> None:
+    def __init__(self, perspectiveName: str, identityName: str = NOBODY) -> None:
         self.perspectiveName = checkPerspectiveName(perspectiveName)
-        self.identityName = checkName(identityName, "name of an identity")
+        self._identityName = checkName(identityName, "name of an identity")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.perspectiveName!r}>"
@@ -94,7 +99,24 @@ class Perspective:
             TypeError: the name is not a `str`.
             InvalidName: the name breaks the rule of `pbauth.names`.
         """
-        self.identityName = checkName(name, "name of an identity")
+        self._identityName = checkName(name, "name of an identity")
+
+    @property
+    def identityName(self) -> str:
+        """
+        Return whom this is for: in a call of a client, and in `attached` and `detached`, the
+        identity that this client has proved to be; otherwise the one that was set, or the first
+        that was attached.
+        """
+        session = CURRENT.get()
+        if session is not None and session.isOn(self):
+            name: str = session.identity.name
+            return name
+        return self._identityName
+
+    @identityName.setter
+    def identityName(self, name: str) -> None:
+        self.setIdentityName(name)
 
     def getIdentityRequest(self) -> Deferred[IIdentity]:
         """

@@ -45,6 +45,8 @@ from pbauth.errors import Detached
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
 from pbauth.net.origin import newId
 from pbauth.perspectives.byname import ByName
+from pbauth.perspectives.current import CURRENT, runFor
+from pbauth.perspectives.perspective import NOBODY
 
 _log = Logger()
 
@@ -149,6 +151,8 @@ def callFor(
     Raises:
         Exception: whatever the method raises.
     """
+    (session, *others) = sessions
+    token = CURRENT.set(session if not others else next(filter(_isLive, sessions), session))
     try:
         result = receive(broker, message, args, kw)
     except Exception as error:
@@ -156,11 +160,32 @@ def callFor(
         if fails is None or not isinstance(error, Jellyable):
             raise
         return fail(fails(Failure()))
+    finally:
+        CURRENT.reset(token)
     if not isinstance(result, Deferred):
         return result
     fails = getattr(broker, "fails", None)
-    (session, *others) = sessions
     return session.watch(result if fails is None else result.addErrback(fails), others)
+
+
+def _isLive(session: Session) -> bool:
+    return session.live
+
+
+def currentSession() -> Session | None:
+    """
+    Find the session whose call is being run.
+
+    It is known in the methods of a perspective, and of the objects that a session was given, in
+    `attached` and `detached`; in coroutines also after an ``await``. Callbacks of a Deferred do not
+    know it.
+
+    Returns:
+        The session, which knows the `identity`, the client object (`clientref`), the address of the
+        `peer` and the `perspective`; `None` where nobody calls.
+    """
+    session: Session | None = CURRENT.get()
+    return session
 
 
 class _UnderWay:
@@ -329,8 +354,10 @@ class Session:
             service = perspective.getService()
             if service is not None:
                 service.cachePerspective(perspective)
+            self._introduce(perspective)
+            attached = perspective.brokerAttached
             given = await settled(
-                perspective.brokerAttached(self.clientref, self.identity, self.broker)
+                runFor(self, attached, self.clientref, self.identity, self.broker)
             )
         except BaseException:
             self._state = _State.ENDED
@@ -347,6 +374,10 @@ class Session:
                 f"attached() of {type(perspective).__name__} must return a perspective "
                 f"(usually self), not {type(given).__name__}."
             )
+        if given is not perspective:
+            if service is not None and given.getService() is None:
+                given.setService(service)
+            self._introduce(given)
         self.perspective = given
         if self._state is _State.ENDING:
             await self._detach()
@@ -357,6 +388,20 @@ class Session:
             clients = self._clients()
             if clients is not None:
                 clients.joined(self)
+
+    def isOn(self, perspective: IPerspective) -> bool:
+        """
+        Return whether the client is, or is being, attached to a perspective.
+
+        Args:
+            perspective: that was asked for, or that `attached` gave.
+        """
+        return perspective is self.perspective or perspective is self._requested
+
+    def _introduce(self, perspective: IPerspective) -> None:
+        """Let a perspective that was made for nobody know whom it is for."""
+        if perspective.identityName == NOBODY:
+            perspective.setIdentityName(self.identity.name)
 
     def end(self, reason: EndReason) -> Deferred[None]:
         """
@@ -404,9 +449,8 @@ class Session:
                 clients.left(self)
         self._audit.detached(self, (self.endReason or EndReason.DETACHED).value)
         with contained(_log, "detached() failed for {session!r}", session=self):
-            await settled(
-                self.perspective.brokerDetached(self.clientref, self.identity, self.broker)
-            )
+            detached = self.perspective.brokerDetached
+            await settled(runFor(self, detached, self.clientref, self.identity, self.broker))
         self._finish()
 
     def _finish(self) -> None:
