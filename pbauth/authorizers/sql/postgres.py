@@ -8,20 +8,19 @@ taken away from, whoever did it and by whatever program; each server listens.
 
 from __future__ import annotations
 
-import os
-import re
 from functools import lru_cache, partial
 from typing import Any
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import conninfo
 from twisted.enterprise import adbapi
 
 from pbauth.accounts.authorizer import MOST_COSTS, Cost
 from pbauth.authorizers.sql.engine import DECOY_SECRET, SCHEMA_VERSION, Changed, costsOf
 from pbauth.authorizers.sql.notifications import CHANNEL, ChangesTold
+from pbauth.authorizers.sql.postgreserrors import explain, isLost
+from pbauth.authorizers.sql.postgresurl import protection, readURL, withoutSecrets
 from pbauth.errors import StoreError
-from pbauth.net.addresses import isLoopback
 
 #: The prefixes of the names of databases that this engine opens.
 SCHEMES = ("postgresql://", "postgres://")
@@ -170,17 +169,17 @@ class PostgresEngine:
     forUpdate = " FOR UPDATE"
 
     def __init__(self, url: str, passwordInURL: bool = True) -> None:
-        self._parameters = _read(url)
+        self._parameters = readURL(url)
         if "password" in self._parameters and not passwordInURL:
             raise StoreError(
                 "Others on this machine can see the password in that URL. Leave it out, and put "
                 "it into ~/.pgpass, or into a file that PGPASSFILE names."
             )
-        self.where = _withoutSecrets(self._parameters)
+        self.where = withoutSecrets(self._parameters)
         self._conninfo = conninfo.make_conninfo(
             **{
                 **_OPTIONS,
-                **_protection(self._parameters),
+                **protection(self._parameters),
                 **self._parameters,
                 "options": f"{_SETTINGS} {self._parameters.get('options', '')}".strip(),
             }
@@ -245,109 +244,16 @@ class PostgresEngine:
 
     def isLost(self, error: Exception) -> bool:
         """Return whether the connection is gone, or the server is about to be."""
-        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and (
-            error.sqlstate is None
-            or error.sqlstate[:2] == "08"
-            or isinstance(
-                error, (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
-            )
-        )
+        return isLost(error)
 
     def explain(self, error: Exception) -> str:
         """Return what an error means (see `Engine`)."""
-        for kinds, text in _MEANINGS:
-            if isinstance(error, kinds):
-                return text.format(where=self.where)
-        # The text may have several lines; the first says it. It may quote a statement below.
-        said = str(error).strip().partition("\n")[0]
-        for pattern, text in _REFUSED:
-            # Of a connection that is not made nothing but the text is known.
-            if getattr(error, "sqlstate", None) is None and re.search(pattern, said):
-                return text.format(where=self.where, said=said)
-        if self.isLost(error):
-            return f"{self.where} can't be reached: {said}. Is PostgreSQL running there?"
-        return f"{self.where}: {said}."
+        return explain(error, self.where)
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesTold:
         """Return a service that listens for changes (see `Engine`)."""
         connect = partial(psycopg.connect, self._conninfo)
         return ChangesTold(connect, self.where, pool, reactor, changed)
-
-
-_MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    (
-        (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected),
-        "{where} is busy: another transaction has locked the account. Try again.",
-    ),
-    (
-        (errors.ReadOnlySqlTransaction,),
-        "{where} is read-only; it may be a standby. Use the primary server.",
-    ),
-    ((errors.DiskFull,), "There is no space left to write {where}."),
-    (
-        (errors.InsufficientPrivilege,),
-        "{where} does not let this user do that. Make its owner: ALTER SCHEMA pbauth OWNER TO ...; "
-        "or, where there is no schema yet: GRANT CREATE ON DATABASE ... TO ...",
-    ),
-    (
-        (errors.UndefinedTable, errors.UndefinedColumn),
-        "{where}: tables of pbauth are missing. Restore the schema pbauth from a backup.",
-    ),
-    (
-        (errors.DataCorrupted, errors.IndexCorrupted),
-        "{where} is damaged. Restore it from a backup.",
-    ),
-)
-
-
-_REFUSED = (
-    (
-        "certificate|SSL|channel binding",
-        "{where} can't be reached over TLS ({said}). Use sslrootcert=FILE for a certificate "
-        "authority of your own; or sslmode=prefer in a network that nobody else can read.",
-    ),
-    (r'database ".*" does not exist', "{where}: there is no such database. Run: createdb"),
-    (
-        r'role ".*" does not exist|authentication failed|no password supplied|pg_hba\.conf',
-        "{where} does not accept this user. See PGPASSFILE, ~/.pgpass and pg_hba.conf.",
-    ),
-)
-
-
-def _read(url: str) -> dict[str, str]:
-    try:
-        found = conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
-        # Its text quotes the URL.
-        found = None
-    if not found:
-        raise StoreError(
-            "This is not the URL of a PostgreSQL database. Example: postgresql://user@host/database"
-        )
-    return {name: str(value) for name, value in found.items()}
-
-
-def _protection(parameters: dict[str, str]) -> dict[str, str]:
-    """
-    Return parameters that protect a connection over a network: verified TLS, since verifiers
-    cross it. The user's own settings of TLS come first.
-    """
-    hosts = ",".join(parameters.get(name, "") for name in ("host", "hostaddr")).split(",")
-    if all(not host or host.startswith(("/", "@")) or isLoopback(host) for host in hosts):
-        return {}
-    if "sslmode" in parameters or "PGSSLMODE" in os.environ:
-        return {}
-    own = os.path.exists(os.path.expanduser("~/.postgresql/root.crt"))
-    return {"sslmode": "verify-full", **({} if own else {"sslrootcert": "system"})}
-
-
-def _withoutSecrets(parameters: dict[str, str]) -> str:
-    user = f"{parameters['user']}@" if "user" in parameters else ""
-    host = parameters.get("host", "")
-    port = f":{parameters['port']}" if "port" in parameters else ""
-    # The folder of a UNIX socket is a parameter.
-    where = f"/{parameters.get('dbname', '')}" + (f"?host={host}" if "/" in host else "")
-    return f"postgresql://{user}{'' if '/' in host else host}{port}{where}"
 
 
 @lru_cache(maxsize=256)
