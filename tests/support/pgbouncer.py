@@ -52,10 +52,10 @@ class PgBouncer:
         configuration.write_text("\n".join(lines) + "\n")
         user = []
         if os.getuid() == 0:
-            # It refuses to run as root; so does PostgreSQL.
-            account = pwd.getpwnam("nobody")
+            # It refuses to run as root; so does PostgreSQL, into whose folder it has to look.
+            account = pwd.getpwuid(os.stat(str(behind["host"])).st_uid)
             os.chown(folder, account.pw_uid, account.pw_gid)
-            user = ["--user=nobody"]
+            user = [f"--user={account.pw_name}"]
         self._process = subprocess.Popen(
             [PGBOUNCER, "--quiet", *user, str(configuration)],
             stderr=subprocess.DEVNULL,

@@ -234,6 +234,24 @@ class TroubleTests(PostgresTestCase):
         self.assertIn("busy", str(raised.exception))
         await alice.save()
 
+    async def test_timeouts(self) -> None:
+        """A statement that takes too long is not taken for one that waits for a lock."""
+        authorizer = self.open(f"{self.url}&options=-c%20statement_timeout%3D50ms")
+        await addUser(authorizer, "alice")
+        with psycopg.connect(self.url) as connection:
+            connection.execute("LOCK TABLE pbauth.identities")
+            with self.assertRaises(StoreError) as raised:
+                await authorizer.getIdentityRequest("alice")
+        self.assertIn("statement_timeout", str(raised.exception))
+        await authorizer.getIdentityRequest("alice")
+
+    def test_noSlots(self) -> None:
+        """A server that takes no more connections is not said to be away."""
+        text = PostgresEngine("postgresql://localhost/accounts").explain(
+            psycopg.OperationalError("connection failed: FATAL:  sorry, too many clients already")
+        )
+        self.assertIn("max_connections", text)
+
     def test_passwords(self) -> None:
         """A password in a URL is refused where others may see it, and is shown to nobody."""
         for url in ("postgresql://a:hunter2@db/accounts", "postgresql://db/a?password=hunter2"):

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import Any
 
 import psycopg
 from twisted.application.service import MultiService
+from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from pbauth import AuthServerFactory, Detached, Hashing, Password, SQLAuthorizer, connect
+from pbauth import (
+    AuthServerFactory,
+    Detached,
+    Hashing,
+    Password,
+    SQLAuthorizer,
+    StoreError,
+    connect,
+)
+from pbauth.authorizers.sql import notifications
+from pbauth.authorizers.sql import postgres as postgres_
+from pbauth.authorizers.sql.engine import MOST_CONNECTIONS
+from tests.support.pgbouncer import PGBOUNCER, PgBouncer
 from tests.support.postgres import PostgreSQL, postgres
 from tests.support.serving import ServingTestCase
 from tests.support.suites.sqlstores import Awaited, addUser
@@ -58,7 +72,7 @@ class ListeningTestCase(ServingTestCase):
         for name in names:
             await addUser(self.authorizer, name)
             await self.logIn(name)
-        await self.until(lambda: self.changes.hears, "the server hears")
+        await self.until(lambda: self.changes.notices, "the server notices changes")
 
     async def logIn(self, name: str) -> None:
         """Log a user in."""
@@ -121,6 +135,27 @@ class CutTests(ListeningTestCase):
         self.lock("carol")
         await self.untilEnded("carol")
 
+    async def test_pooledConnections(self) -> None:
+        """However many connections of the pool were cut, nobody who logs in at once notices."""
+        authorizer = self.open()
+        await addUser(authorizer, "alice")
+        everybody = threading.Barrier(MOST_CONNECTIONS)
+
+        def use(cursor: Any) -> None:
+            cursor.execute("SELECT 1")
+            everybody.wait(PATIENCE)
+
+        await gatherResults(authorizer._pool.runInteraction(use) for _ in range(MOST_CONNECTIONS))
+        self.run_(CUT)
+        # One after the other: each of them may meet all that are dead.
+        alice = await authorizer.getIdentityRequest("alice")
+        await gatherResults(
+            authorizer.getIdentityRequest("alice") for _ in range(3 * MOST_CONNECTIONS)
+        )
+        alice.addKeyByString("chat", "alice")
+        await alice.save()
+        self.assertEqual(self.flushLoggedErrors(), [])
+
 
 class RestartTests(ListeningTestCase):
     """PostgreSQL is restarted; it is one that this test has for itself."""
@@ -144,3 +179,60 @@ class RestartTests(ListeningTestCase):
             await self.until(lambda: self.changes.hears, "the server hears again")
             self.lock(name)
             await self.untilEnded(name)
+
+
+class PoolerTests(ListeningTestCase):
+    """Behind pgbouncer, where each transaction may get another connection."""
+
+    if PGBOUNCER is None:
+        skip = "pgbouncer is not installed. On Debian: apt install pgbouncer"
+
+    def setUp(self) -> None:
+        self.patch(notifications, "PROOF_TIMEOUT", 0.5)
+        self.patch(notifications, "LOOK_EVERY", 0.1)
+
+    async def useThrough(self, *settings: str) -> None:
+        """Work with accounts through a pooler; a user who is locked is thrown out."""
+        pooler = PgBouncer(self, self.url, "pool_mode = transaction", *settings)
+        await self.serve("alice", url=pooler.url)
+        self.assertFalse(self.changes.hears)
+        for number in range(20):
+            # psycopg prepares what it has run five times, on one of several connections.
+            await gatherResults(
+                self.authorizer.getIdentityRequest("alice") for _ in range(MOST_CONNECTIONS)
+            )
+            alice = await self.authorizer.getIdentityRequest("alice")
+            alice.addKeyByString("chat", f"alice {number}")
+            await alice.save()
+        self.lock("alice")
+        await self.untilEnded("alice")
+        self.assertTrue(self.changes.notices)
+        self.assertFalse(self.changes.hears)
+
+    async def test_optionsRefused(self) -> None:
+        """The pooler refuses the settings of the connection."""
+        await self.useThrough()
+
+    async def test_optionsDropped(self) -> None:
+        """The pooler drops them, and with them the path to the tables."""
+        await self.useThrough("ignore_startup_parameters = options")
+
+    async def test_lockTimeout(self) -> None:
+        """A write that waits for a lock ends nevertheless, and says what is wrong."""
+        self.patch(postgres_, "_TIMEOUTS", {"lock_timeout": "50ms", "statement_timeout": "1s"})
+        pooler = PgBouncer(self, self.url, "pool_mode = transaction")
+        authorizer = self.open(pooler.url)
+        alice = await addUser(authorizer, "alice")
+        alice.locked = True
+        with psycopg.connect(self.url) as connection:
+            connection.execute("SELECT 1 FROM pbauth.identities FOR UPDATE")
+            with self.assertRaises(StoreError) as raised:
+                await alice.save()
+        self.assertIn("busy", str(raised.exception))
+
+    def test_ownOptions(self) -> None:
+        """Where the user's own settings are refused, the message says where to allow them."""
+        pooler = PgBouncer(self, self.url, "pool_mode = transaction")
+        with self.assertRaises(StoreError) as raised:
+            self.open(f"{pooler.url}&options=-c%20lock_timeout%3D50ms")
+        self.assertIn("ignore_startup_parameters", str(raised.exception))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
@@ -42,7 +43,7 @@ from pbauth.accounts.moments import fromStamp, toStamp
 from pbauth.accounts.records import Record, frequentCosts, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
-from pbauth.authorizers.sql.engine import Engine, Statements
+from pbauth.authorizers.sql.engine import MOST_CONNECTIONS, Engine, Statements
 from pbauth.authorizers.sql.sqlite import SQLiteEngine
 from pbauth.errors import (
     DuplicateGroup,
@@ -648,10 +649,11 @@ class SQLAuthorizer(CopyingAuthorizer):
     async def _run(self, act: Callable[[Statements], _Result], writing: bool = False) -> _Result:
         if self._reactor.seconds() < self._pausedUntil:
             raise StoreError()
-        try:
-            return await self._runOnce(act, writing)
-        except _OnceMore:
-            pass
+        # After a restart of the database, all connections may be lost; each is replaced when it is
+        # used.
+        for _ in range(MOST_CONNECTIONS):
+            with suppress(_OnceMore):
+                return await self._runOnce(act, writing)
         try:
             return await self._runOnce(act, writing)
         except _OnceMore as failed:

@@ -26,6 +26,9 @@ Changed = Callable[[Iterable[str] | None], Awaitable[None]]
 #: Seconds between two looks for changes, or attempts to listen for them again.
 OFTEN = 0.5
 
+#: How many connections to a database are open at most, for all but to listen.
+MOST_CONNECTIONS = 5
+
 #: How many rows are inserted by one statement: older versions of SQLite take 999 parameters.
 _MANY_ROWS = 300
 

@@ -8,7 +8,9 @@ taken away from, whoever did it and by whatever program; each server listens.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+import re
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -16,9 +18,15 @@ from psycopg import conninfo
 from twisted.enterprise import adbapi
 
 from pbauth.accounts.authorizer import MOST_COSTS, Cost
-from pbauth.authorizers.sql.engine import DECOY_SECRET, SCHEMA_VERSION, Changed, costsOf
+from pbauth.authorizers.sql.engine import (
+    DECOY_SECRET,
+    MOST_CONNECTIONS,
+    SCHEMA_VERSION,
+    Changed,
+    costsOf,
+)
 from pbauth.authorizers.sql.notifications import CHANNEL, ChangesTold
-from pbauth.authorizers.sql.postgreserrors import explain, isLost
+from pbauth.authorizers.sql.postgreserrors import explain, isLost, refusesOptions
 from pbauth.authorizers.sql.postgresurl import protection, readURL, withoutSecrets
 from pbauth.errors import StoreError
 
@@ -35,9 +43,18 @@ _OPTIONS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "11000",
 }
-_SETTINGS = (
-    "-c search_path=pbauth -c lock_timeout=10s -c statement_timeout=30s"
-    " -c idle_in_transaction_session_timeout=60s"
+_TIMEOUTS = {"lock_timeout": "10s", "statement_timeout": "30s"}
+# The path is only a sign: a pooler that drops it drops the rest.
+_SETTINGS = {
+    "search_path": "pbauth",
+    **_TIMEOUTS,
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+# The tables in the statements of `pbauth.authorizers.sql.authorizer`: where a pooler drops the
+# settings of a connection, their schema is not looked for.
+_TABLE = re.compile(
+    r"\b(FROM|JOIN|INTO|UPDATE) (identities|verifiers|keys|groups|members|group_keys|meta)\b"
 )
 
 _SCHEMA_ROW = "schema version"
@@ -50,7 +67,7 @@ _COSTS = """
     SELECT split_part(cost, ':', 1), length(rtrim(split_part(cost, ':', 2), '='))
     FROM (
         SELECT split_part(verifier, '$', 2) AS cost
-        FROM verifiers WHERE mechanism = 'SCRAM-SHA-256'
+        FROM pbauth.verifiers WHERE mechanism = 'SCRAM-SHA-256'
     ) AS costs
     GROUP BY 1, 2 ORDER BY count(*) DESC, 1, 2 LIMIT %s
 """
@@ -176,18 +193,52 @@ class PostgresEngine:
                 "it into ~/.pgpass, or into a file that PGPASSFILE names."
             )
         self.where = withoutSecrets(self._parameters)
-        self._conninfo = conninfo.make_conninfo(
+        settings = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        self._conninfo = self._withOptions(
+            f"{settings} {self._parameters.get('options', '')}".strip()
+        )
+        # Whether a pooler takes the settings of connections away, so that each transaction needs
+        # its own; and what it changes for psycopg.
+        self._dropsSettings = False
+        self._arguments: dict[str, Any] = {}
+
+    def _withOptions(self, options: str) -> str:
+        return conninfo.make_conninfo(
             **{
                 **_OPTIONS,
                 **protection(self._parameters),
                 **self._parameters,
-                "options": f"{_SETTINGS} {self._parameters.get('options', '')}".strip(),
+                "options": options,
             }
         )
 
+    def _connect(self, **arguments: Any) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._conninfo, **self._arguments, **arguments)
+
+    def _connectFirst(self) -> psycopg.Connection[Any]:
+        """Connect, and find out what a pooler allows, if there is one."""
+        try:
+            connection = self._connect()
+        except psycopg.OperationalError as error:
+            if not refusesOptions(error) or "options" in self._parameters:
+                raise
+            self._conninfo = self._withOptions("")
+            connection = self._connect()
+        with connection.transaction():
+            pid, path = connection.execute(
+                "SELECT pg_backend_pid(), current_setting('search_path')"
+            ).fetchone() or (0, "")
+        self._dropsSettings = path != _SETTINGS["search_path"]
+        if self._dropsSettings or pid != connection.info.backend_pid:
+            # What is prepared on one connection of a pooler is not there on the next.
+            self._arguments = {"prepare_threshold": None}
+            connection.prepare_threshold = None
+        return connection
+
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the database, make the tables, or upgrade them (see `Engine`)."""
-        with psycopg.connect(self._conninfo) as connection:
+        with self._connectFirst() as connection:
+            connection.execute("SET LOCAL search_path = pbauth")
             # With as little of the rights as will do: a schema that is there is not made.
             if not _exists(connection, "pbauth.meta"):
                 connection.execute(_LOCK)
@@ -229,8 +280,9 @@ class PostgresEngine:
         return _Pool(
             "psycopg",
             self._conninfo,
+            **self._arguments,
             cp_min=1,
-            cp_max=5,
+            cp_max=MOST_CONNECTIONS,
             cp_noisy=False,
             cp_reactor=reactor,
         )
@@ -240,7 +292,10 @@ class PostgresEngine:
         return _translate(statement)
 
     def beginWriting(self, cursor: Any) -> None:
-        """Do nothing: a transaction begins by itself."""
+        """Set what a pooler took away; a transaction begins by itself."""
+        if self._dropsSettings:
+            for name, value in _TIMEOUTS.items():
+                cursor.execute(f"SET LOCAL {name} = '{value}'")
 
     def isLost(self, error: Exception) -> bool:
         """Return whether the connection is gone, or the server is about to be."""
@@ -252,13 +307,12 @@ class PostgresEngine:
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesTold:
         """Return a service that listens for changes (see `Engine`)."""
-        connect = partial(psycopg.connect, self._conninfo)
-        return ChangesTold(connect, self.where, pool, reactor, changed)
+        return ChangesTold(self._connect, self.where, pool, reactor, changed)
 
 
 @lru_cache(maxsize=256)
 def _translate(statement: str) -> str:
-    return statement.replace("%", "%%").replace("?", "%s")
+    return _TABLE.sub(r"\1 pbauth.\2", statement).replace("%", "%%").replace("?", "%s")
 
 
 def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
@@ -278,11 +332,21 @@ class _Connection(adbapi.Connection):  # type: ignore[misc]
 
     def rollback(self) -> None:
         connection: Any = self._connection
+        if not connection.closed:
+            # The error may be the first that is heard of a lost connection, and this the second.
+            with suppress(psycopg.Error):
+                connection.rollback()
         if connection.closed:
             self._pool.disconnect(connection)
-        else:
-            connection.rollback()
 
 
 class _Pool(adbapi.ConnectionPool):  # type: ignore[misc]
     connectionFactory = _Connection
+
+    def connect(self) -> Any:
+        """Return the connection of this thread; a new one in place of one that is lost."""
+        connection: Any = super().connect()
+        if connection.closed:
+            self.disconnect(connection)
+            connection = super().connect()
+        return connection

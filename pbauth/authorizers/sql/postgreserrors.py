@@ -9,8 +9,13 @@ from psycopg import errors
 
 _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     (
-        (errors.LockNotAvailable, errors.QueryCanceled, errors.DeadlockDetected),
+        (errors.LockNotAvailable, errors.DeadlockDetected),
         "{where} is busy: another transaction has locked the account. Try again.",
+    ),
+    (
+        (errors.QueryCanceled,),
+        "{where} is busy: it did not answer in time, or an administrator ended the statement. Try "
+        "again; if it stays so, see statement_timeout of the user, and what the database does.",
     ),
     (
         (errors.ReadOnlySqlTransaction,),
@@ -33,7 +38,19 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
 )
 
 
+# What pgbouncer says.
+_NO_OPTIONS = r"unsupported startup parameter"
+
 _REFUSED = (
+    (
+        _NO_OPTIONS,
+        "{where}: the pooler there refuses options ({said}). Leave them out of the URL, or add "
+        "'options' to ignore_startup_parameters in pgbouncer.ini.",
+    ),
+    (
+        r"too many (clients|connections)|connection slots|no more connections",
+        "{where} takes no more connections ({said}). Raise max_connections there, or use a pooler.",
+    ),
     (
         "certificate|SSL|channel binding",
         "{where} can't be reached over TLS ({said}). Use sslrootcert=FILE for a certificate "
@@ -54,6 +71,11 @@ def isLost(error: Exception) -> bool:
         or error.sqlstate[:2] == "08"
         or isinstance(error, (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow))
     )
+
+
+def refusesOptions(error: Exception) -> bool:
+    """Return whether a pooler refuses the settings of a connection."""
+    return re.search(_NO_OPTIONS, str(error)) is not None
 
 
 def explain(error: Exception, where: str) -> str:
