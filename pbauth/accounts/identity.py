@@ -181,8 +181,8 @@ class Identity:
     @property
     def expires(self) -> datetime | None:
         """
-        Return from when on logins are refused, whatever their proof; `None`: never. The sessions
-        end at that moment.
+        Return the moment from which logins are refused, whatever their proof, and at which the
+        sessions end; or `None`, if there is no such moment.
         """
         return self._expires
 

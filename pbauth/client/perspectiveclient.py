@@ -164,7 +164,7 @@ class PerspectiveClient(service.Service):
 
     @property
     def clock(self) -> Any:
-        """Return the time of its deadlines: what provides `IReactorTime`."""
+        """Return what provides `IReactorTime` for the deadlines of the client."""
         return self._reactor
 
     def startService(self) -> None:

@@ -104,9 +104,9 @@ class Perspective:
     @property
     def identityName(self) -> str:
         """
-        Return whom this is for: in a call of a client, and in `attached` and `detached`, the
-        identity that this client has proved to be; otherwise the one that was set, or the first
-        that was attached.
+        Return the name of the identity that this is for. In a call of a client, and in `attached`
+        and `detached`, it is the identity that this client has proved to be; otherwise the one
+        that was set, or the first one that was attached.
         """
         session = CURRENT.get()
         if session is not None and session.isOn(self):

@@ -74,6 +74,23 @@ class DocstringTests(SynchronousTestCase):
         self.assertGreater(seen, 1000)
         self.assertEqual(bad, [])
 
+    def test_properties(self) -> None:
+        """No property has a colon in its first line: what is before it, Sphinx shows as a type."""
+        bad, seen = [], 0
+        for path in sorted(PACKAGE.rglob("*.py")):
+            for node in nodesOf(path):
+                if isinstance(node, ast.FunctionDef) and "property" in ast.unparse(
+                    ast.Module(list(map(ast.Expr, node.decorator_list)), [])
+                ):
+                    seen += 1
+                    if ": " in (ast.get_docstring(node) or "").partition("\n")[0]:
+                        bad.append(f"{path.relative_to(PACKAGE)}: {node.name}")
+            for first in re.findall(r"(?<!\n)\n +#: (.*)", path.read_text()):
+                if re.match(r"[^`]*\w: ", first):
+                    bad.append(f"{path.relative_to(PACKAGE)}: #: {first}")
+        self.assertGreater(seen, 50)
+        self.assertEqual(bad, [])
+
     def test_opensWell(self) -> None:
         """What is a sentence, and what is none."""
         for text in (

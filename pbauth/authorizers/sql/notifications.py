@@ -95,7 +95,7 @@ class ChangesTold(Service):
 
     @property
     def notices(self) -> bool:
-        """Return whether changes are noticed: they are heard, or the last look succeeded."""
+        """Return whether changes are noticed, since they are heard or the last look succeeded."""
         return self.hears or (self._saidDeaf and self._looked)
 
     def startService(self) -> None:
