@@ -78,8 +78,10 @@ from pbauth.interfaces import (
     IMechanism,
     IPerspective,
     IPerspectiveServiceFactory,
+    IPresence,
     IService,
     ISessionAdministration,
+    ISessionObserver,
     ISharedAccountStore,
 )
 from pbauth.login.connectionlimits import ConnectionLimits
@@ -140,8 +142,10 @@ __all__ = [
     "IMechanism",
     "IPerspective",
     "IPerspectiveServiceFactory",
+    "IPresence",
     "IService",
     "ISessionAdministration",
+    "ISessionObserver",
     "ISharedAccountStore",
     "Identity",
     "IdentityChecker",

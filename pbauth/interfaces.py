@@ -587,6 +587,35 @@ class IClients(Interface):
         """
 
 
+class IPresence(Interface):
+    """
+    Knows which sessions a service has in this server.
+
+    A service may have one, and then adapts to this interface: ``IPresence(service, None)`` is what
+    the wire asks, with the service of the perspective that was asked for.
+    """
+
+    def joined(session: Session) -> None:
+        """Add a session that is live; `brokerAttached` has run."""
+
+    def left(session: Session) -> None:
+        """Remove a session that has ended; `brokerDetached` runs after this."""
+
+
+class ISessionObserver(Interface):
+    """
+    Learns who comes to a service, and who goes: `pbauth.Service.observeSessions`.
+
+    What it raises is logged, and changes nothing.
+    """
+
+    def sessionAttached(session: Session) -> None:
+        """Take note that a client was attached: a `pbauth.Session`, which is live."""
+
+    def sessionDetached(session: Session) -> None:
+        """Take note that the session has ended; its `endReason` says why."""
+
+
 class IMechanism(Interface):
     """
     A way to prove who one is, as a server offers it.  Pure: no I/O and no Twisted inside.

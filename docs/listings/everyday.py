@@ -2,6 +2,7 @@
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 import pbauth
 from pbauth.testing import MemoryServer
@@ -25,6 +26,18 @@ class Shop(pbauth.Service):
 
     def askManufacturer(self, item):
         return Deferred()
+
+
+@implementer(pbauth.ISessionObserver)
+class Door:
+    def __init__(self):
+        self.log = []
+
+    def sessionAttached(self, session):
+        self.log.append(f"{session.identity.name} came from {session.peer.host}")
+
+    def sessionDetached(self, session):
+        self.log.append(f"{session.identity.name} went: {session.endReason.value}")
 
 
 class Customer(pbauth.Perspective):
@@ -73,6 +86,16 @@ class ShopTests(SynchronousTestCase):
         answer = self.alice.callRemote("reserve", "pens")
         self.memory.flush()
         self.assertEqual(self.successResultOf(answer), "pens for alice at 127.0.0.1")
+
+    def test_whoIsThere(self):
+        door = Door()
+        self.shop.observeSessions(door)
+        self.memory.addUser("bob", "secret", ("shop", "alice"))
+        bob = self.successResultOf(self.memory.logIn("bob", "secret", "shop", "alice"))
+        names = [session.identity.name for session in self.shop.online()]
+        self.assertEqual(names, ["alice", "bob"])
+        self.memory.disconnect(bob)
+        self.assertEqual(door.log, ["bob came from 127.0.0.1", "bob went: connection lost"])
 
     def test_deadline(self):
         answer = Deferred.fromCoroutine(price(self.alice, "pens"))

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, fail
 from twisted.logger import Logger
 from twisted.spread import pb
 from zope.interface import implementer
@@ -101,15 +101,19 @@ class Clients:
         queueSize: how many messages are kept while nobody is attached; 0: none, and whoever sends
             one gets `NobodyAttached`. What they hold is serialised when they are sent.
 
+        atOnce: so many clients are called at once; others as these have answered, or are too slow.
+            `None`: all.
+
     Attributes:
         dropped: how many messages were dropped from the full queue since a client was attached
             last. `attached` of the next one may still read it.
     """
 
-    __slots__ = ("_name", "_queue", "_queueSize", "_sessions", "dropped")
+    __slots__ = ("_atOnce", "_name", "_queue", "_queueSize", "_sessions", "dropped")
 
-    def __init__(self, name: str, queueSize: int = 0) -> None:
+    def __init__(self, name: str, queueSize: int = 0, atOnce: int | None = None) -> None:
         self._name = name
+        self._atOnce = atOnce
         self._queueSize = queueSize
         self._sessions: dict[Any, None] = {}
         # An empty deque takes more than all the rest.
@@ -156,7 +160,7 @@ class Clients:
         clients = list(self)
         if not clients:
             return self._keep(True, call)
-        return _all([_call(client, call) for client in clients])
+        return self._callAll(clients, call)
 
     def callEach(
         self, method: str, /, *args: WireValue, timeout: float | None = None, **kw: WireValue
@@ -179,7 +183,7 @@ class Clients:
         """
         call = method, args, kw, checkTimeout(timeout)
         clients = list(self)
-        answers = _all([_call(client, call) for client in clients])
+        answers = self._callAll(clients, call)
         return answers.addCallback(
             lambda results: [
                 (client, *result) for client, result in zip(clients, results, strict=True)
@@ -234,6 +238,12 @@ class Clients:
     def left(self, session: Any) -> None:
         """Remove a client. The session calls it (see `IClients`)."""
         self._sessions.pop(session, None)
+
+    def _callAll(self, clients: list[Any], call: _Call) -> Deferred[Any]:
+        if self._atOnce is None or len(clients) <= self._atOnce:
+            return _all([_call(client, call) for client in clients])
+        turns = DeferredSemaphore(self._atOnce)
+        return _all([turns.run(_call, client, call) for client in clients])
 
     def _keep(self, toAll: bool, call: _Call) -> Deferred[Any]:
         if self._queueSize < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -16,12 +17,22 @@ from zope.interface import implementer
 from pbauth._arguments import adapted, checkProvides
 from pbauth._async import SingleFlight
 from pbauth.errors import KeyNotFound
-from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective, IService
+from pbauth.interfaces import (
+    IAuthorizer,
+    IIdentity,
+    IPerspective,
+    IPresence,
+    IService,
+    ISessionObserver,
+)
 from pbauth.names import checkName
+from pbauth.perspectives.clients import Clients
 from pbauth.perspectives.perspective import Perspective
+from pbauth.perspectives.presence import Presence
+from pbauth.perspectives.sessions import Session
 
 
-@implementer(IService)
+@implementer(IService, ISessionObserver)
 class Service(service.Service):
     """
     Provide perspectives; a `twisted.application.service.Service`.
@@ -62,6 +73,7 @@ class Service(service.Service):
         # Loaded, but not yet attached: found again while anybody has them.
         self._loaded: WeakValueDictionary[str, IPerspective] = WeakValueDictionary()
         self._loading: SingleFlight[IPerspective] = SingleFlight(self._loadNew)
+        self._presence = Presence(serviceName, self)
         if serviceParent is not None:
             self.setServiceParent(serviceParent)
 
@@ -196,3 +208,68 @@ class Service(service.Service):
             del self._cached[name]
             del self.perspectives[name]
             self._loaded.pop(name, None)
+
+    # Who is there.
+
+    def __conform__(self, interface: Any) -> Any:
+        """Adapt to `IPresence`; the wire asks for that (see `zope.interface`)."""
+        return self._presence if interface is IPresence else None
+
+    def online(self) -> list[Session]:
+        """
+        Return the sessions of this service in this server that are live, oldest first. Each tells
+        its `identity`, its `perspectiveName`, its `peer` and `since` when it has been attached.
+        """
+        return self._presence.sessions()
+
+    @cached_property
+    def clients(self) -> Clients:
+        """
+        Return the client objects that are attached to any perspective of this service in this
+        server, to be called: at most 1,000 at once, the others as these have answered, or are
+        slower than the `timeout` of the call. Whoever has a use of their own for the name may set
+        it.
+        """
+        return self._presence.clients
+
+    def observeSessions(self, observer: ISessionObserver) -> None:
+        """
+        Let an observer learn who comes and goes, after the service itself.
+
+        Args:
+            observer: provides `ISessionObserver`.
+
+        Raises:
+            TypeError: it does not.
+        """
+        self._presence.add(observer)
+
+    def unobserveSessions(self, observer: ISessionObserver) -> None:
+        """
+        Take back `observeSessions`.
+
+        Args:
+            observer: the observer.
+
+        Raises:
+            TypeError: it is none.
+            ValueError: it does not observe this service.
+        """
+        checkProvides(ISessionObserver, observer, "observer")
+        self._presence.remove(observer)
+
+    def sessionAttached(self, session: Session) -> None:
+        """
+        Take note that a client was attached. Override it; does nothing by default.
+
+        Args:
+            session: its session, which is live.
+        """
+
+    def sessionDetached(self, session: Session) -> None:
+        """
+        Take note that a session has ended. Override it; does nothing by default.
+
+        Args:
+            session: the session; its `endReason` says why.
+        """

@@ -42,7 +42,7 @@ from pbauth._async import OneShot, run, settled
 from pbauth._contained import contained
 from pbauth.audit import Audit
 from pbauth.errors import Detached
-from pbauth.interfaces import IClients, IIdentity, IPerspective, IRevokingBroker
+from pbauth.interfaces import IClients, IIdentity, IPerspective, IPresence, IRevokingBroker
 from pbauth.net.origin import newId
 from pbauth.perspectives.byname import ByName
 from pbauth.perspectives.current import CURRENT, runFor
@@ -250,6 +250,7 @@ class Session:
         self._state = _State.REQUESTED
         self._requested: IPerspective | None = None
         self._ended = OneShot()
+        self._presence: Any = None
         self._underWay: set[_UnderWay] | None = None
         sessions._add(self)
         broker.notifyOnDisconnect(self._connectionLost)
@@ -388,6 +389,10 @@ class Session:
             clients = self._clients()
             if clients is not None:
                 clients.joined(self)
+        presence = None if service is None else IPresence(service, None)
+        if presence is not None and self.live:
+            self._presence = presence
+            presence.joined(self)
 
     def isOn(self, perspective: IPerspective) -> bool:
         """
@@ -447,6 +452,9 @@ class Session:
             clients = self._clients()
             if clients is not None:
                 clients.left(self)
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            presence.left(self)
         self._audit.detached(self, (self.endReason or EndReason.DETACHED).value)
         with contained(_log, "detached() failed for {session!r}", session=self):
             detached = self.perspective.brokerDetached

@@ -47,6 +47,8 @@ CALLED_BY_PBAUTH = {
     "*.getPerspectiveForIdentity": "the identity",
     "*.identityChanged": "the identity",
     "*.perspectiveMessageReceived": "the session, for each call",
+    "*.sessionAttached": "the session",
+    "*.sessionDetached": "the session",
     "Authorizer.addIdentity": "the identity; a subclass overrides it",
     "Authorizer.updateIdentity": "the identity; a subclass overrides it",
     "Audit.[!_]*": "whoever has something to record",
