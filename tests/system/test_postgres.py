@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psycopg
 
@@ -13,6 +15,7 @@ from pbauth import Hashing, SQLAuthorizer, StoreError, Unauthorized
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
 from pbauth.authorizers.sql.notifications import CHANNEL
 from pbauth.authorizers.sql.postgres import STEPS, PostgresEngine
+from pbauth.authorizers.sql.postgresurl import protection, readURL
 from tests.support.postgres import postgres
 from tests.support.serving import ServingTestCase
 from tests.support.suites.authorizers import SCRAM
@@ -275,8 +278,37 @@ class TroubleTests(PostgresTestCase):
         for there in ("db.example.com", "10.0.0.1", "localhost,db.example.com"):
             self.assertEqual(mode(f"postgresql://{there}/accounts"), "verify-full")
             self.assertEqual(mode(f"postgresql://{there}/accounts?sslmode=prefer"), "prefer")
-        self.patch(os, "environ", {"PGSSLMODE": "require"})
-        self.assertIsNone(mode("postgresql://db.example.com/accounts"))
+        with mock.patch.dict(os.environ, {"PGSSLMODE": "require"}):
+            self.assertIsNone(mode("postgresql://db.example.com/accounts"))
+
+    def test_anotherMachine(self) -> None:
+        """Where a connection really goes decides, whoever says so: URL, environment, service."""
+        services = self.mktemp()
+        Path(services).write_text(
+            "[there]\nhost=db.example.com\n[here]\nhost=/run\n"
+            "[chosen]\nhost=db.example.com\nsslmode=require\n"
+        )
+
+        def mode(url: str, **environment: str) -> Any:
+            environment = {"PGSERVICEFILE": services, **environment}
+            with mock.patch.dict(os.environ, environment):
+                return protection(readURL(url)).get("sslmode")
+
+        full = "verify-full"
+        self.assertEqual(mode("postgresql:///a", PGHOST="db.example.com"), full)
+        self.assertEqual(mode("postgresql:///a", PGHOSTADDR="10.0.0.1"), full)
+        self.assertEqual(mode("postgresql://localhost/a", PGHOSTADDR="10.0.0.1"), full)
+        self.assertEqual(mode("postgresql:///a?service=there"), full)
+        self.assertEqual(mode("postgresql:///a", PGSERVICE="there"), full)
+        self.assertEqual(mode("postgresql://localhost/a?hostaddr=10.0.0.1"), full)
+        self.assertIsNone(mode("postgresql:///a?service=chosen"))
+        self.assertIsNone(mode("postgresql:///a?service=here", PGHOST="db.example.com"))
+        self.assertIsNone(mode("postgresql://db.example.com/a?hostaddr=127.0.0.1"))
+        self.assertIsNone(mode("postgresql:///a", PGHOST="/run/postgresql"))
+        with self.assertRaises(StoreError) as raised:
+            mode("postgresql:///a?service=nowhere&password=hunter2")
+        self.assertIn("nowhere", str(raised.exception))
+        self.assertNotIn("hunter2", str(raised.exception))
 
     def test_noTLS(self) -> None:
         """A server without TLS is named as that."""
