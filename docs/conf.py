@@ -16,6 +16,7 @@ release = version = __version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "apilinks",
     "floors",
     "interfaces",
     "options",

@@ -308,6 +308,21 @@ class ExtensionTests(SynchronousTestCase):
         self.assertEqual(nameInterfaces(signature), "(service: IService | None = None)")
         self.assertIsNone(nameInterfaces(None))
 
+    def test_links(self) -> None:
+        """Literals of the pages that are names, or calls, may be links to the API."""
+        nameIn = import_module("apilinks").nameIn
+        for literal, name in {
+            "connect": "connect",
+            "pbauth.connect": "connect",
+            "Policy(legacyLogin=True)": "Policy",
+            "Policy.maxReferences": "Policy.maxReferences",
+            "serverOptions": "serverOptions",
+            "--trust FILE": None,
+            "client": None,
+            "user add NAME": None,
+        }.items():
+            self.assertEqual(nameIn(literal), name, literal)
+
     def test_outside(self) -> None:
         """Names without a page lead to the documentation of Twisted and Python."""
         addressOf = import_module("outside").addressOf
