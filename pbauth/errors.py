@@ -206,6 +206,15 @@ class DuplicateIdentity(WireError, KeyError):
         super().__init__(f"There is an identity named {name!r} already. Choose another name.")
 
 
+class PasswordChangeRequired(Unauthorized):
+    """The login is proved, but good for nothing until the password is changed."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(
+            message or "The password has to be changed first. Run: pbauth passwd ENDPOINT NAME"
+        )
+
+
 class UnknownGroup(WireError, KeyError):
     """
     There is no group of that name.

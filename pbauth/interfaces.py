@@ -19,6 +19,8 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     # These stand above this module, which names them and does not need them.
+    from datetime import datetime
+
     from twisted.python.components import Componentized
 
     from pbauth.accounts.administrators import KeptAdministrator
@@ -115,6 +117,9 @@ class IAuthorizer(Interface):
 
         Return a Deferred that fires with whether that was done.
         """
+
+    def now() -> datetime:
+        """Return the time, an aware `datetime`, that decides whether an identity has expired."""
 
     def identityChanged(identity: IIdentity) -> None:
         """
@@ -452,7 +457,14 @@ class IIdentity(Interface):
     def isProvedBy(proof: object) -> bool:
         """
         Return whether a login that was proved by this verifier, or by this public key, still
-        stands: the identity is not locked, and the proof was not replaced or taken away.
+        stands: the identity is not locked, neither it nor the public key has expired, and the proof
+        was not replaced or taken away.
+        """
+
+    def standsUntil(proof: object) -> datetime | None:
+        """
+        Return when a login that was proved by this ends by itself, since the identity or the public
+        key expires; `None`: never.
         """
 
     def save() -> Awaitable[object]:

@@ -16,6 +16,7 @@ For the tests of applications: log in without a port, a thread or a sleep.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -23,7 +24,13 @@ from attrs import frozen
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
 from twisted.internet.task import Clock
 from twisted.python.components import Componentized
 from twisted.spread import pb
@@ -44,6 +51,21 @@ _CLIENT = IPv4Address("TCP", "127.0.0.1", 50_000)
 _SERVER = IPv4Address("TCP", "127.0.0.1", 8_787)
 
 
+@implementer(IReactorTime)
+class _Calendar:
+    """The date: that of the system, and what the clock was advanced by."""
+
+    running = False
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.callLater = clock.callLater
+        self.getDelayedCalls = clock.getDelayedCalls
+
+    def seconds(self) -> float:
+        return time.time() + self._clock.seconds()
+
+
 @implementer(IStreamClientEndpoint)
 class MemoryServer:
     """
@@ -51,7 +73,8 @@ class MemoryServer:
 
     Attributes:
         services: the collection that the authorizer looks services up in.
-        authorizer: by default a `DefaultAuthorizer` with `Hashing.CHEAPEST`.
+        authorizer: by default a `DefaultAuthorizer` with `Hashing.CHEAPEST`, whose time is that of
+            the system and what the clock was advanced by.
         clock: the time of both ends, a `twisted.internet.task.Clock`.
         pumps: one `twisted.test.iosim.IOPump` for each connection that was made.
         refusal: an exception that new connections fail with, such as a
@@ -72,10 +95,11 @@ class MemoryServer:
         peer: IPv4Address = _CLIENT,
     ) -> None:
         self.services = MultiService()
-        if authorizer is None:
-            authorizer = DefaultAuthorizer(self.services, Hashing.CHEAPEST)
-        self.authorizer: Any = authorizer
         self.clock = Clock()
+        if authorizer is None:
+            calendar = _Calendar(self.clock)
+            authorizer = DefaultAuthorizer(self.services, Hashing.CHEAPEST, reactor=calendar)
+        self.authorizer: Any = authorizer
         self.pumps: list[Any] = []
         self.refusal: BaseException | None = None
         if factory is not None:

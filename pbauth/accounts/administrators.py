@@ -34,7 +34,7 @@ class KeptAdministrator:
 
     def administers(self, record: Record) -> bool:
         """
-        Return whether an identity can log in and administer.
+        Return whether an identity can log in and administer, and this does not end by itself.
 
         Args:
             record: of the identity, with the keys of its groups (`Record.withGroupKeys`).
@@ -42,7 +42,8 @@ class KeptAdministrator:
         return (
             not record.locked
             and any(service == self.service for service, _ in record.keys)
-            and (self.externalPasswords or bool(record.verifiers))
+            and record.expires is None
+            and (self.externalPasswords or record.opensForGood())
         )
 
     def check(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -16,19 +18,23 @@ from twisted.internet.defer import (
     maybeDeferred,
     succeed,
 )
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.components import Componentized
 from zope.interface import implementer
 
 from pbauth._arguments import adapted, checkProvides, checkType
-from pbauth._async import settled
+from pbauth._async import chooseReactor, run, settled
 from pbauth._contained import contained
+from pbauth._moments import atSeconds, secondsOf
+from pbauth._time import wallTime
 from pbauth.accounts.administrators import (
     GroupLoss,
     KeptAdministrator,
     checkChange,
     checkKeeping,
 )
+from pbauth.accounts.expiries import Expiries
 from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity, checkNewName, checkRenewal, checkReplacement
@@ -65,6 +71,9 @@ Cost = tuple[int, int]
 #: How many bytes the secret has that decoys are made from.
 DECOY_BYTES = 32
 
+#: How old `IIdentity.lastLogin` may be before a login is noted again.
+LOGIN_ACCURACY = timedelta(hours=1)
+
 #: So many of them are told apart among the accounts of a store, the most frequent ones.
 MOST_COSTS = 8
 
@@ -87,8 +96,8 @@ class Authorizer:
         hashing: how new passwords become verifiers.
         audit: where what happens to these accounts is recorded; by default every observer of the
             program's log sees it.
-        reactor: provides threads for the slow part of a password, while it runs; the global one by
-            default.
+        reactor: provides threads for the slow part of a password, while it runs, and the time at
+            which accounts expire; the global one by default.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -111,7 +120,9 @@ class Authorizer:
         checkType(Hashing, hashing, "hashing")
         self.hashing = hashing
         self.derivations = Derivations(reactor)
-        self.sessions = Sessions(audit)
+        self.sessions = Sessions(audit, self._loggedIn, self._noneLeft)
+        self._clock = reactor if IReactorTime.providedBy(reactor) else None
+        self._expiries = Expiries(lambda: chooseReactor(self._clock), self._expire)
         self.proofs = EquivalentProofs(self.sessions.holders)
         self._services: Any = None
         self._decoySecret = secrets.token_bytes(DECOY_BYTES)
@@ -285,6 +296,7 @@ class Authorizer:
             if await settled(identity.getVerifiers()) != before or identity.locked:
                 return False
             identity.setVerifiers(verifiers)
+            identity.mustChangePassword = False
             await settled(identity.save())
             return True
 
@@ -319,6 +331,68 @@ class Authorizer:
                 reason = self._reasonToEnd(identity, holder)
             if reason is not None:
                 holder.end(reason)
+        if holders:
+            self._watch(identity)
+
+    def _watch(self, identity: IIdentity) -> None:
+        """Set the timer to when the first login of an identity ends by itself."""
+        with contained(_log, "Can't find out when {name!r} expires", name=identity.name):
+            holders = self.sessions.holders(identity.name)
+            ends = [identity.standsUntil(holder.proof) for holder in holders]
+            self._expiries.set(
+                identity.name,
+                min((secondsOf(end) for end in ends if end is not None), default=None),
+            )
+
+    def _hasEnded(self, identity: IIdentity, holder: Any) -> bool:
+        end = identity.standsUntil(holder.proof)
+        return end is not None and end <= self.now()
+
+    def _expire(self, name: str) -> None:
+        async def expire() -> None:
+            identity: Any = None
+            try:
+                # It may have been given more time elsewhere.
+                identity = await settled(self.getIdentityRequest(name))
+            except Unauthorized:
+                return
+            except Exception:
+                _log.failure("Can't find out whether {name!r} has been given more time", name=name)
+            for holder in self.sessions.holders(name):
+                ended = True
+                with contained(_log, "Can't find out when {holder!r} ends", holder=holder):
+                    ended = self._hasEnded(identity or holder.identity, holder)
+                if ended:
+                    holder.end(EndReason.EXPIRED)
+            if identity is not None:
+                self._watch(identity)
+
+        run(expire())
+
+    def _loggedIn(self, identity: IIdentity, proof: object) -> None:
+        end = identity.standsUntil(proof)
+        if end is not None:
+            before = self._expiries.get(identity.name)
+            self._expiries.set(
+                identity.name, secondsOf(end) if before is None else min(before, secondsOf(end))
+            )
+        last = identity.lastLogin
+        if last is None or not timedelta(0) <= self.now() - last < LOGIN_ACCURACY:
+            with contained(_log, "Can't note the login of {name!r}", name=identity.name):
+                self._noteLogin(identity)
+
+    def _noneLeft(self, name: str) -> None:
+        self._expiries.set(name, None)
+
+    def _noteLogin(self, identity: IIdentity) -> None:
+        """
+        Take note that an identity logs in now, as `IIdentity.lastLogin` has it. Called if the last
+        time was more than `LOGIN_ACCURACY` ago. Override it for a store that keeps this.
+        """
+
+    def now(self) -> datetime:
+        """Return the time of the reactor that this was given, or of the system."""
+        return atSeconds(time.time() if self._clock is None else wallTime(self._clock))
 
     def _reasonToEnd(self, identity: IIdentity, holder: Any) -> EndReason | None:
         if self.proofs.proves(identity, holder):
@@ -328,6 +402,8 @@ class Authorizer:
             return None if held else EndReason.KEY_REVOKED
         if identity.locked:
             return EndReason.LOCKED
+        if self._hasEnded(identity, holder):
+            return EndReason.EXPIRED
         if isinstance(holder.proof, (ScramVerifier, MD5Verifier)):
             return EndReason.PASSWORD_CHANGED
         if isinstance(holder.proof, PublicKey):
@@ -408,11 +484,16 @@ class DefaultAuthorizer(Authorizer):
         if identity.name in self.identities:
             raise DuplicateIdentity(identity.name)
         self._checkGroups(identity.groups)
+        if identity.created is None:
+            identity.created = self.now()
+        self._hold(identity)
+        return succeed(None)
+
+    def _hold(self, identity: IIdentity) -> None:
         identity.setGroups(self._keysOf(identity.groups))
         self.identities[identity.name] = identity
         identity.stored = True
         self._noteCostOf(identity)
-        return succeed(None)
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """
@@ -563,8 +644,12 @@ class DefaultAuthorizer(Authorizer):
             elif not skipKnown:
                 raise DuplicateIdentity(record.name)
         for identity in made.values():
-            self.addIdentity(identity)
+            self._hold(identity)
         return succeed(len(made))
+
+    def _noteLogin(self, identity: IIdentity) -> None:
+        """Set the identity's `lastLogin`."""
+        identity.lastLogin = self.now()
 
     # Groups.
 

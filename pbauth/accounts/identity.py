@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, checkType
 from pbauth._async import OneShot
+from pbauth._moments import checkMoment
 from pbauth.accounts.groups import Groups, Key, filled, keysTo
-from pbauth.accounts.moments import checkMoment
-from pbauth.errors import InvalidName, KeyNotFound, Unauthorized
+from pbauth.errors import InvalidName, KeyNotFound, PasswordChangeRequired, Unauthorized
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
@@ -298,7 +298,7 @@ class Identity:
             right = await self.authorizer.derivations.run(
                 verifier.iterations, verifier.matches, password
             )
-            if not right or self.locked:
+            if not right or not self.isProvedBy(verifier):
                 raise Unauthorized()
 
         return Deferred.fromCoroutine(verify())
@@ -373,7 +373,7 @@ class Identity:
             # Without a verifier the same work is done, so that the time tells nothing.
             checker = verifier if isinstance(verifier, MD5Verifier) else MD5Verifier(bytes(16))
             fits = isinstance(response, bytes) and checker.accepts(challenge, response)
-            if not (known and fits) or self.locked:
+            if not (known and fits) or not self.isProvedBy(verifier):
                 raise Unauthorized()
 
         return Deferred.fromCoroutine(verify())
@@ -490,11 +490,31 @@ class Identity:
             proof: what it was proved by, a verifier or a public key; `None` where that was neither.
 
         Returns:
-            Whether the identity is not locked, and still has this verifier or key.
+            Whether the identity is not locked and has not expired, and still has this verifier or
+            key.
         """
-        return not self.locked and (
+        if self.locked or not (
             proof is None or any(each.covers(proof) for each in self._verifiers.values())
-        )
+        ):
+            return False
+        end = self.standsUntil(proof)
+        return end is None or self.authorizer.now() < end
+
+    def standsUntil(self, proof: object) -> datetime | None:
+        """
+        Return when a login ends by itself.
+
+        Args:
+            proof: what it was proved by, a verifier or a public key; `None` where that was neither.
+
+        Returns:
+            When the identity expires, or the public key, whichever comes first; `None`: never.
+        """
+        ends = [self._expires]
+        for each in self._verifiers.values():
+            if isinstance(each, AuthorizedKeys):
+                ends.append(each.expiryOf(proof))
+        return min((end for end in ends if end is not None), default=None)
 
     def requestPerspectiveForKey(
         self, serviceName: str, perspectiveName: str
@@ -507,6 +527,8 @@ class Identity:
             `KeyNotFound` if no key to it is held, or service or perspective do not exist.
         """
 
+        if self.mustChangePassword:
+            return fail(PasswordChangeRequired())
         if not self.holdsKey(serviceName, perspectiveName):
             return fail(KeyNotFound(serviceName, perspectiveName))
         try:

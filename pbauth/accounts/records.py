@@ -133,6 +133,11 @@ class Record:
             identity.addKeyByString(service, perspective)
         self._setLife(identity)
 
+    def opensForGood(self) -> bool:
+        """Return whether there is a password, or a public key that does not expire."""
+        passwords = any(mechanism not in KEY_MECHANISMS for mechanism, _ in self.verifiers)
+        return passwords or any(key.expires is None for key in self.publicKeys())
+
     def publicKeys(self) -> list[AuthorizedKey]:
         """Return the public keys of both kinds."""
         return self._decoded().keys

@@ -145,6 +145,9 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         while len(self._kept) > self._mostKept:
             self._kept.popitem(last=False)
 
+    def _known(self) -> dict[str, IIdentity]:
+        return {**self._made, **self.identities}
+
     def _forget(self, name: str) -> IIdentity | None:
         self._kept.pop(name, None)
         return self._made.pop(name, None)

@@ -11,6 +11,8 @@ from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.python.components import Componentized
 
+from pbauth._arguments import checkProvides
+from pbauth._async import run
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.groups import Groups
@@ -18,6 +20,7 @@ from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkReplacement
 from pbauth.accounts.records import Record, recordOf
 from pbauth.audit import Audit
+from pbauth.errors import StoreError
 from pbauth.interfaces import IIdentity, Reactor
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier
 
@@ -44,6 +47,7 @@ class CopyingAuthorizer(Authorizer):
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._storedRecord: WeakKeyDictionary[Any, Record] = WeakKeyDictionary()
+        self._notingLogins: set[str] = set()
 
     def addRecords(self, records: Iterable[Record], skipKnown: bool = False) -> Deferred[int]:
         """Store new identities (see `IAccountStore`)."""
@@ -56,9 +60,16 @@ class CopyingAuthorizer(Authorizer):
         Returns:
             Fires when it is stored; fails with `DuplicateIdentity` if the name is taken, or
             with `StoreError`.
+
+        Raises:
+            TypeError: it is not an identity.
         """
 
+        checkProvides(IIdentity, identity, "identity")
+
         async def add() -> None:
+            if identity.created is None:
+                identity.created = self.now()
             record = await recordOf(identity)
             await self.addRecords([record])
             self._saved(identity, record)
@@ -95,7 +106,7 @@ class CopyingAuthorizer(Authorizer):
         def change(stored: Record) -> Record:
             if stored.locked or stored.verifiers != old:
                 raise _ChangedMeanwhile
-            return evolve(stored, verifiers=frozenset(keys | new))
+            return evolve(stored, verifiers=frozenset(keys | new), mustChangePassword=False)
 
         async def replace() -> bool:
             try:
@@ -105,6 +116,24 @@ class CopyingAuthorizer(Authorizer):
             return True
 
         return Deferred.fromCoroutine(replace())
+
+    def _noteLogin(self, identity: IIdentity) -> None:
+        """Store when an identity logs in; nobody waits for it."""
+        name, now = identity.name, self.now()
+        if name in self._notingLogins:
+            return
+        self._notingLogins.add(name)
+
+        async def note() -> None:
+            try:
+                await self.changeIdentity(name, lambda stored: evolve(stored, lastLogin=now))
+            except (KeyError, StoreError):
+                # It was removed meanwhile; or it is in the log why this can't be stored.
+                pass
+            finally:
+                self._notingLogins.discard(name)
+
+        run(note())
 
     def identityChanged(self, identity: IIdentity) -> None:
         """Do nothing: the identity is a copy, and takes effect when it is saved."""

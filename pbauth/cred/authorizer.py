@@ -115,7 +115,7 @@ class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[
             # One that knows the user by another name vouches for somebody else.
             if avatar not in (name, self.account.name):
                 continue
-            if self.account.locked:
+            if not self.account.isProvedBy(None):
                 break
             return
         if broken:

@@ -198,8 +198,10 @@ class IdentityChecker:
         identity = await self._find(name)
         if identity is None:
             raise _Refused("there is no such identity")
-        if key not in _unlocked(identity).getPublicKeys():
-            raise _Refused(f"{key.fingerprint()} is not a key of this identity")
+        if not _unlocked(identity).isProvedBy(key):
+            known = key in identity.getPublicKeys()
+            problem = "has expired" if known else "is not a key of this identity"
+            raise _Refused(f"{key.fingerprint()} {problem}")
         if credentials.signature is None:
             raise ValidPublicKey()
         if not key.hasSigned(credentials.sigData, credentials.signature):
@@ -228,6 +230,8 @@ def _claimed(credentials: Any) -> str:
 def _unlocked(identity: IIdentity) -> IIdentity:
     if identity.locked:
         raise _Refused("the account is locked")
+    if not identity.isProvedBy(None):
+        raise _Refused("the account has expired")
     return identity
 
 

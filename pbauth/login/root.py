@@ -33,6 +33,7 @@ from pbauth.errors import (
     ExchangeRefused,
     KeyNotFound,
     MechanismNotSupported,
+    PasswordChangeRequired,
     ProtocolViolation,
     Unauthorized,
 )
@@ -315,6 +316,7 @@ class AuthServ(WireObject):
             claim: what was proved.
         """
         self._attempts.logins.add(identity, claim.exchange.proof)
+        self.authorizer.sessions.loggedIn(identity, claim.exchange.proof)
         return IdentityWrapper(
             self.broker,
             self.authorizer,
@@ -396,6 +398,8 @@ class AuthChallenger(WireObject):
                 raise ExchangeRefused(claim.missing)
             if identity.locked:
                 raise ExchangeRefused("the account is locked")
+            if not self._serv.authorizer.proofs.proves(identity, claim.exchange):
+                raise ExchangeRefused("the account or the key has expired")
             if self._serv.broker.disconnected:
                 raise Detached()
             attempt.accept(identity.name, claim.guest)
@@ -484,6 +488,8 @@ class IdentityWrapper(WireObject):
         except Unauthorized as refusal:
             if isinstance(refusal, KeyNotFound):
                 reason = "no such key"
+            elif isinstance(refusal, PasswordChangeRequired):
+                reason = "the password has to be changed"
             wanted = None if perspectiveName is None else asName(perspectiveName)
             self._audit.attachRefused(
                 originOf(self._broker), self._name, self._mechanism, (serviceName, wanted), reason

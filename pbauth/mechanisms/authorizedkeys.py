@@ -4,12 +4,16 @@ The keys that open an account: what a server keeps for `ED25519` and for `EXTERN
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from pbauth._moments import checkMoment
 from pbauth.names import checkName
 
 
@@ -21,6 +25,8 @@ class AuthorizedKey(Protocol):
     Attributes:
         mechanism: the name of the mechanism that it is for.
         label: what its owner calls it; it does not count when keys are compared.
+        expires: from when on it opens the account no more; `None`: never. It does not count when
+            keys are compared.
     """
 
     @property
@@ -31,11 +37,66 @@ class AuthorizedKey(Protocol):
     def label(self) -> str:
         """Return what the owner calls the key."""
 
+    @property
+    def expires(self) -> datetime | None:
+        """Return from when on the key opens the account no more."""
+
+    def expiring(self, expires: datetime | None) -> AuthorizedKey:
+        """Return the key with another `expires`."""
+
     def fingerprint(self) -> str:
         """Return the fingerprint, for people: ``SHA256:...``."""
 
     def line(self) -> str:
         """Return the key as a line of text, with its label."""
+
+
+def checkExpiry(value: datetime | None) -> datetime | None:
+    """
+    Check when a key expires, and return it in UTC; an attrs converter.
+
+    Raises:
+        TypeError: it is not a `datetime`.
+        ValueError: it has no time zone.
+    """
+    return checkMoment(value, "expires")
+
+
+def splitExpiry(line: str) -> tuple[datetime | None, str]:
+    """
+    Split the option ``expiry-time`` of OpenSSH from the line of a key.
+
+    Args:
+        line: ``expiry-time="20261231235959Z"`` and the key; or the key alone.
+
+    Returns:
+        When the key expires, or `None`; and the line without the option.
+
+    Raises:
+        ValueError: the option is malformed, or its time is not in UTC.
+    """
+    found = re.match(r'\s*expiry-time="([^"]*)"\s+', line)
+    if found is None:
+        return None, line
+    for form in ("%Y%m%d%H%M%S.%fZ", "%Y%m%d%H%M%SZ", "%Y%m%d%H%MZ", "%Y%m%dZ"):
+        with suppress(ValueError):
+            moment = datetime.strptime(found[1], form).replace(tzinfo=timezone.utc)
+            return moment, line[found.end() :]
+    raise ValueError('Write a key\'s expiry-time in UTC: expiry-time="20261231235959Z"')
+
+
+def joinExpiry(expires: datetime | None, line: str) -> str:
+    """
+    Return the line of a key with the option ``expiry-time`` in front, as `splitExpiry` reads it.
+
+    Args:
+        expires: when the key expires; `None`: never, and there is no option.
+        line: of the key.
+    """
+    if expires is None:
+        return line
+    text = f"{expires:%Y%m%d%H%M%S.%f}".removesuffix(".000000")
+    return f'expiry-time="{text}Z" {line}'
 
 
 def tidyLabel(value: str) -> str:
@@ -69,11 +130,11 @@ class AuthorizedKeys:
     mechanism: str
     keys: tuple[AuthorizedKey, ...] = ()
     # To look one up costs the same, however many there are.
-    _known: frozenset[object] = field(init=False, eq=False, repr=False)
+    _known: dict[object, datetime | None] = field(init=False, eq=False, repr=False)
 
     @_known.default
-    def _index(self) -> frozenset[object]:
-        return frozenset(self.keys)
+    def _index(self) -> dict[object, datetime | None]:
+        return {key: key.expires for key in self.keys}
 
     def covers(self, proof: object) -> bool:
         """Return whether a login that was proved by this key is still valid."""
@@ -82,6 +143,18 @@ class AuthorizedKeys:
         except TypeError:
             # It can't be hashed, so it is not a key.
             return False
+
+    def expiryOf(self, proof: object) -> datetime | None:
+        """
+        Return when a key expires.
+
+        Args:
+            proof: the key, as somebody proved to have it.
+
+        Returns:
+            The moment; `None`: never, or it is none of these keys.
+        """
+        return self._known.get(proof) if self.covers(proof) else None
 
     def encode(self) -> str:
         """Return the value as text: a line for each key."""

@@ -14,16 +14,24 @@ import base64
 import hashlib
 import struct
 from collections.abc import Callable
+from datetime import datetime
 from typing import ClassVar
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused, ServerNotTrusted
 from pbauth.interfaces import IClientExchange, IExchange, IMechanism
-from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel, tidyLabel
+from pbauth.mechanisms.authorizedkeys import (
+    AuthorizedKeys,
+    checkExpiry,
+    checkLabel,
+    joinExpiry,
+    splitExpiry,
+    tidyLabel,
+)
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Claimant, Terms
 
@@ -83,12 +91,14 @@ class PublicKey:
     Attributes:
         raw: the key, 32 bytes.
         label: what its owner calls it.
+        expires: from when on it opens the account no more, an aware `datetime`; `None`: never.
     """
 
     mechanism: ClassVar[str] = NAME
 
     raw: bytes = field(validator=_checkRaw)
     label: str = field(default="", eq=False, converter=tidyLabel, validator=checkLabel)
+    expires: datetime | None = field(default=None, eq=False, converter=checkExpiry)
 
     @classmethod
     def fromLine(cls, line: str) -> PublicKey:
@@ -96,7 +106,8 @@ class PublicKey:
         Read a line of OpenSSH's ``authorized_keys``, or of a ``.pub`` file.
 
         Args:
-            line: ``ssh-ed25519 AAAA... label``; options in front are not supported.
+            line: ``ssh-ed25519 AAAA... label``; of the options in front, ``expiry-time`` is
+                supported, in UTC.
 
         Returns:
             The key.
@@ -104,6 +115,7 @@ class PublicKey:
         Raises:
             ValueError: it is no such line, or a key of another type.
         """
+        expires, line = splitExpiry(line)
         kind, encoded, label = [*line.strip().split(None, 2), "", "", ""][:3]
         if kind.encode() != SSH_TYPE:
             raise ValueError(
@@ -114,7 +126,7 @@ class PublicKey:
             raw = cls.fromBlob(base64.b64decode(encoded, validate=True)).raw
         except ValueError:
             raise ValueError("The key in this line is damaged.") from None
-        return cls(raw, label)
+        return cls(raw, label, expires)
 
     @classmethod
     def fromBlob(cls, blob: bytes) -> PublicKey:
@@ -155,9 +167,19 @@ class PublicKey:
             return False
         return True
 
+    def expiring(self, expires: datetime | None) -> PublicKey:
+        """
+        Return this key with another end.
+
+        Args:
+            expires: from when on it opens the account no more; `None`: never.
+        """
+        return evolve(self, expires=expires)
+
     def line(self) -> str:
         """Return the key as a line of ``authorized_keys``."""
-        return f"ssh-ed25519 {base64.b64encode(self._blob()).decode('ascii')} {self.label}".strip()
+        encoded = base64.b64encode(self._blob()).decode("ascii")
+        return joinExpiry(self.expires, f"ssh-ed25519 {encoded} {self.label}".strip())
 
     def fingerprint(self) -> str:
         """Return the fingerprint as OpenSSH writes it: ``SHA256:...``."""

@@ -9,14 +9,22 @@ for which name and for how long does not matter.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import ClassVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from zope.interface import implementer
 
 from pbauth.errors import ExchangeRefused
 from pbauth.interfaces import IExchange, IMechanism
-from pbauth.mechanisms.authorizedkeys import AuthorizedKeys, checkLabel, tidyLabel
+from pbauth.mechanisms.authorizedkeys import (
+    AuthorizedKeys,
+    checkExpiry,
+    checkLabel,
+    joinExpiry,
+    splitExpiry,
+    tidyLabel,
+)
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Claimant, Terms
 from pbauth.net.fingerprints import checkPin
@@ -32,12 +40,14 @@ class CertificateKey:
     Attributes:
         pin: the fingerprint of the certificate's public key, ``SHA256:...``.
         label: what its owner calls it.
+        expires: from when on it opens the account no more, an aware `datetime`; `None`: never.
     """
 
     mechanism: ClassVar[str] = NAME
 
     pin: str = field(converter=checkPin)
     label: str = field(default="", eq=False, converter=tidyLabel, validator=checkLabel)
+    expires: datetime | None = field(default=None, eq=False, converter=checkExpiry)
 
     @classmethod
     def fromLine(cls, line: str) -> CertificateKey:
@@ -47,12 +57,22 @@ class CertificateKey:
         Raises:
             ValueError: it is not of that form.
         """
+        expires, line = splitExpiry(line)
         pin, _, label = line.strip().partition(" ")
-        return cls(pin, label.strip())
+        return cls(pin, label.strip(), expires)
+
+    def expiring(self, expires: datetime | None) -> CertificateKey:
+        """
+        Return this key with another end.
+
+        Args:
+            expires: from when on it opens the account no more; `None`: never.
+        """
+        return evolve(self, expires=expires)
 
     def line(self) -> str:
-        """Return the fingerprint, and the label after it."""
-        return f"{self.pin} {self.label}".strip()
+        """Return the fingerprint, and the label after it; in front, when the key expires."""
+        return joinExpiry(self.expires, f"{self.pin} {self.label}".strip())
 
     def fingerprint(self) -> str:
         """Return the fingerprint: ``SHA256:...``."""

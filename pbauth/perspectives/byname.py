@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 
 
 class ByName(Generic[_Item]):
-    """Keep things by the names of the identities that they belong to, oldest first."""
+    """
+    Keep things by the names of the identities that they belong to, oldest first.
 
-    __slots__ = ("_items",)
+    Args:
+        noneLeft: is called with the name of an identity whose last thing was removed.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_items", "_noneLeft")
+
+    def __init__(self, noneLeft: Callable[[str], None] | None = None) -> None:
         self._items: dict[str, dict[_Item, None]] = {}
+        self._noneLeft = noneLeft
 
     def __iter__(self) -> Iterator[_Item]:
         return iter([item for some in self._items.values() for item in some])
@@ -58,3 +64,5 @@ class ByName(Generic[_Item]):
             some.pop(item, None)
             if not some:
                 del self._items[name]
+                if self._noneLeft is not None:
+                    self._noneLeft(name)

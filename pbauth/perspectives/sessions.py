@@ -37,7 +37,7 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 from twisted.spread.jelly import Jellyable
 
-from pbauth._arguments import checkType
+from pbauth._arguments import checkCallable, checkProvides, checkType
 from pbauth._async import OneShot, run, settled
 from pbauth._contained import contained
 from pbauth.audit import Audit
@@ -66,6 +66,7 @@ class EndReason(enum.Enum):
     PASSWORD_CHANGED = "password changed"  # noqa: S105 - no password
     PUBLIC_KEY_REMOVED = "public key removed"
     REMOVED = "identity removed"
+    EXPIRED = "account expired"
     ADMINISTRATOR = "ended by the administrator"
 
     @property
@@ -82,6 +83,7 @@ class EndReason(enum.Enum):
             EndReason.PASSWORD_CHANGED,
             EndReason.PUBLIC_KEY_REMOVED,
             EndReason.REMOVED,
+            EndReason.EXPIRED,
         )
 
 
@@ -482,6 +484,8 @@ class Sessions:
     Args:
         audit: where what happens to them is recorded; by default every observer of the program's
             log sees it.
+        loggedIn: is called with the identity and the proof of each login.
+        noneLeft: is called with the name of an identity whose last session or login has ended.
 
     Attributes:
         audit: the same; it also records logins and administration on these accounts.
@@ -489,12 +493,22 @@ class Sessions:
             identity.
     """
 
-    def __init__(self, audit: Audit | None = None) -> None:
+    def __init__(
+        self,
+        audit: Audit | None = None,
+        loggedIn: Callable[[IIdentity, object], None] | None = None,
+        noneLeft: Callable[[str], None] | None = None,
+    ) -> None:
         if audit is not None:
             checkType(Audit, audit, "audit")
+        for name, function in (("loggedIn", loggedIn), ("noneLeft", noneLeft)):
+            if function is not None:
+                checkCallable(function, name)
         self.audit = Audit() if audit is None else audit
-        self.logins: ByName[Any] = ByName()
-        self._sessions: ByName[Session] = ByName()
+        self._loggedIn = loggedIn
+        self._noneLeft = noneLeft
+        self.logins: ByName[Any] = ByName(self._gone)
+        self._sessions: ByName[Session] = ByName(self._gone)
 
     def __iter__(self) -> Iterator[Session]:
         """Iterate over all sessions, those included that are just being attached."""
@@ -502,6 +516,25 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def loggedIn(self, identity: IIdentity, proof: object) -> None:
+        """
+        Take note of a login that was proved. The server calls it.
+
+        Args:
+            identity: who it is.
+            proof: what it was proved by.
+
+        Raises:
+            TypeError: it is not an identity.
+        """
+        checkProvides(IIdentity, identity, "identity")
+        if self._loggedIn is not None:
+            self._loggedIn(identity, proof)
+
+    def _gone(self, name: str) -> None:
+        if self._noneLeft is not None and not self.holders(name):
+            self._noneLeft(name)
 
     def names(self) -> list[str]:
         """

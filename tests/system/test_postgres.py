@@ -19,7 +19,7 @@ from pbauth.authorizers.sql.postgresurl import protection, readURL
 from tests.support.postgres import postgres
 from tests.support.serving import ServingTestCase
 from tests.support.suites.authorizers import SCRAM
-from tests.support.suites.groups import GroupStoreSuite
+from tests.support.suites.lives import LifeSuite
 from tests.support.suites.sqlstores import SQLStoreSuite, addUser
 
 
@@ -44,7 +44,7 @@ class PostgresTestCase(ServingTestCase):
                 connection.execute(statement)  # type: ignore[call-overload]
 
 
-class PostgresAuthorizerTests(GroupStoreSuite, PostgresTestCase):
+class PostgresAuthorizerTests(LifeSuite, PostgresTestCase):
     """`SQLAuthorizer` on PostgreSQL passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

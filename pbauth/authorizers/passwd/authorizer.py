@@ -575,7 +575,7 @@ class _ChangesService(Service):
                 self._authorizer.identityRemoved(name)
             elif (
                 known is None
-                or record != known.records.get(name)
+                or _withoutDates(record) != _withoutDates(known.records.get(name))
                 or any(content.groups[each] != known.groups.get(each) for each in record.groups)
             ):
                 self._endUnauthorizedOf(record, content.groups)
@@ -589,6 +589,11 @@ class _ChangesService(Service):
             self._authorizer.endUnauthorized(identity)
         else:
             self._authorizer.identityRemoved(record.name)
+
+
+def _withoutDates(record: Record | None) -> Record | None:
+    """Return a record without what ends no session: a login of somebody else, for instance."""
+    return None if record is None else evolve(record, created=None, lastLogin=None)
 
 
 def _merge(current: Record, before: Record, after: Record) -> Record:

@@ -19,7 +19,7 @@ An identity is a line::
 - ``#:group`` and a name is a group, with its keys.
 - ``#:user`` and a name, of an identity in this file: ``group=GROUP``, it is a member;
   ``expires=``, ``created=`` and ``last-login=`` are moments; ``must-change``: the password has to
-  be changed.
+  be changed; ``key-expires=MOMENT,FINGERPRINT``: when one of its public keys expires.
 
 What would be misread is written as ``%`` and two hexadecimal digits for each byte of its UTF-8:
 ``%`` itself everywhere; in a name ``:``, a ``#`` in front and spaces at the ends; in a word spaces
@@ -32,15 +32,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from attrs import evolve, field, frozen
 
+from pbauth._moments import fromText, toText
 from pbauth.accounts.groups import Group, Key
 from pbauth.accounts.identity import checkIdentityName
-from pbauth.accounts.moments import fromText, toText
 from pbauth.accounts.records import Record
 from pbauth.mechanisms import decodeVerifier
+from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.scram import NAME as SCRAM
 from pbauth.names import checkName
 
@@ -54,6 +56,7 @@ _LOCKED = "locked"
 _GROUP = "#:group "
 _USER = "#:user "
 _MUST_CHANGE = "must-change"
+_KEY_EXPIRES = "key-expires"
 #: Moments in the life of an account, and the fields of its record.
 _MOMENTS = {"expires": "expires", "created": "created", "last-login": "lastLogin"}
 #: How the hashes of other programs begin: htpasswd, crypt, LDAP.
@@ -140,11 +143,22 @@ def readLines(text: str) -> list[Line]:
 def _withLife(line: Line, lives: dict[str, tuple[int, Record]]) -> Line:
     if line.record is None or line.record.name not in lives:
         return line
-    _, life = lives[line.record.name]
-    record = evolve(
-        life, locked=line.record.locked, verifiers=line.record.verifiers, keys=line.record.keys
-    )
+    number, life = lives[line.record.name]
+    verifiers = line.record.verifiers
+    expiries = dict(life.keys)
+    if expiries:
+        keys = line.record.publicKeys()
+        for fingerprint in expiries.keys() - {key.fingerprint() for key in keys}:
+            raise BadLine(f"{fingerprint} is not a key of this user. Remove it.", number)
+        verifiers = line.record.withPublicKeys(
+            key.expiring(_readMoment(expiries.get(key.fingerprint()))) for key in keys
+        ).verifiers
+    record = evolve(life, locked=line.record.locked, verifiers=verifiers, keys=line.record.keys)
     return evolve(line, record=record)
+
+
+def _readMoment(text: str | None) -> datetime | None:
+    return None if text is None else fromText(text)
 
 
 def _readAnyLine(text: str) -> Line:
@@ -170,12 +184,18 @@ def _readAnyLine(text: str) -> Line:
 def _readLife(words: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     groups = []
+    # The expiries of public keys, until the line of the identity is found.
+    keys = []
     for number, word in enumerate(words, 1):
         what, _, value = word.partition("=")
         if what == "group":
             groups.append(_decode(value, f"word {number} after the name"))
         elif what in _MOMENTS:
             found[_MOMENTS[what]] = fromText(value)
+        elif what == _KEY_EXPIRES:
+            moment, _, fingerprint = value.partition(",")
+            fromText(moment)
+            keys.append((fingerprint, moment))
         elif word == _MUST_CHANGE:
             found["mustChangePassword"] = True
         else:
@@ -183,7 +203,7 @@ def _readLife(words: list[str]) -> dict[str, Any]:
                 f"word {number} after the name is none of group=, {'=, '.join(_MOMENTS)}= and "
                 f"{_MUST_CHANGE}. Correct it."
             )
-    return {**found, "groups": frozenset(groups)}
+    return {**found, "groups": frozenset(groups), "keys": frozenset(keys)}
 
 
 def writeLines(lines: Iterable[Line]) -> str:
@@ -289,6 +309,9 @@ def writeLine(record: Record) -> str:
     Returns:
         The line, without a line end.
     """
+    if _expiringKeys(record):
+        # Versions that knew no expiry could not read that of a key here.
+        record = record.withPublicKeys(key.expiring(None) for key in record.publicKeys())
     # SCRAM's first: that is what other programs look for after the colon.
     verifiers = sorted(record.verifiers, key=lambda pair: (pair[0] != SCRAM, pair))
     words = [_encode(encoded, _IN_WORD) for _, encoded in verifiers]
@@ -313,9 +336,20 @@ def writeLife(record: Record) -> str:
         moment = getattr(record, attribute)
         if moment is not None:
             words.append(f"{word}={toText(moment)}")
+    words += [
+        f"{_KEY_EXPIRES}={toText(key.expires)},{key.fingerprint()}"
+        for key in _expiringKeys(record)
+        if key.expires is not None
+    ]
     if record.mustChangePassword:
         words.append(_MUST_CHANGE)
     return f"{_USER}{_encode(record.name, _IN_WORD)} {' '.join(words)}" if words else ""
+
+
+def _expiringKeys(record: Record) -> list[AuthorizedKey]:
+    if not any("expiry-time" in encoded for _, encoded in record.verifiers):
+        return []
+    return [key for key in record.publicKeys() if key.expires is not None]
 
 
 def writeGroup(group: Group) -> str:

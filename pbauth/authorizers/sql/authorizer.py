@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
+from pbauth._moments import fromStamp, toStamp
 from pbauth.accounts.administrators import (
     GroupLoss,
     KeptAdministrator,
@@ -39,7 +40,6 @@ from pbauth.accounts.administrators import (
 from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey, filled
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkRenewal
-from pbauth.accounts.moments import fromStamp, toStamp
 from pbauth.accounts.records import Record, frequentCosts, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer

@@ -19,12 +19,12 @@ from pbauth import (
     Unauthorized,
 )
 from pbauth.testing import MemoryServer, RecordingService
-from tests.support.suites.groups import GroupStoreSuite
+from tests.support.suites.lives import LifeSuite
 
 VERIFIERS = Hashing.CHEAPEST.makeVerifiers("secret", b"0123456789abcdef")
 
 
-class DefaultAuthorizerTests(GroupStoreSuite, TestCase):
+class DefaultAuthorizerTests(LifeSuite, TestCase):
     """`DefaultAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

@@ -22,12 +22,12 @@ from pbauth import (
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingService
 from tests.support.suites.authorizers import SCRAM
-from tests.support.suites.groups import GroupStoreSuite
+from tests.support.suites.lives import LifeSuite
 
 VERIFIERS = Hashing.CHEAPEST.makeVerifiers("1234", b"0123456789abcdef")
 
 
-class OnDemandAuthorizerTests(GroupStoreSuite, TestCase):
+class OnDemandAuthorizerTests(LifeSuite, TestCase):
     """What is saved is kept as in memory: it passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

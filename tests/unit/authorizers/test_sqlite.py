@@ -18,7 +18,7 @@ from pbauth.authorizers.sql.sqlite import STEPS
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.support.serving import ServingTestCase
 from tests.support.suites.authorizers import SCRAM
-from tests.support.suites.groups import GroupStoreSuite
+from tests.support.suites.lives import LifeSuite
 from tests.support.suites.sqlstores import SQLStoreSuite, addUser
 
 
@@ -40,7 +40,7 @@ class SQLTestCase(ServingTestCase):
         return closing(sqlite3.connect(self.path))
 
 
-class SQLAuthorizerTests(GroupStoreSuite, SQLTestCase):
+class SQLAuthorizerTests(LifeSuite, SQLTestCase):
     """`SQLAuthorizer` passes the shared suite."""
 
     def makeAuthorizer(self, services: Any = None, hashing: Hashing = Hashing.CHEAPEST) -> Any:

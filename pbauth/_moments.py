@@ -69,7 +69,7 @@ def fromStamp(stamp: int | str | None) -> datetime | None:
         return None
     number = int(stamp)
     if not FIRST <= number <= LAST:
-        raise ValueError("This is no moment.")
+        raise ValueError("This is not a moment.")
     return _EPOCH + timedelta(microseconds=number)
 
 
