@@ -186,6 +186,13 @@ class ReadmeTests(SynchronousTestCase):
         ):
             self.assertIn(command, self.blocks)
 
+    def test_packages(self) -> None:
+        """The system packages that it names are those that continuous integration installs."""
+        script = (ROOT / ".ci" / "run").read_text()
+        wanted = set(re.findall(r"^    \[([\w-]+)\]=", script, re.M)) - {"bash"}
+        (command,) = re.findall(r"``apt-get install ([^`]+)``", self.text)
+        self.assertEqual(set(command.split()), wanted)
+
     def test_firstRun(self) -> None:
         """The server starts before there are accounts, so that it creates an administrator."""
         (block,) = (each for each in self.blocks if "pbauth user add" in each)
