@@ -27,10 +27,13 @@ class KeptAdministrator:
         service: the name of the service of administration.
         externalPasswords: passwords are not kept in this store: an identity without a verifier can
             log in all the same.
+        verifiers: the names of the verifiers and public keys by one of which an identity can log
+            in, see `pbauth.mechanisms.verifiersFor`; `None`: by any.
     """
 
     service: str
     externalPasswords: bool = False
+    verifiers: frozenset[str] | None = None
 
     def administers(self, record: Record) -> bool:
         """
@@ -43,7 +46,7 @@ class KeptAdministrator:
             not record.locked
             and any(service == self.service for service, _ in record.keys)
             and record.expires is None
-            and (self.externalPasswords or record.opensForGood())
+            and (self.externalPasswords or record.opensForGood(self.verifiers))
         )
 
     def check(

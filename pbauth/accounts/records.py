@@ -7,7 +7,7 @@ Stores read and write records; so do dumps of accounts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 
 from attrs import evolve, field, frozen
@@ -133,10 +133,21 @@ class Record:
             identity.addKeyByString(service, perspective)
         self._setLife(identity)
 
-    def opensForGood(self) -> bool:
-        """Return whether there is a password, or a public key that does not expire."""
-        passwords = any(mechanism not in KEY_MECHANISMS for mechanism, _ in self.verifiers)
-        return passwords or any(key.expires is None for key in self.publicKeys())
+    def opensForGood(self, usable: Container[str] | None = None) -> bool:
+        """
+        Return whether there is a password, or a public key that does not expire.
+
+        Args:
+            usable: the names of the verifiers and public keys that count, see
+                `pbauth.mechanisms.verifiersFor`; `None`: all.
+        """
+
+        def counts(mechanism: str) -> bool:
+            return usable is None or mechanism in usable
+
+        return any(
+            mechanism not in KEY_MECHANISMS and counts(mechanism) for mechanism, _ in self.verifiers
+        ) or any(key.expires is None and counts(key.mechanism) for key in self.publicKeys())
 
     def publicKeys(self) -> list[AuthorizedKey]:
         """Return the public keys of both kinds."""

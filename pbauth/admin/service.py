@@ -11,7 +11,7 @@ to connections over TLS or from this machine, as the ports of ``twistd pbauth`` 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from heapq import nsmallest
 from operator import attrgetter
 from typing import Any
@@ -21,14 +21,14 @@ from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.python.components import Componentized
 from twisted.spread import pb
 
-from pbauth._arguments import checkProvides
+from pbauth._arguments import checkProvides, listed
 from pbauth._async import shielded
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
 from pbauth.errors import PasswordsElsewhere, ProtocolViolation, UnknownSession
 from pbauth.interfaces import ClientReference, IAccountStore, IAuthorizer, IIdentity
-from pbauth.mechanisms import Verifier, scram
+from pbauth.mechanisms import Verifier, plain, scram, verifiersFor
 from pbauth.net.origin import originOf
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
@@ -399,6 +399,8 @@ class AdminService(Service):
             listed and ended.
         accounts: the `IAccountStore` to administer; by default the authorizer is one. A
             `CredAuthorizer` is not: here belong its ``accounts``.
+        mechanisms: the names of those that the server offers, as its `Policy` lists them: the last
+            administrator is somebody who can log in by one of them. By default any.
 
     Attributes:
         administration: what the administrators do, in nobody's name.
@@ -416,7 +418,9 @@ class AdminService(Service):
         authorizer: IAuthorizer | None = None,
         *,
         accounts: IAccountStore | None = None,
+        mechanisms: Iterable[str] | None = None,
     ) -> None:
+        offered = None if mechanisms is None else listed(mechanisms, "names", "mechanisms")
         owner = checkProvides(IAuthorizer, authorizer, "authorizer")
         store = owner if accounts is None else accounts
         if not IAccountStore.providedBy(store):
@@ -427,7 +431,11 @@ class AdminService(Service):
         super().__init__(serviceName, serviceParent, authorizer)
         self.administration = Administration(
             store,
-            keeping=KeptAdministrator(serviceName, bool(owner.externalPasswords)),
+            keeping=KeptAdministrator(
+                serviceName,
+                bool(owner.externalPasswords) and (offered is None or plain.NAME in offered),
+                None if offered is None else verifiersFor(offered),
+            ),
             audit=owner.sessions.audit,
         )
 

@@ -8,7 +8,7 @@ a server offers, what a policy may name and which verifiers there are follows fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pbauth.interfaces import IMechanism
 from pbauth.mechanisms.anonymous import AnonymousMechanism
@@ -46,6 +46,24 @@ _KEY_READERS: dict[str, Callable[[str], AuthorizedKey]] = {
 }
 
 _BY_VERIFIER = {each.verifierName: each for each in MECHANISMS if each.verifierName is not None}
+
+
+def verifiersFor(names: Iterable[str]) -> frozenset[str]:
+    """
+    Return what an identity needs one of in order to log in.
+
+    Args:
+        names: of the mechanisms that a server offers, as a policy lists them.
+
+    Returns:
+        The names that identities keep the verifiers and public keys of these mechanisms under.
+    """
+    offered = frozenset(names)
+    return frozenset(
+        each.verifierName
+        for each in MECHANISMS
+        if each.verifierName is not None and each.listedAs & offered
+    )
 
 
 def decodeKey(mechanism: str, line: str) -> AuthorizedKey:

@@ -160,7 +160,8 @@ def _addServices(
         made.setName(service.name)
         made.setServiceParent(services)
     if settings.runsAdmin:
-        AdminService(ADMIN, services, authorizer, accounts=accounts)
+        mechanisms = settings.policy.mechanisms
+        AdminService(ADMIN, services, authorizer, accounts=accounts, mechanisms=mechanisms)
 
 
 def _importMetrics() -> Any:

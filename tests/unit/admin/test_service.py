@@ -34,7 +34,7 @@ from pbauth.errors import (
     UnknownSession,
     UnknownUser,
 )
-from pbauth.mechanisms import md5, scram
+from pbauth.mechanisms import md5, scram, verifiersFor
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingService
@@ -324,6 +324,31 @@ class LastAdministratorTests(AdminTestCase):
         self.refused()
         for name in ("locked", "keyless", "without"):
             self.do("removeUser", name)
+
+    def test_mechanisms(self) -> None:
+        """Nor are those who can log in only by a mechanism that the server does not offer."""
+        self.service.disownServiceParent()
+        AdminService("admin", self.memory.services, self.accounts, mechanisms=["SCRAM-SHA-256"])
+        self.remote = self.logIn("admin")
+        robot = self.memory.addUser("robot", "secret", ("admin", "robot"))
+        robot.setPassword(None)
+        robot.addPublicKey(PublicKey(b"1" * 32, "robot"))
+        robot.save()
+        self.refused()
+        robot.setPassword("secret")
+        robot.save()
+        self.do("setLocked", "admin", True, of=self.logIn("robot"))
+
+    def test_verifiers(self) -> None:
+        """Which verifiers the mechanisms take, by the names that policies have."""
+        for names, expected in [
+            ([], set()),
+            (["SCRAM-SHA-256"], {"SCRAM-SHA-256"}),
+            (["SCRAM-SHA-256-PLUS", "ED25519"], {"SCRAM-SHA-256", "ED25519"}),
+            (["EXTERNAL"], {"EXTERNAL"}),
+            (["PLAIN"], set()),
+        ]:
+            self.assertEqual(verifiersFor(names), expected)
 
     def test_another(self) -> None:
         """With another one, even oneself may go; but then that one is the last."""
