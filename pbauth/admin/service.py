@@ -400,7 +400,7 @@ class AdminService(Service):
         accounts: the `IAccountStore` to administer; by default the authorizer is one. A
             `CredAuthorizer` is not: here belong its ``accounts``.
         mechanisms: the names of those that the server offers, as its `Policy` lists them: the last
-            administrator is somebody who can log in by one of them. By default any.
+            administrator is somebody who can log in with one of them. By default any.
 
     Attributes:
         administration: what the administrators do, in nobody's name.

@@ -30,7 +30,7 @@ from pbauth.client.reconnect import (
     isFinal,
     nextRefusal,
 )
-from pbauth.errors import Detached, NotAttached
+from pbauth.errors import Detached, NotAttached, ServerNotTrusted, Unauthorized
 from pbauth.interfaces import ICredentials, Reactor, WireValue
 from pbauth.names import checkName
 from pbauth.net.trust import Trust
@@ -51,9 +51,11 @@ class PerspectiveClient(service.Service):
     to stop, it attaches elsewhere before it lets go.
 
     It logs in again after connections that can't be made or break, servers that do not answer or
-    have trouble, and throttling; each time it waits longer (see `BackOff`).  It gives up where
-    another login would also fail: `Unauthorized`, `KeyNotFound`, `ServerNotTrusted`,
-    `MechanismNotSupported`, and arguments that can't be right.
+    have trouble, and throttling; each time it waits longer (see `BackOff`).  After a server that it
+    does not trust it tries again each minute, and logs that as an error.  It gives up where
+    another login would also fail: `Unauthorized`, `KeyNotFound`, `MechanismNotSupported`, and
+    arguments that can't be right; once it was attached, after three refusals in a row, since
+    somebody else may sit on the server's port for the moment.
 
     A subclass may override `attached`, `detached`, `failed` and `gaveUp`.
 
@@ -317,7 +319,8 @@ class PerspectiveClient(service.Service):
     def _failed(self, reason: Failure) -> None:
         self._login = None
         reason.cleanFailure()
-        self._receive(Input.REFUSED if isFinal(_error(reason)) else Input.FAILED, reason)
+        final = self._backoff.givesUp(_error(reason))
+        self._receive(Input.REFUSED if final else Input.FAILED, reason)
 
     def _lost(self, _: None, perspective: Any) -> None:
         if perspective is not self._perspective:
@@ -419,12 +422,13 @@ class PerspectiveClient(service.Service):
             delay = self._backoff.failed(error)
         else:
             delay = self._backoff.lost(self._reactor.seconds() - self._attachedAt)
-        if delay is None or isFinal(error):
+        if delay is None or (self._attachedAt is not None and isFinal(error)):
             # Before all that has happened since.
             self._inputs.appendleft((Input.REFUSED, None))
             return
         name, serviceName = self._who
-        _log.info(
+        alarming = self._attachedAt is None and isinstance(error, (ServerNotTrusted, Unauthorized))
+        (_log.error if alarming else _log.info)(
             "{name!r} is not attached to {service!r} ({kind}: {text!r}); "
             "the next login is in {delay:.1f} s",
             name=name,

@@ -66,6 +66,16 @@ from pbauth.perspectives.sessions import EndReason
 #: log in: a server that accepts everybody and drops them again is not to be overrun.
 STEADY = 60.0
 
+#: Seconds until the next login, at least, after a server that is not trusted, or that refuses a
+#: client that it had let in: maybe somebody else sits on its port for the moment.
+SLOWLY = 60.0
+
+#: After so many refusals in a row such a client gives up.
+MOST_REFUSALS = 3
+
+#: The longest time that a server can have a client wait, in seconds.
+LONGEST_WAIT = 900.0
+
 
 class State(enum.Enum):
     """See the module."""
@@ -308,16 +318,35 @@ class BackoffState:
     def __init__(self, policy: Callable[[int], float | None]) -> None:
         self._policy = policy
         self._failures = 0
+        # Whether a login has succeeded, and how many were refused since then.
+        self._known = False
+        self._refusals = 0
         # Sessions in a row that were over too soon, whatever failed in between.
         self._short = 0
 
     def reset(self) -> None:
         """Forget all failures, as when the service is started."""
-        self._failures = self._short = 0
+        self._failures = self._short = self._refusals = 0
+        self._known = False
 
     def attached(self) -> None:
         """Count a login that succeeded."""
         self._failures = self._short
+        self._refusals = 0
+        self._known = True
+
+    def givesUp(self, error: BaseException) -> bool:
+        """
+        Return whether there is no use in another login after one that failed.
+
+        Args:
+            error: why it failed.
+        """
+        if not isFinal(error):
+            return False
+        self._refusals += 1
+        mayChange = self._known and isinstance(error, (Unauthorized, MechanismNotSupported))
+        return not mayChange or self._refusals >= MOST_REFUSALS
 
     def failed(self, error: BaseException) -> float | None:
         """
@@ -332,7 +361,9 @@ class BackoffState:
         self._failures += 1
         delay = self._policy(self._failures)
         if delay is not None and isinstance(error, TooManyAttempts):
-            delay += error.retryAfter
+            delay += min(error.retryAfter, LONGEST_WAIT)
+        elif delay is not None and (isinstance(error, ServerNotTrusted) or isFinal(error)):
+            delay = max(delay, SLOWLY)
         return delay
 
     def lost(self, lasted: float) -> float | None:
@@ -352,14 +383,15 @@ class BackoffState:
 
 # Whether to wait at all.
 
-_FINAL = (Unauthorized, ServerNotTrusted, MechanismNotSupported, TypeError, ValueError)
+_FINAL = (Unauthorized, MechanismNotSupported, TypeError, ValueError)
 
 
 def isFinal(error: BaseException) -> bool:
     """
     Return whether the next login would fail in the same way until somebody steps in.
 
-    What servers and networks may recover from is not final.
+    What servers and networks may recover from is not final; nor is a server that is not trusted:
+    it may be somebody else, who sits on its port for the moment.
 
     Args:
         error: why a login failed, or why it would.

@@ -42,7 +42,7 @@ from pbauth import (
     TooManyAttempts,
     Unauthorized,
 )
-from pbauth.client.reconnect import State
+from pbauth.client.reconnect import LONGEST_WAIT, State
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingPerspective
 from pbauth.wire.broker import Broker
@@ -495,12 +495,63 @@ class GivingUpTests(ClientTestCase):
             # It is still the reason.
             self.failureResultOf(client.whenAttached(), error)
 
-    def test_serverNotTrusted(self) -> None:
-        """A server that does not know the verifier is not asked again."""
+    def test_refusedOnce(self) -> None:
+        """
+        Once it was attached, one refusal may be that of somebody who sits on the port for the
+        moment; three in a row are meant.
+        """
+        for refusals in (2, 3):
+            self.serve()
+            client = self.started()
+            self.memory.refusal = Unauthorized()
+            self.memory.disconnect(self.reference(client))
+            # A second after the loss, and then each minute.
+            self.memory.advance(1.5 + 60 * (refusals - 1))
+            self.memory.refusal = None
+            self.memory.advance(60)
+            if refusals == 2:
+                self.assertEqual(client.told, ["attached", "detached", "attached"])
+                # From then on they are counted again.
+                self.stop(client)
+            else:
+                self.assertEqual(client.told[2:], ["gave up: Unauthorized"])
+                self.assertGaveUp(client, Unauthorized)
+
+    def test_serverNotTrustedForAWhile(self) -> None:
+        """A server that it does not trust is tried again each minute, and that is an error."""
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        client = self.client(pingInterval=None)
+        self.memory.refusal = ServerNotTrusted("another key")
+        client.startService()
+        self.memory.advance(200)
+        alarms = [each for each in events if each.get("kind") == "ServerNotTrusted"]
+        self.assertEqual([each["log_level"].name for each in alarms], ["error"] * 4)
+        self.memory.refusal = None
+        self.memory.advance(60)
+        self.assertEqual(client.told, ["attached"])
+
+    def test_longestWait(self) -> None:
+        """A server can't put a client off for days."""
+        client = self.client(pingInterval=None)
+        self.memory.refusal = TooManyAttempts(86_000)
+        client.startService()
+        self.memory.flush()
+        self.memory.refusal = None
+        self.memory.advance(LONGEST_WAIT + 2)
+        self.assertEqual(client.told, ["attached"])
+
+    def test_otherVerifier(self) -> None:
+        """A server that does not know the verifier is no exception, and gets no password."""
         verifier = ScramVerifier.fromPassword("secret", b"0123456789abcdef", 4096)
         imposter = ScramVerifier(verifier.salt, verifier.iterations, verifier.storedKey, bytes(32))
         self.alice.setVerifiers({"SCRAM-SHA-256": imposter})
-        self.assertGaveUp(self.started("secret"), ServerNotTrusted)
+        client = self.started("secret")
+        self.assertIs(self.state(client), State.WAITING)
+        self.alice.setPassword("secret")
+        self.memory.advance(61)
+        self.assertEqual(client.told, ["attached"])
 
     def test_mechanismNotSupported(self) -> None:
         """Nor is one with which there is no mechanism in common."""

@@ -391,11 +391,10 @@ class FinalTests(SynchronousTestCase):
     """What another login is of no use for."""
 
     def test_final(self) -> None:
-        """Refusals, servers that are not to be trusted, and arguments that can't be right."""
+        """Refusals, and arguments that can't be right."""
         for error in [
             Unauthorized(),
             KeyNotFound("game", "alice"),
-            ServerNotTrusted(),
             MechanismNotSupported([]),
             InvalidName("no"),
             ValueError("no endpoint"),
@@ -407,6 +406,7 @@ class FinalTests(SynchronousTestCase):
         """Networks, servers in trouble, and whatever else."""
         for error in [
             TooManyAttempts(1),
+            ServerNotTrusted(),
             StoreError(),
             ProtocolViolation(),
             Detached(),
