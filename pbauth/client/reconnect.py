@@ -66,11 +66,13 @@ from pbauth.perspectives.sessions import EndReason
 #: log in: a server that accepts everybody and drops them again is not to be overrun.
 STEADY = 60.0
 
-#: Seconds until the next login, at least, after a server that is not trusted, or that refuses a
-#: client that it had let in: maybe somebody else sits on its port for the moment.
+#: Seconds until the next login, at least, after a server that is not trusted: maybe somebody else
+#: sits on its port for the moment.
 SLOWLY = 60.0
 
-#: After so many refusals in a row such a client gives up.
+#: The same after one that refuses a client that it had let in; and after how many refusals in a row
+#: such a client gives up.
+REFUSED_WAIT = 10.0
 MOST_REFUSALS = 3
 
 #: The longest time that a server can have a client wait, in seconds.
@@ -362,8 +364,10 @@ class BackoffState:
         delay = self._policy(self._failures)
         if delay is not None and isinstance(error, TooManyAttempts):
             delay += min(error.retryAfter, LONGEST_WAIT)
-        elif delay is not None and (isinstance(error, ServerNotTrusted) or isFinal(error)):
+        elif delay is not None and isinstance(error, ServerNotTrusted):
             delay = max(delay, SLOWLY)
+        elif delay is not None and isFinal(error):
+            delay = max(delay, REFUSED_WAIT)
         return delay
 
     def lost(self, lasted: float) -> float | None:

@@ -505,10 +505,10 @@ class GivingUpTests(ClientTestCase):
             client = self.started()
             self.memory.refusal = Unauthorized()
             self.memory.disconnect(self.reference(client))
-            # A second after the loss, and then each minute.
-            self.memory.advance(1.5 + 60 * (refusals - 1))
+            # A second after the loss, and then every ten.
+            self.memory.advance(1.5 + 10 * (refusals - 1))
             self.memory.refusal = None
-            self.memory.advance(60)
+            self.memory.advance(10)
             if refusals == 2:
                 self.assertEqual(client.told, ["attached", "detached", "attached"])
                 # From then on they are counted again.
