@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from pbauth import Hashing, SQLAuthorizer, StoreError
 from pbauth.authorizers.sql import sqlite
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
-from pbauth.authorizers.sql.sqlite import STEPS
+from pbauth.authorizers.sql.sqliteschema import STEPS
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.support.serving import ServingTestCase
 from tests.support.suites.authorizers import SCRAM
