@@ -12,7 +12,7 @@ from click.shell_completion import ShellComplete, get_completion_class
 
 from pbauth.admin.protocol import NAME
 from pbauth.cli.running import runOnce
-from pbauth.server.state import DEFAULT_FOLDER, databaseFile, openAuthorizer
+from pbauth.server.state import DEFAULT_FOLDER, accountsFile, openAuthorizer
 
 #: How many names are offered at most.
 _MOST = 100
@@ -77,13 +77,13 @@ def _found(
     options = context.find_root().params
     state = options.get("state") or DEFAULT_FOLDER
     accounts = options.get("accounts")
-    file = databaseFile(state, accounts)
+    file = accountsFile(state, accounts)
     # Nobody is asked for a password now, nothing is made, and no other machine keeps one waiting.
     if options.get("server") or file is None or not os.path.exists(file):
         return []
 
     async def main(reactor: Any) -> list[str]:
-        store = openAuthorizer(state, accounts, reactor=reactor)
+        store = openAuthorizer(state, accounts, reading=True, reactor=reactor)
         try:
             return await find(store)
         finally:

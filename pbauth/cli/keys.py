@@ -45,5 +45,5 @@ def revokeKey(context: click.Context, name: str, service: str, perspective: str 
 def listKeys(context: click.Context, name: str, asJSON: bool) -> None:
     """List the keys of a user: service and perspective."""
     listing = Listing(("service", "perspective"), lambda *cells: cells, asJSON)
-    listing.add(administer(context, lambda admin: admin.listKeys(name)))
+    listing.add(administer(context, lambda admin: admin.listKeys(name), reading=True))
     listing.end()

@@ -111,6 +111,8 @@ def administer(
     operation: Callable[..., Coroutine[Any, Any, _Result]],
     hashing: Hashing = Hashing(),  # noqa: B008 - immutable
     ask: Callable[[], Any] | None = None,
+    *,
+    reading: bool = False,
 ) -> _Result:
     """
     Run an administrative operation, on the accounts directly or on a running server.
@@ -123,6 +125,7 @@ def administer(
             for `md5`.
         ask: asks the user for what the operation needs, or reads it from standard input; called
             after the user's own password is read, and before anything is opened.
+        reading: the operation changes nothing, and so nothing is written.
 
     Returns:
         What the operation returns.
@@ -137,10 +140,13 @@ def administer(
     arguments = () if ask is None else (ask(),)
 
     async def main(reactor: Any) -> _Result:
-        with auditing(options.audit):
+        with auditing(None if reading else options.audit):
             authorizer = openAuthorizer(
-                options.state, options.accounts, hashing=hashing, reactor=reactor
+                options.state, options.accounts, reading=reading, hashing=hashing, reactor=reactor
             )
+            upgraded = getattr(authorizer, "upgraded", "")
+            if upgraded:
+                click.echo(f"{upgraded}.", err=True)
             try:
                 administration = Administration(authorizer, _operator(), options.policy)
                 return await operation(administration, *arguments)

@@ -159,7 +159,7 @@ def _commonName(certificate: x509.Certificate) -> str:
 def listPublicKeys(context: click.Context, name: str, asJSON: bool) -> None:
     """List the public keys of a user: fingerprint and label."""
     listing = Listing(("fingerprint", "label"), lambda *cells: cells, asJSON)
-    keys = administer(context, lambda admin: admin.listPublicKeys(name))
+    keys = administer(context, lambda admin: admin.listPublicKeys(name), reading=True)
     listing.add((key.fingerprint(), key.label) for key in keys)
     listing.end()
 
@@ -195,5 +195,5 @@ def listUsers(context: click.Context, asJSON: bool) -> None:
             listing.add((name, keys, locked) for name, locked, keys in page)
             after = page[-1][0]
 
-    administer(context, tell)
+    administer(context, tell, reading=True)
     listing.end("There are no users yet. Add one: pbauth user add NAME")

@@ -23,5 +23,5 @@ def whoCan(context: click.Context, service: str, asJSON: bool) -> None:
         ),
         asJSON,
     )
-    listing.add(administer(context, lambda admin: admin.whoCan(service)))
+    listing.add(administer(context, lambda admin: admin.whoCan(service), reading=True))
     listing.end(f"Nobody holds a key to {service}. Grant one: pbauth key grant NAME {service}")

@@ -9,7 +9,8 @@ from typing import Any
 from twisted.internet import ssl
 
 from pbauth._files import createPrivate, exposure
-from pbauth.accounts.authorizer import DECOY_BYTES
+from pbauth.accounts.authorizer import DECOY_BYTES, DefaultAuthorizer
+from pbauth.accounts.hashing import Hashing
 from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
 from pbauth.authorizers.sql.authorizer import SQLAuthorizer
 from pbauth.errors import StoreError
@@ -25,7 +26,9 @@ _CERTIFICATE = "server.pem"
 _DECOYS = "decoys"
 
 
-def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> Any:
+def openAuthorizer(
+    folder: str, accounts: str | None = None, *, reading: bool = False, **options: Any
+) -> Any:
     """
     Open the accounts: of a state folder, unless they are said to be elsewhere. What is on this
     machine is made if it is not there.
@@ -34,6 +37,8 @@ def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> 
         folder: the path of the state folder.
         accounts: ``sqlite:FILE``, ``passwd:FILE`` or ``postgresql://user@host/database``; `None`:
             an SQLite file in the state folder.
+        reading: nothing is changed, and so nothing is made or upgraded; accounts on this machine
+            that are not there are empty.
         options: for `SQLAuthorizer`, or for `PasswdFileAuthorizer`.
 
     Returns:
@@ -43,11 +48,25 @@ def openAuthorizer(folder: str, accounts: str | None = None, **options: Any) -> 
         StoreError: there are no such accounts, the folder can't be made, others can read it, or
             the database can't be used.
     """
+    if reading:
+        if accounts is None and os.path.exists(folder):
+            _checkPrivate(folder)
+        file = accountsFile(folder, accounts)
+        if file is not None and not os.path.lexists(file):
+            return _NoAccounts(hashing=options.get("hashing", Hashing()))
+        return _open(folder, accounts, reading=True, **options)
     if accounts is None:
         _makeFolder(folder)
     authorizer = _open(folder, accounts, decoySecret=_readDecoySecret(folder), **options)
     _keepDecoySecret(folder, authorizer.decoySecret)
     return authorizer
+
+
+class _NoAccounts(DefaultAuthorizer):
+    """Accounts of which there are none yet."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def _open(folder: str, accounts: str | None, **options: Any) -> Any:
@@ -94,21 +113,21 @@ def _keepDecoySecret(folder: str, secret: bytes) -> None:
             raise StoreError(f"Can't create {path}: {error.strerror}.") from None
 
 
-def databaseFile(folder: str, accounts: str | None = None) -> str | None:
+def accountsFile(folder: str, accounts: str | None = None) -> str | None:
     """
-    Return the path of the SQLite file that `openAuthorizer` opens, which may not exist yet.
+    Return the path of the file that `openAuthorizer` opens, which may not exist yet.
 
     Args:
         folder: the state folder, as for `openAuthorizer`.
         accounts: as for `openAuthorizer`.
 
     Returns:
-        The absolute path; `None`: the accounts are not in an SQLite file.
+        The absolute path; `None`: the accounts are not in a file.
     """
     if accounts is None:
         return os.path.abspath(os.path.join(folder, _DATABASE))
     kind, _, file = accounts.partition(":")
-    return os.path.abspath(file) if kind == "sqlite" and file else None
+    return os.path.abspath(file) if kind in ("sqlite", "passwd") and file else None
 
 
 def openCertificate(folder: str) -> ssl.PrivateCertificate:

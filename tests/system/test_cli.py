@@ -148,7 +148,7 @@ class CommandTests(TestCase):
 
     async def test_stateFolderIsPrivate(self) -> None:
         """The folder is made for its owner only, and so is the database."""
-        await self.pbauth("user", "list")
+        await self.pbauth("user", "add", "alice", "--no-password")
         self.assertEqual(os.stat(self.state).st_mode & 0o777, 0o700)
         database = os.path.join(self.state, "accounts.sqlite")
         self.assertEqual(os.stat(database).st_mode & 0o777, 0o600)
@@ -355,7 +355,10 @@ class InteractiveMistakeTests(TestCase):
             (other, "a database of another program"),
         ]
         programs = await gatherResults(
-            [Program(*PBAUTH, "--state", state, "user", "list").whenEnded() for state, _ in cases]
+            [
+                Program(*PBAUTH, "--state", state, "user", "lock", "alice").whenEnded()
+                for state, _ in cases
+            ]
         )
         for program, (_, said) in zip(programs, cases, strict=True):
             self.assertIn(said, program.output)
@@ -368,7 +371,7 @@ class InteractiveMistakeTests(TestCase):
     async def test_lockedDatabase(self) -> None:
         """A database that another process keeps locked is said to be; nothing is changed."""
         state = self.mktemp()
-        await run(*PBAUTH, "--state", state, "user", "list")
+        await run(*PBAUTH, "--state", state, "user", "add", "bob", "--no-password")
         with closing(sqlite3.connect(os.path.join(state, "accounts.sqlite"))) as database:
             database.execute("BEGIN EXCLUSIVE")
             program = await run(

@@ -78,6 +78,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         audit: as for `Authorizer`.
         decoySecret: what decoys are made from, 32 random bytes, where there is no ``FILE.decoy``
             yet; by default new ones.
+        reading: nothing is written, not even a file where there is none.
 
     Raises:
         StoreError: the file can't be read or made, others can read it, or a line is malformed.
@@ -93,18 +94,21 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         lockTimeout: float = 5.0,
         audit: Audit | None = None,
         decoySecret: bytes | None = None,
+        reading: bool = False,
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._file = PasswdFile(os.path.abspath(os.fspath(path)), lockTimeout)
         self._reactor = reactor
         self._turns = DeferredLock()
         self._said = ""
-        self._file.make()
+        if not reading:
+            self._file.make()
         self._content = self._file.read(None)
         if self._content.refusal:
             raise StoreError(self._content.refusal)
         self._noteCosts(frequentCosts(self._content.records.values()))
-        self._decoySecret = self._file.decoySecret(decoySecret or self._decoySecret)
+        if not reading:
+            self._decoySecret = self._file.decoySecret(decoySecret or self._decoySecret)
 
     def updateIdentity(self, identity: IIdentity) -> Deferred[None]:
         """

@@ -306,7 +306,11 @@ class PasswdFile:
         if not stat.S_ISREG(found.st_mode):
             raise StoreError(f"{self._path} is not a regular file. Name another one.")
         problem = exposure(
-            self._path, found, f"Other users can access the verifiers in {self._path}"
+            self._path,
+            found,
+            f"Other users can access the verifiers in {self._path}",
+            # Root chooses who may read, as with /etc/shadow: the group of a server, for instance.
+            0o077 if found.st_uid else 0o037,
         )
         if problem is not None:
             raise StoreError(problem)

@@ -45,6 +45,7 @@ from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
 from pbauth.authorizers.sql.engine import MOST_CONNECTIONS, Engine, Statements
 from pbauth.authorizers.sql.sqlite import SQLiteEngine
+from pbauth.authorizers.sql.sqlitereading import SQLiteReader
 from pbauth.errors import (
     DuplicateGroup,
     DuplicateIdentity,
@@ -91,7 +92,9 @@ _READ = """
 """
 
 
-def openEngine(database: str, lockTimeout: float, passwordInURL: bool) -> Engine:
+def openEngine(
+    database: str, lockTimeout: float, passwordInURL: bool, reading: bool = False
+) -> Engine:
     """
     Return the engine for a kind of database.
 
@@ -99,19 +102,20 @@ def openEngine(database: str, lockTimeout: float, passwordInURL: bool) -> Engine
         database: the path of an SQLite file, or the URL of a PostgreSQL database.
         lockTimeout: seconds, as for `SQLAuthorizer`.
         passwordInURL: as for `SQLAuthorizer`.
+        reading: as for `SQLAuthorizer`.
 
     Raises:
         StoreError: the package for this database is not installed, or the URL is not one.
     """
     if not database.startswith(("postgresql://", "postgres://")):
-        return SQLiteEngine(database, lockTimeout)
+        return (SQLiteReader if reading else SQLiteEngine)(database, lockTimeout)
     try:
         from pbauth.authorizers.sql.postgres import PostgresEngine
     except ImportError:
         raise StoreError(
             "PostgreSQL needs one more package. Run: pip install 'pbauth[postgres]'"
         ) from None
-    return PostgresEngine(database, passwordInURL)
+    return PostgresEngine(database, passwordInURL, reading)
 
 
 class _Reading:
@@ -147,6 +151,10 @@ class SQLAuthorizer(CopyingAuthorizer):
         audit: as for `Authorizer`.
         decoySecret: what decoys are made from, 32 random bytes, in a database that is made now; by
             default new ones.
+        reading: nothing is written: no database is made or upgraded, and nothing can be changed.
+
+    Attributes:
+        upgraded: what was upgraded when the database was opened, for people; empty: nothing.
 
     Raises:
         StoreError: the database can't be opened or made, is none of pbauth, or is one of a
@@ -164,17 +172,21 @@ class SQLAuthorizer(CopyingAuthorizer):
         passwordInURL: bool = True,
         audit: Audit | None = None,
         decoySecret: bytes | None = None,
+        reading: bool = False,
     ) -> None:
         super().__init__(serviceCollection, hashing, audit=audit, reactor=reactor)
         self._reading: dict[str, _Reading] = {}
         self._reactor = chooseReactor(reactor)
-        self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL)
+        self._engine = openEngine(os.fspath(database), lockTimeout, passwordInURL, reading)
         self._pausedUntil = 0.0
         try:
             self._decoySecret, costs = self._engine.prepare(decoySecret or self._decoySecret)
         except self._engine.Error as error:
             raise self._refusal(error) from None
         self._noteCosts(costs)
+        self.upgraded = self._engine.upgraded
+        if self.upgraded:
+            _log.warn("{upgraded}", upgraded=self.upgraded)
         self._pool: Any = self._engine.openPool(self._reactor)
 
     def close(self) -> None:

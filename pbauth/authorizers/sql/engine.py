@@ -59,9 +59,11 @@ class Engine(Protocol):
         Error: what its module raises.
         IntegrityError: of these, that a constraint is not met.
         forUpdate: ends a query whose rows are about to be changed.
+        upgraded: what was upgraded when it was opened, for people; empty: nothing.
     """
 
     where: str
+    upgraded: str
     forUpdate: str
 
     @property

@@ -176,6 +176,7 @@ class PostgresEngine:
         url: ``postgresql://user@host/database?option=value``, with all that libpq knows. A password
             in it is used, and shown to nobody.
         passwordInURL: whether there may be one.
+        reading: no table is made or upgraded.
 
     Raises:
         StoreError: this is no such URL, or holds a password where it may not.
@@ -185,7 +186,9 @@ class PostgresEngine:
     IntegrityError = psycopg.IntegrityError
     forUpdate = " FOR UPDATE"
 
-    def __init__(self, url: str, passwordInURL: bool = True) -> None:
+    def __init__(self, url: str, passwordInURL: bool = True, reading: bool = False) -> None:
+        self._reading = reading
+        self.upgraded = ""
         self._parameters = readURL(url)
         if "password" in self._parameters and not passwordInURL:
             raise StoreError(
@@ -241,6 +244,7 @@ class PostgresEngine:
             connection.execute("SET LOCAL search_path = pbauth")
             # With as little of the rights as will do: a schema that is there is not made.
             if not _exists(connection, "pbauth.meta"):
+                self._checkWriting("has no accounts yet")
                 connection.execute(_LOCK)
             if not _exists(connection, "pbauth.meta"):
                 connection.execute("CREATE SCHEMA IF NOT EXISTS pbauth")
@@ -250,13 +254,27 @@ class PostgresEngine:
                 self._setRow(connection, _SCHEMA_ROW, b"1")
                 self._setRow(connection, DECOY_SECRET, decoySecret)
             if self._checkVersion(connection) < SCHEMA_VERSION:
+                self._checkWriting("has an older schema")
                 connection.execute(_LOCK)
-                for step in range(self._checkVersion(connection) + 1, SCHEMA_VERSION + 1):
+                version = self._checkVersion(connection)
+                if 1 < version < SCHEMA_VERSION:
+                    self.upgraded = (
+                        f"{self.where} was upgraded from version {version} of its schema to "
+                        f"{SCHEMA_VERSION}"
+                    )
+                for step in range(version + 1, SCHEMA_VERSION + 1):
                     for statement in STEPS[step]:
                         connection.execute(statement)  # type: ignore[call-overload]
                 self._setRow(connection, _SCHEMA_ROW, str(SCHEMA_VERSION).encode())
             return _row(connection, DECOY_SECRET), costsOf(
                 connection.execute(_COSTS, (MOST_COSTS,))
+            )
+
+    def _checkWriting(self, found: str) -> None:
+        if self._reading:
+            raise StoreError(
+                f"{self.where} {found}. A server that is started there, or a command that changes "
+                "something, makes or upgrades the tables."
             )
 
     def _checkVersion(self, connection: psycopg.Connection[Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from itertools import chain, count
 from typing import Any
 
 from twisted.application.service import Service
@@ -50,6 +51,7 @@ class SQLiteEngine:
 
     def __init__(self, path: str, lockTimeout: float) -> None:
         self.where = path
+        self.upgraded = ""
         self._lockTimeout = lockTimeout
 
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
@@ -61,11 +63,9 @@ class SQLiteEngine:
             _configure(connection)
             self._chooseWriteAheadLog(connection)
             connection.execute("BEGIN IMMEDIATE")
-            version = self._versionOf(connection)
-            for step in range(version + 1, SCHEMA_VERSION + 1):
-                for statement in STEPS[step]:
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = versionOf(connection, self.where)
+            if version < SCHEMA_VERSION:
+                self._upgrade(connection, version)
             connection.execute(
                 "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
                 (DECOY_SECRET, decoySecret),
@@ -74,7 +74,34 @@ class SQLiteEngine:
                 "SELECT value FROM meta WHERE name = ?", (DECOY_SECRET,)
             ).fetchone()
             connection.execute("COMMIT")
-            return bytes(row[0]), costsOf(connection.execute(_COSTS, (MOST_COSTS,)))
+            return bytes(row[0]), readCosts(connection)
+
+    def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
+        """Bring the tables from a version to the current one, in the transaction that is open."""
+        if version:
+            kept = self._keepCopy(version)
+            self.upgraded = (
+                f"{self.where} was upgraded from version {version} of its schema to "
+                f"{SCHEMA_VERSION}. A copy of it from before is in {kept}"
+            )
+        for step in range(version + 1, SCHEMA_VERSION + 1):
+            for statement in STEPS[step]:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _keepCopy(self, version: int) -> str:
+        """Copy what was committed to a new private file beside it, and return its path."""
+        names = chain([""], (f"-{number}" for number in count(2)))
+        for suffix in names:
+            path = f"{self.where}.schema{version}{suffix}"
+            if _makePrivate(path):
+                break
+        with (
+            closing(sqlite3.connect(self.where, self._lockTimeout)) as source,
+            closing(sqlite3.connect(path)) as copy,
+        ):
+            source.backup(copy)
+        return path
 
     def _chooseWriteAheadLog(self, connection: sqlite3.Connection) -> None:
         """Choose the write-ahead log; SQLite itself would not wait for another process."""
@@ -88,22 +115,6 @@ class SQLiteEngine:
                 time.sleep(0.01)
             else:
                 return
-
-    def _versionOf(self, connection: sqlite3.Connection) -> int:
-        """Return the version of the schema; 0 for an empty database."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables and not application:
-            return 0
-        if application != APPLICATION_ID:
-            raise StoreError(f"{self.where} is a database of another program. Name another file.")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.where} was made by a later version of pbauth (schema {version}; this one "
-                f"knows {SCHEMA_VERSION}). Upgrade pbauth."
-            )
-        return int(version)
 
     def openPool(self, reactor: Any) -> Any:
         """Open the file (see `Engine`)."""
@@ -222,14 +233,45 @@ class ChangesInFile(Service):
             self._failed = False
 
 
+def versionOf(connection: sqlite3.Connection, where: str) -> int:
+    """
+    Return the version of the schema of a database; 0 for an empty one.
+
+    Args:
+        connection: to the database.
+        where: the path, for messages.
+
+    Raises:
+        StoreError: it is of another program, or of a later version of pbauth.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not tables and not application:
+        return 0
+    if application != APPLICATION_ID:
+        raise StoreError(f"{where} is a database of another program. Name another file.")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{where} was made by a later version of pbauth (schema {version}; this one "
+            f"knows {SCHEMA_VERSION}). Upgrade pbauth."
+        )
+    return int(version)
+
+
+def readCosts(connection: sqlite3.Connection) -> list[Cost]:
+    """Return what most verifiers of SCRAM in a database cost."""
+    return costsOf(connection.execute(_COSTS, (MOST_COSTS,)))
+
+
 def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # With a write-ahead log this makes each commit last, whatever happens to the machine.
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _makePrivate(path: str) -> None:
+def _makePrivate(path: str) -> bool:
     try:
-        createPrivate(path)
+        return createPrivate(path)
     except OSError as error:
         raise StoreError(f"Can't create {path}: {error.strerror}.") from None
