@@ -16,13 +16,20 @@ from pbauth._arguments import checkProvides, checkType
 from pbauth._async import OneShot
 from pbauth._moments import checkMoment
 from pbauth.accounts.groups import Groups, Key, filled, keysTo
-from pbauth.errors import InvalidName, KeyNotFound, PasswordChangeRequired, Unauthorized
+from pbauth.errors import (
+    ExchangeRefused,
+    InvalidName,
+    KeyNotFound,
+    PasswordChangeRequired,
+    Unauthorized,
+)
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.saslprep import saslprep
 from pbauth.mechanisms.scram import ScramVerifier, preparePassword
+from pbauth.mechanisms.terms import NO_VERIFIER
 from pbauth.names import ANY, checkName, checkPerspectiveName
 
 
@@ -294,12 +301,12 @@ class Identity:
         async def verify() -> None:
             verifier = (await self._derived()).get(scram.NAME)
             if not isinstance(verifier, ScramVerifier) or not isinstance(password, str):
-                raise Unauthorized()
+                raise Unauthorized() from ExchangeRefused("this identity has no password")
             right = await self.authorizer.derivations.run(
                 verifier.iterations, verifier.matches, password
             )
             if not right or not self.isProvedBy(verifier):
-                raise Unauthorized()
+                raise Unauthorized() from ExchangeRefused(_reason(right, self.locked))
 
         return Deferred.fromCoroutine(verify())
 
@@ -373,8 +380,10 @@ class Identity:
             # Without a verifier the same work is done, so that the time tells nothing.
             checker = verifier if isinstance(verifier, MD5Verifier) else MD5Verifier(bytes(16))
             fits = isinstance(response, bytes) and checker.accepts(challenge, response)
-            if not (known and fits) or not self.isProvedBy(verifier):
-                raise Unauthorized()
+            if not known:
+                raise Unauthorized() from ExchangeRefused(NO_VERIFIER)
+            if not fits or not self.isProvedBy(verifier):
+                raise Unauthorized() from ExchangeRefused(_reason(fits, self.locked))
 
         return Deferred.fromCoroutine(verify())
 
@@ -566,3 +575,10 @@ class Identity:
         store = self.authorizer.updateIdentity if self.stored else self.authorizer.addIdentity
         stored: Any = store(self)
         return ensureDeferred(stored) if hasattr(stored, "__await__") else succeed(stored)
+
+
+def _reason(right: bool, locked: bool) -> str:
+    """Return why a password is refused, for the audit log."""
+    if not right:
+        return "wrong password"
+    return "the account is locked" if locked else "the account has expired"

@@ -21,12 +21,14 @@ sessions, administration) records its events there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel
 
 from pbauth._arguments import checkCallable
+from pbauth._quoting import cut, inLine
 from pbauth.audit.events import (
     CONNECTION_DROPPED,
     KEY_GRANTED,
@@ -96,7 +98,7 @@ class Audit:
             origin,
             {
                 "identity": identity,
-                "mechanism": mechanism,
+                "mechanism": _mechanism(mechanism),
                 "seconds": None if seconds is None else round(seconds, 6),
             },
         )
@@ -115,9 +117,9 @@ class Audit:
             LOGIN_REFUSED,
             origin,
             {
-                "identity": _cut(identity),
-                "mechanism": mechanism or "no mechanism",
-                "reason": _inLine(reason),
+                "identity": identity,
+                "mechanism": _mechanism(mechanism),
+                "reason": reason,
             },
         )
 
@@ -135,8 +137,8 @@ class Audit:
             LOGIN_THROTTLED,
             origin,
             {
-                "identity": _cut(identity),
-                "mechanism": mechanism or "no mechanism",
+                "identity": identity,
+                "mechanism": _mechanism(mechanism),
                 "retryAfter": retryAfter,
             },
         )
@@ -151,9 +153,7 @@ class Audit:
             mechanism: what the client sent as the name of the mechanism.
         """
         name = mechanism if isinstance(mechanism, str) else type(mechanism).__name__
-        self._record(
-            MECHANISM_REFUSED, origin, {"identity": _cut(identity), "mechanism": _cut(name)}
-        )
+        self._record(MECHANISM_REFUSED, origin, {"identity": identity, "mechanism": cut(name)})
 
     # Sessions.
 
@@ -191,9 +191,9 @@ class Audit:
             {
                 "identity": identity,
                 "mechanism": mechanism,
-                "service": _cut(service),
-                "perspective": None if perspective is None else _cut(perspective),
-                "reason": _inLine(reason),
+                "service": service,
+                "perspective": perspective,
+                "reason": reason,
             },
         )
 
@@ -298,12 +298,12 @@ class Audit:
 
     def imported(self, operator: str, users: int) -> None:
         """Record that this many accounts were added in one batch."""
-        event = {"event": USERS_IMPORTED.name, "operator": operator, "users": users}
+        event = {"event": USERS_IMPORTED.name, "operator": cut(operator), "users": users}
         self._log.send(LogLevel.info, USERS_IMPORTED.text, event)
 
     def exported(self, operator: str) -> None:
         """Record that whole accounts are read, as for an export."""
-        event = {"event": USERS_READ.name, "operator": operator}
+        event = {"event": USERS_READ.name, "operator": cut(operator)}
         self._log.send(LogLevel.info, USERS_READ.text, event)
 
     def sessionEnded(self, operator: str, identity: str, session: str) -> None:
@@ -311,6 +311,7 @@ class Audit:
         self._recordAct(SESSION_ENDED, operator, identity, session=session)
 
     def _record(self, kind: Kind, origin: Origin, event: dict[str, Any]) -> None:
+        _bound(event)
         event["event"] = kind.name
         event["peer"] = origin.peer
         event["host"] = origin.host
@@ -333,15 +334,35 @@ class Audit:
         )
 
     def _recordAct(self, kind: Kind, operator: str, identity: str, **more: Any) -> None:
-        event = {"event": kind.name, "operator": operator, "identity": identity, **more}
+        event = {"operator": operator, "identity": identity, **more}
+        _bound(event)
+        event["event"] = kind.name
         self._log.send(LogLevel.info, kind.text, event)
 
 
-def _cut(name: str) -> str:
-    """Cut a claimed name that is longer than a name can be: it would only fill the disk."""
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+# What the texts show as Python writes it. All else is shown as it is.
+_QUOTED = frozenset({"identity", "service", "perspective", "operator"})
+
+# Of mechanisms (RFC 4422, 3.1), and of what `IdentityChecker` checks. Others are quoted.
+_MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}|password|ssh key")
 
 
-def _inLine(reason: str) -> str:
-    """Escape a reason, which is ours but may quote something of the peer's."""
-    return reason if reason.isprintable() else ascii(reason)
+def _bound(event: dict[str, Any]) -> None:
+    """
+    Cut all that is longer than it can be, and escape all that the text would show as it is.
+    Mechanisms are seen to already.
+    """
+    for field, value in event.items():
+        if (
+            type(value) is str
+            and not (len(value) <= LONGEST and value.isprintable())
+            and field != "mechanism"
+        ):
+            event[field] = cut(value) if field in _QUOTED else inLine(value)
+
+
+def _mechanism(sent: str) -> str:
+    """Return what is recorded as the name of a mechanism, of what a client sent as one."""
+    if not sent:
+        return "no mechanism"
+    return sent if _MECHANISM.fullmatch(sent) else ascii(cut(sent))

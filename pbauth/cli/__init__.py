@@ -15,7 +15,7 @@ from pbauth.cli.dumps import exportUsers, importUsers
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
 from pbauth.cli.remote import serverOf, serverOptions
-from pbauth.cli.running import GlobalOptions, run
+from pbauth.cli.running import CarefulGroup, GlobalOptions, run
 from pbauth.cli.sessions import session
 from pbauth.cli.units import printUnit
 from pbauth.cli.users import user
@@ -45,7 +45,7 @@ def _readConfiguration(context: click.Context, option: Any, path: str | None) ->
     return path
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CarefulGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     metavar="FILE",

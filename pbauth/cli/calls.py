@@ -9,6 +9,7 @@ import click
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.spread import pb
 
+from pbauth._quoting import visible
 from pbauth.cli.connecting import Connecting, connectingOptions, explained
 from pbauth.cli.running import run as runCommand
 
@@ -57,9 +58,18 @@ def call(
             kind = error.remoteType
             kind = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
             raise click.ClickException(
-                f"The method failed on the server: {kind}: {error}"
+                visible(f"The method failed on the server: {kind}: {error}")
             ) from None
-    click.echo(json.dumps(_plain(answer), ensure_ascii=False))
+    click.echo(asJSON(_plain(answer)))
+
+
+def asJSON(answer: Any) -> str:
+    """Write an answer as JSON, with escapes for whatever a terminal would not show, or obey."""
+    text = json.dumps(answer, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    # Outside of strings JSON has only what can be printed.
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def _plain(answer: Any) -> Any:

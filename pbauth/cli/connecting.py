@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupErro
 from twisted.spread import pb
 
 from pbauth._async import settled
+from pbauth._quoting import visible
 from pbauth.cli.passwords import passwordOption, readPassword, readSecretFile
 from pbauth.client.connection import Target
 from pbauth.client.credentials import ClientCertificate, Password, PlainPassword, PrivateKey
@@ -263,9 +264,10 @@ def explained(endpoint: str) -> Iterator[None]:
         yield
     except (ConnectError, ConnectionClosed, DNSLookupError, pb.PBConnectionLost) as error:
         raise click.ClickException(
-            f"No connection to {endpoint}: {error} Is the server running there?"
+            f"No connection to {endpoint}: {visible(str(error))} Is the server running there?"
         ) from None
     except (ValueError, TypeError) as error:
         raise click.ClickException(
-            f"Can't connect to {endpoint!r}: {error} An endpoint is: tls:127.0.0.1:8787"
+            f"Can't connect to {endpoint!r}: {visible(str(error))} "
+            "An endpoint is: tls:127.0.0.1:8787"
         ) from None

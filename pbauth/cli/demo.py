@@ -47,13 +47,13 @@ class DemoPerspective(Perspective):
     def attached(self, clientref: Any, identity: IIdentity) -> DemoPerspective:
         """Keep the client's object, to call it back."""
         self.clientref = clientref
-        _log.info("demo: {name} attached", name=self.perspectiveName)
+        _log.info("demo: {name!r} attached", name=self.perspectiveName)
         return self
 
     def detached(self, clientref: Any, identity: IIdentity) -> None:
         """Let go of it."""
         self.clientref = None
-        _log.info("demo: {name} detached", name=self.perspectiveName)
+        _log.info("demo: {name!r} detached", name=self.perspectiveName)
 
     async def perspective_greet(self) -> str:
         """Call the client back, and tell it who it is."""
@@ -225,7 +225,7 @@ async def _useServer(
     for name in passwords:
         client = DemoClient(name, tell)
         perspectives[name] = await logIn(name, credentials[name], name, client)
-        await server.waitFor(f"demo: {name} attached")
+        await server.waitFor(f"demo: {name!r} attached")
         tell(f"{name} logs in; on the server, attached() is called for {name}.")
     for name, perspective in perspectives.items():
         tell(f"{name} calls the perspective:")
@@ -244,7 +244,7 @@ async def _useServer(
 
     for name, perspective in perspectives.items():
         perspective.broker.transport.loseConnection()
-        await server.waitFor(f"demo: {name} detached")
+        await server.waitFor(f"demo: {name!r} detached")
         tell(f"{name} hangs up; on the server, detached() is called for {name}.")
 
 

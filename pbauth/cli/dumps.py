@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pbauth._quoting import visible
 from pbauth.accounts.hashing import Hashing
 from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.users import legacyOption
@@ -130,7 +131,9 @@ def importUsers(
         except (ImportFailed, ImportStopped) as error:
             failure = error
     if isinstance(failure, ImportStopped):
-        click.echo(f"{failure} To continue, run the same command with --resume.", err=True)
+        click.echo(
+            f"{visible(str(failure))} To continue, run the same command with --resume.", err=True
+        )
         context.exit(_INTERRUPTED)
     if failure is not None:
         raise click.ClickException(

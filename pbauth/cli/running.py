@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
+from pbauth._quoting import visible
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.admin.administration import Administration
@@ -32,6 +33,22 @@ _EXPLAINED = (
     DemoFailed,
     AuditUnwritable,
 )
+
+
+class CarefulGroup(click.Group):
+    """
+    The ``pbauth`` command: whatever an error quotes of a server, a file or the command line, a
+    terminal shows it and does not obey it.
+    """
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the subcommand, and escape the text of the error that it ends with."""
+        try:
+            return super().invoke(context)
+        except click.ClickException as error:
+            # Final, by its type.
+            vars(error)["message"] = visible(error.message, keep="\n")
+            raise
 
 
 @frozen
@@ -103,7 +120,7 @@ def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
     try:
         return runOnce(main)
     except _EXPLAINED as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(visible(str(error))) from None
 
 
 def administer(

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from pbauth._quoting import visible
+
 jsonOption = click.option("--json", "asJSON", is_flag=True, help="Print one JSON object per line.")
 
 
@@ -53,7 +55,8 @@ class Listing:
             elif self._table:
                 self._lines.append(tuple(map(visible, self._cells(*row))))
             else:
-                click.echo("\t".join(self._cells(*row)).rstrip("\t"))
+                # It may be shown on a terminal in the end, or read by lines.
+                click.echo("\t".join(map(visible, self._cells(*row))).rstrip("\t"))
 
     def end(self, ifEmpty: str = "") -> None:
         """
@@ -74,21 +77,6 @@ class Listing:
                     for cell, size in zip(line, widths, strict=True)
                 ]
                 click.echo("  ".join(padded).rstrip())
-
-
-def visible(text: str) -> str:
-    """
-    Escape the characters that a terminal would not show, or would obey, as Python escapes them.
-
-    Args:
-        text: of a cell.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in text
-    )
 
 
 def width(text: str) -> int:

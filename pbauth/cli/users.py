@@ -7,6 +7,7 @@ from typing import Any
 import click
 from cryptography import x509
 
+from pbauth._quoting import visible
 from pbauth.accounts.hashing import Hashing
 from pbauth.cli.completion import completeUsers
 from pbauth.cli.passwords import passwordOption, readPassword
@@ -126,7 +127,7 @@ def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
         return keys
 
     for each in administer(context, add, ask=lambda: _readKeyFile(file)):
-        click.echo(f"Added {each.fingerprint()} {each.label}".rstrip())
+        click.echo(visible(f"Added {each.fingerprint()} {each.label}".rstrip()))
 
 
 def _readKeyFile(file: Any) -> list[AuthorizedKey]:

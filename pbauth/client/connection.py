@@ -151,7 +151,7 @@ class Target:
         if not (self.insecure or self._minimumTLS == "1.2"):
             raise ServerNotTrusted(NO_TLS_1_3)
         _log.warn(
-            "Logging in to {host} over TLS 1.2, as requested: a man in the middle could relay "
+            "Logging in to {host!r} over TLS 1.2, as requested: a man in the middle could relay "
             "this login, and act in your place.",
             host=self.host,
         )

@@ -18,6 +18,7 @@ from twisted.spread import pb
 from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
 from pbauth._calling import send
+from pbauth._quoting import MOST, cut
 from pbauth.client.login import Login, asCredentials
 from pbauth.client.moving import Move
 from pbauth.client.reconnect import (
@@ -434,7 +435,7 @@ class PerspectiveClient(service.Service):
             name=name,
             service=serviceName,
             kind=type(error).__name__,
-            text=str(error),
+            text=cut(str(error), MOST),
             delay=delay,
         )
         self._timer = self._reactor.callLater(delay, self._timeIsUp)
@@ -465,7 +466,7 @@ class PerspectiveClient(service.Service):
             name=name,
             service=serviceName,
             kind=type(self._reason.value).__name__,
-            text=str(self._reason.value),
+            text=cut(str(self._reason.value), MOST),
         )
         self._tell(self.gaveUp, self._reason)
 

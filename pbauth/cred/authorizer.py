@@ -23,10 +23,12 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, listed
 from pbauth._async import settled
+from pbauth._quoting import inLine
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
-from pbauth.errors import StoreError, Unauthorized
+from pbauth.errors import ExchangeRefused, StoreError, Unauthorized
 from pbauth.interfaces import IAuthorizer, ICheckedIdentity, IIdentity
 from pbauth.mechanisms import Verifier
+from pbauth.mechanisms.terms import reasonOf
 
 _log = Logger()
 
@@ -93,17 +95,19 @@ class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[
         name = self.account.name.encode("utf-8")
         credentials = RemoteUsernamePassword(name, password.encode("utf-8"), host)
         broken = False
+        reasons: dict[str, None] = {}
         for checker in self._checkers:
             try:
                 avatar = await maybeDeferred(checker.requestAvatarId, credentials)
-            except (UnauthorizedLogin, LoginDenied, LoginFailed):
+            except (UnauthorizedLogin, LoginDenied, LoginFailed) as refusal:
+                reasons[reasonOf(refusal, "wrong password")] = None
                 continue
             except StoreError as error:
                 # Anybody can bring that about, so it is worth a line, and no traceback.
                 _log.warn(
                     "The checker {checker!r} could not decide: {reason}",
                     checker=type(checker).__name__,
-                    reason=str(error),
+                    reason=inLine(error),
                 )
                 broken = True
                 continue
@@ -114,13 +118,16 @@ class CheckedIdentity(proxyForInterface(IIdentity, "account")):  # type: ignore[
                 continue
             # One that knows the user by another name vouches for somebody else.
             if avatar not in (name, self.account.name):
+                reasons["the checker vouches for somebody else"] = None
                 continue
             if not self.account.isProvedBy(None):
+                known = "is locked" if self.account.locked else "has expired"
+                reasons = {f"the account {known}": None}
                 break
             return
         if broken:
             raise StoreError()
-        raise Unauthorized()
+        raise Unauthorized() from ExchangeRefused("; ".join(reasons) or "no checker")
 
 
 @implementer(IAuthorizer)

@@ -31,6 +31,7 @@ from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.ed25519 import SSH_TYPE, PublicKey
+from pbauth.mechanisms.terms import reasonOf
 from pbauth.names import checkName
 from pbauth.net.origin import ELSEWHERE
 
@@ -181,10 +182,12 @@ class IdentityChecker:
             raise _Refused("the verifier takes too many iterations")
         try:
             await settled(identity.verifyPlainPassword(password))
-        except UnauthorizedLogin:
+        except UnauthorizedLogin as refusal:
             if verifier is None:
                 await self._deriveInVain(name, password)
-            raise _Refused("the password is wrong, or the account is locked") from None
+            raise _Refused(
+                reasonOf(refusal, "the password is wrong, or the account is locked")
+            ) from None
         return _unlocked(identity)
 
     async def _byKey(self, credentials: Any) -> IIdentity:

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pbauth._async import chooseReactor
-from pbauth.errors import InvalidName, StoreError
+from pbauth.errors import ExchangeRefused, InvalidName, StoreError
 from pbauth.interfaces import Reactor
 from pbauth.names import checkName
 
@@ -46,6 +46,9 @@ _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]*")
 #: needed, account expired, credentials expired, password expired.) Anything else: it could not
 #: tell.
 _REFUSALS = {6, 7, 8, 10, 11, 12, 13, 16, 27}
+
+# What the audit log calls them, as it calls those of other accounts. The rest is in PAM's words.
+_KNOWN = {7: "wrong password (PAM)", 10: "no such identity (PAM)"}
 
 
 class PAMMissing(RuntimeError):
@@ -124,7 +127,9 @@ class PAMChecker:
 
     async def _check(self, name: bytes, password: bytes, host: str | None) -> bytes | tuple[()]:
         if not _possible(name, password):
-            raise UnauthorizedLogin()
+            raise UnauthorizedLogin() from ExchangeRefused(
+                "a name or a password that PAM can't have"
+            )
         if len(self._turns.waiting) >= self._mostWaiting:
             raise StoreError(
                 f"PAM, service {self._service!r}: more than {self._mostWaiting} checks are "
@@ -132,7 +137,8 @@ class PAMChecker:
             )
         code, reason = await self._turns.run(self._inThread, self._ask, name, password, host)
         if code in _REFUSALS:
-            raise UnauthorizedLogin()
+            why = _KNOWN.get(code) or f"{reason} (PAM)"
+            raise UnauthorizedLogin() from ExchangeRefused(why)
         if code != 0:
             raise StoreError(f"PAM, service {self._service!r}, can't tell: {reason}.")
         return name

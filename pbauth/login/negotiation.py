@@ -19,7 +19,7 @@ from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.login.policy import Policy
 from pbauth.mechanisms import MECHANISMS, Verifier
 from pbauth.mechanisms.channel import Channel
-from pbauth.mechanisms.terms import Claimant, Terms
+from pbauth.mechanisms.terms import NO_VERIFIER, Claimant, Terms
 from pbauth.names import checkName
 
 _log = Logger()
@@ -135,7 +135,7 @@ class Negotiation:
                 verifiers = await settled(identity.getVerifiers())
                 verifier = verifiers.get(mechanism.verifierName)
             if identity is None or (verifier is None and not mechanism.asksIdentity):
-                missing = missing or "this identity can't log in with this mechanism"
+                missing = missing or NO_VERIFIER
                 identity, verifier = None, decoy
         claimant = Claimant(name, identity, verifier)
         exchange = mechanism.begin(claimant, channel, secrets.token_bytes)

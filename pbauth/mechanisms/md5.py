@@ -133,7 +133,7 @@ class MD5Server:
             self._identity.verifyPassword,
             self._challenge,
             response,
-            reason="wrong password, or none for this mechanism",
+            reason="wrong password",
         )
 
 

@@ -50,7 +50,8 @@ async def confirmed(check: Any, *arguments: object, reason: str) -> bytes:
     Args:
         check: the identity's method; it may return a plain value, a Deferred or a coroutine.
         arguments: for the method.
-        reason: of the refusal, for the audit log.
+        reason: of the refusal, for the audit log, unless the identity has raised it from an
+            `ExchangeRefused` that says more.
 
     Returns:
         The empty last message of such a mechanism.
@@ -62,6 +63,22 @@ async def confirmed(check: Any, *arguments: object, reason: str) -> bytes:
         answer = check(*arguments)
         if hasattr(answer, "__await__"):
             await answer
-    except Unauthorized:
-        raise ExchangeRefused(reason) from None
+    except Unauthorized as refusal:
+        raise ExchangeRefused(reasonOf(refusal, reason)) from None
     return b""
+
+
+def reasonOf(refusal: BaseException, otherwise: str) -> str:
+    """
+    Return why a proof was refused, which the client is not told.
+
+    Args:
+        refusal: what was raised; ``raise Unauthorized() from ExchangeRefused(reason)`` says why.
+        otherwise: the reason where it does not.
+    """
+    cause = refusal.__cause__
+    return cause.reason if isinstance(cause, ExchangeRefused) else otherwise
+
+
+#: Why a login is refused, of an identity that has no verifier for the mechanism.
+NO_VERIFIER = "this identity can't log in with this mechanism"

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.address import UNIXAddress
 
+from pbauth._quoting import cut
 from pbauth.net.addresses import uidOf
 
 
@@ -49,6 +50,7 @@ class Origin:
         self.authenticated = False
         host = getattr(address, "host", None)
         if isinstance(host, str):
+            host = cut(host)
             self.host = host if host.isprintable() and " " not in host else ascii(host)
             self.port = address.port
         elif address is not None:

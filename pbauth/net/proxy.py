@@ -22,6 +22,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from pbauth._quoting import inLine
+
 _log = Logger()
 
 #: Seconds for the header: the balancer sends it at once.
@@ -207,8 +209,8 @@ class _Proxied(ProtocolWrapper):
     def _drop(self, fault: str) -> None:
         _log.warn(
             "Cut off {peer}, which sent no header of the PROXY protocol: {fault}",
-            peer=self.transport.getPeer(),  # type: ignore[union-attr]
-            fault=fault,
+            peer=inLine(self.transport.getPeer()),  # type: ignore[union-attr]
+            fault=inLine(fault),
         )
         self._abort()
 

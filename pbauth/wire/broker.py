@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from pbauth._async import OneShot
 from pbauth._fields import WrongFields
+from pbauth._quoting import inLine
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import ProtocolViolation, ServerNotTrusted
@@ -377,7 +378,9 @@ class Broker(SerializingBroker):
         self._reader.close()
         if self.audit is None:
             _log.info(
-                "Cut off {peer}, which broke the protocol: {fault}", peer=self._peer(), fault=fault
+                "Cut off {peer}, which broke the protocol: {fault}",
+                peer=self._peer(),
+                fault=inLine(fault),
             )
         else:
             greedy = self._limits is not None and self._limits.exceeded

@@ -26,6 +26,7 @@ from zope.interface.verify import verifyObject
 
 from pbauth import CredAuthorizer, PAMChecker, PlainPassword, StoreError, Unauthorized, connect
 from pbauth.cred.pam import PAMCheckerFactory, PAMMissing
+from pbauth.mechanisms.terms import reasonOf
 from pbauth.tap import Options
 from tests.support.processes import PBAUTH, TWISTD, Program, run
 
@@ -110,6 +111,20 @@ class CheckerTests(TestCase):
             with self.assertRaises(StoreError) as raised:
                 await self.ask(checker)
             self.assertIn(f"service 'notes', can't tell: reason {code}", str(raised.exception))
+
+    async def test_reasons(self) -> None:
+        """The operator is told an unknown name from a wrong password, and what PAM says else."""
+        codes = {
+            7: "wrong password (PAM)",
+            10: "no such identity (PAM)",
+            13: "reason 13 (PAM)",
+        }
+        for code, reason in codes.items():
+            checker = self.make(lambda *given, code=code: code)
+            identity = await CredAuthorizer([checker]).getIdentityRequest("alice")
+            with self.assertRaises(Unauthorized) as raised:
+                await identity.verifyPlainPassword("secret")
+            self.assertEqual(reasonOf(raised.exception, ""), reason)
 
     async def test_inconsistent(self) -> None:
         """A library that refuses, but has the code of success, lets nobody in."""

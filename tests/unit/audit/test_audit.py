@@ -679,6 +679,50 @@ class FormTests(AuditTestCase):
             )
         )
 
+    def test_mechanismOverTheWire(self) -> None:
+        """Nor is what was sent as the name of a mechanism more than a quoted text, cut."""
+        forged = "SCRAM from 10.0.0.1\n'root' logged in by ED25519"
+        self.serve(Policy(maxAttempts=20))
+        begun = self.root()
+        self.refusal(begun, "username", "a" * 300, forged * 99, b"")
+        for _ in range(5):
+            self.refusal(begun, "username", "a" * 300, SCRAM, b"")
+        self.refusal(begun, "username", "alice", forged, b"")
+        refused, throttled = self.events[0], self.events[-1]
+        self.assertEqual(
+            (refused["event"], throttled["event"]), ("login.refused", "login.throttled")
+        )
+        long = ascii((forged * 99)[:255] + "...")
+        for event, quoted in (refused, long), (throttled, ascii(forged)):
+            text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+            self.assertTrue(text.isprintable(), ascii(text))
+            self.assertIn(f" by {quoted}", text)
+            self.assertLess(len(text), 1_000)
+
+    def test_everyField(self) -> None:
+        """Whatever any event holds, it is cut, and its text is one line."""
+        evil = "\x1b[2J\n\x9b\u202e" * 9_999
+        origin = Origin(IPv4Address("TCP", evil, 1))
+        audit = Audit()
+        audit.loggedIn(origin, evil, evil)
+        audit.refused(origin, evil, evil, evil)
+        audit.throttled(origin, evil, evil, 1.0)
+        audit.mechanismRefused(origin, evil, evil)
+        audit.attachRefused(origin, evil, SCRAM, (evil, evil), evil)
+        audit.dropped(origin, DropReason.PROTOCOL, evil)
+        audit.passwordChanged(origin, evil, SCRAM)
+        audit.userAdded(evil, evil)
+        audit.keyGranted(evil, evil, evil, evil)
+        audit.publicKeyAdded(evil, evil, evil)
+        audit.sessionEnded(evil, evil, evil)
+        audit.imported(evil, 1)
+        audit.exported(evil)
+        self.assertEqual(len(self.events), 13)
+        for event in self.events:
+            text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+            self.assertTrue(text.isprintable(), ascii(text))
+            self.assertLess(len(asLine(event) or b""), 25_000)
+
     def test_longNames(self) -> None:
         """What is longer than a name can be is cut."""
         self.refusal(self.root(), "username", "a" * 5_000, SCRAM, b"nonsense")

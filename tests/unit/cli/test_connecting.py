@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.testing import CliRunner
 from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import KnownServers, ServerNotTrusted
+from pbauth import KnownServers, ProtocolViolation, ServerNotTrusted
 from pbauth.cli import connecting as module
+from pbauth.cli import main, running
+from pbauth.cli.calls import asJSON
 from pbauth.cli.connecting import Connecting, explained
+from pbauth.cli.running import CarefulGroup
 from pbauth.client.knownservers import addressOf
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.certificates import makeCertificate
@@ -307,8 +316,51 @@ class CommandTests(CommandLineTestCase):
             self.assertEqual(program.exitCode, 1)
 
 
+# What a terminal obeys, or shows elsewhere than it stands: C0, C1, and what turns text round.
+OBEYED = "\x1b[2J\x9b2J\x85\u202e\u2066\u200b\udc80"
+
+
 class PiecesTests(SynchronousTestCase):
     """What the commands share."""
+
+    def test_errors(self) -> None:
+        """What an error quotes of a server or of the command line, a terminal does not obey."""
+
+        def fails(kind: type[Exception]) -> None:
+            raise kind(f"No {OBEYED}.\nNo.")
+
+        for kind in (click.ClickException, click.UsageError, click.BadParameter):
+            group = CarefulGroup("pbauth")
+            group.command("fail")(partial(fails, kind))
+            result = CliRunner().invoke(group, ["fail"])
+            self.assertIn("No \\x1b[2J\\x9b2J\\x85\\u202e\\u2066", result.output)
+            for line in result.output.splitlines():
+                self.assertTrue(line.isprintable(), ascii(line))
+        self.assertIsInstance(main, CarefulGroup)
+
+    def test_serverErrors(self) -> None:
+        """An error of the server is one line, however many it has."""
+        for raised in (ProtocolViolation, ConnectionLost):
+
+            async def fails(reactor: Any, raised: Any = raised) -> None:
+                raise raised(f"{OBEYED}\nError: another")
+
+            self.patch(running, "runOnce", lambda main: self.failureOf(main(None)))
+            with self.assertRaises(click.ClickException) as shown:
+                with explained("tls:localhost:1"):
+                    running.run(fails)
+            self.assertTrue(shown.exception.message.isprintable(), ascii(shown.exception.message))
+
+    def failureOf(self, coroutine: Any) -> Any:
+        """Run a coroutine that fails; let its error through."""
+        self.failureResultOf(Deferred.fromCoroutine(coroutine)).raiseException()
+
+    @given(st.recursive(st.text() | st.sampled_from(OBEYED), st.lists))
+    def test_answers(self, answer: Any) -> None:
+        """What a server answers is JSON in one line, and can be printed."""
+        text = asJSON(answer)
+        self.assertTrue(text.isprintable(), ascii(text))
+        self.assertEqual(json.loads(text), answer)
 
     def test_explained(self) -> None:
         """What is no endpoint is put into one line; other errors are left as they are."""

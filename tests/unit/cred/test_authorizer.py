@@ -34,6 +34,8 @@ from pbauth import (
     Unauthorized,
     connect,
 )
+from pbauth.errors import ExchangeRefused
+from pbauth.mechanisms.terms import reasonOf
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.trust import serverOptions
 from pbauth.testing import MemoryServer, RecordingService
@@ -115,6 +117,36 @@ class AuthorizerTests(SynchronousTestCase):
         for avatar in (b"bob", (), None, b"ALICE", True):
             authorizer = CredAuthorizer([Checker(lambda given, avatar=avatar: avatar)])
             self.failureResultOf(self.verify(authorizer, "alice", "x"), Unauthorized)
+
+    def test_reasons(self) -> None:
+        """Why a password is refused is known to the operator, as far as the checkers say it."""
+
+        def refuses(given: Any) -> None:
+            raise UnauthorizedLogin("the password was hunter2")
+
+        def unknown(given: Any) -> None:
+            raise UnauthorizedLogin from ExchangeRefused("no such identity (PAM)")
+
+        locked = CredAuthorizer([Checker(lambda given: given.username)])
+        account = locked.createIdentity("alice")
+        account.locked = True
+        account.save()
+        for authorizer, reason in [
+            (CredAuthorizer([Checker(refuses)]), "wrong password"),
+            (CredAuthorizer([Checker(unknown)]), "no such identity (PAM)"),
+            (
+                CredAuthorizer([Checker(refuses), Checker(unknown)]),
+                "wrong password; no such identity (PAM)",
+            ),
+            (
+                CredAuthorizer([Checker(lambda given: b"bob")]),
+                "the checker vouches for somebody else",
+            ),
+            (locked, "the account is locked"),
+        ]:
+            failure = self.failureResultOf(self.verify(authorizer, "alice", "x"), Unauthorized)
+            self.assertEqual(reasonOf(failure.value, ""), reason)
+            self.assertNotIn(reason, repr(failure.value.getStateToCopy()))
 
     def test_broken(self) -> None:
         """A checker that fails lets nobody in, and does not say that the password is wrong."""

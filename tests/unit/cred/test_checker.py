@@ -189,7 +189,7 @@ class InterfaceTests(CheckerTestCase):
         self.assertEqual(
             told,
             [
-                ("alice", "password", "the password is wrong, or the account is locked"),
+                ("alice", "password", "wrong password"),
                 ("bob", "password", "there is no such identity"),
                 (
                     "alice",
