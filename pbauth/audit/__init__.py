@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel
@@ -30,6 +31,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from pbauth._arguments import checkCallable
 from pbauth._quoting import cut, inLine
 from pbauth.audit.events import (
+    CERTIFICATE_EXPIRING,
     CONNECTION_DROPPED,
     KEY_GRANTED,
     KEY_REVOKED,
@@ -305,6 +307,21 @@ class Audit:
         """Record that whole accounts are read, as for an export."""
         event = {"event": USERS_READ.name, "operator": cut(operator)}
         self._log.send(LogLevel.info, USERS_READ.text, event)
+
+    def certificateExpiring(self, port: str, expires: datetime) -> None:
+        """
+        Record that a certificate of the server expires soon; the ordinary log has it as a warning.
+
+        Args:
+            port: the description of the port that shows it.
+            expires: when.
+        """
+        event = {
+            "event": CERTIFICATE_EXPIRING.name,
+            "port": port,
+            "expires": expires.isoformat(timespec="seconds"),
+        }
+        self._log.send(LogLevel.info, CERTIFICATE_EXPIRING.text, event)
 
     def sessionEnded(self, operator: str, identity: str, session: str) -> None:
         """Record that an administrator ended a session; `session` is its id."""

@@ -185,6 +185,9 @@ USERS_READ = Kind(
 )
 
 
+CERTIFICATE_EXPIRING = Kind("certificate.expiring", None, ("port", "expires"))
+
+
 SESSION_ENDED = Kind(
     "session.ended",
     "{operator!r} ended the session {session} of {identity!r}",

@@ -17,9 +17,10 @@ from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.drain import Drain
 from pbauth.login.root import AuthServerFactory
 from pbauth.net.listening import Ports
+from pbauth.server.certificates import CertificateService
 from pbauth.server.draining import DrainService
 from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
-from pbauth.server.health import HealthSite, Readiness
+from pbauth.server.health import ACCOUNTS, HealthSite, Readiness
 from pbauth.server.notify import Notifier, NotifyService
 from pbauth.server.services import (
     AuditService,
@@ -84,24 +85,30 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
         {
             "it does not listen": lambda: all(port.listens for port in draining.ports),
             "it is draining": lambda: not draining.draining,
-            "the accounts can't be read": lambda: _canRead(accounts),
+            ACCOUNTS: lambda: _canRead(accounts),
+            "it does not notice changes of the accounts": lambda: changes.notices,
             "changes of accounts are not noticed": lambda: changes.notices,
         },
         reactor,
     )
     if audit is not None:
         AuditService(reactor, audit).setServiceParent(server)
-    certificates = [port.certificate for port in listening if port.certificate is not None]
+    certificates = {
+        port.description: port.certificate for port in listening if port.certificate is not None
+    }
+    CertificateService(reactor, certificates, authorizer.sessions.audit).setServiceParent(server)
     ReloadService(
         reactor,
         [
-            *(certificate.refresh for certificate in certificates),
+            *(certificate.refresh for certificate in certificates.values()),
             *([] if audit is None else [audit.reopen]),
         ],
     ).setServiceParent(server)
     notifying.setServiceParent(server)
     if metrics is not None and metricsPort is not None:
-        observer = metrics.Metrics(settings.serviceNames, authorizer.sessions, changes)
+        observer = metrics.Metrics(
+            settings.serviceNames, authorizer.sessions, changes, certificates, readiness
+        )
         makeFactory = observer.serverFactory
         ObserverService(reactor, observer).setServiceParent(server)
         MetricsService(metricsPort, metrics.MetricsSite(observer, readiness)).setServiceParent(

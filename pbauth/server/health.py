@@ -23,16 +23,24 @@ _log = Logger()
 LONGEST = 5.0
 
 
+#: What is wrong where the accounts can't be read.
+ACCOUNTS = "the accounts can't be read"
+
+
 class Readiness:
     """
     Whether a server takes clients.
 
     Args:
-        checks: by what each is about; each gives whether that is so, or a Deferred of it.
+        checks: by what is wrong where they fail; each gives whether it passes, or a Deferred of it.
         reactor: provides `IReactorTime`.
+
+    Attributes:
+        last: what was wrong when somebody asked last.
     """
 
     def __init__(self, checks: Mapping[str, Callable[[], Any]], reactor: Any) -> None:
+        self.last: list[str] = []
         self._checks = checks
         self._reactor = reactor
         # However many ask, the accounts are read by one of them.
@@ -43,12 +51,14 @@ class Readiness:
         Find out what is wrong.
 
         Returns:
-            Fires with the names of the checks that fail; none: the server is ready.
+            Fires with all that is wrong; empty: the server is ready.
         """
         return self._asking.run()
 
     async def _ask(self) -> list[str]:
-        return [name for name, check in self._checks.items() if not await self._passes(check)]
+        checks = self._checks.items()
+        self.last = [problem for problem, check in checks if not await self._passes(check)]
+        return self.last
 
     async def _passes(self, check: Callable[[], Any]) -> bool:
         try:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -25,6 +26,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from pbauth import __version__
 from pbauth.audit import events
 from pbauth.audit.events import DropReason
 from pbauth.interfaces import IAuthorizer, IChangesService
@@ -32,8 +34,9 @@ from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
 from pbauth.login.root import AuthServerFactory
 from pbauth.mechanisms import MECHANISMS
+from pbauth.net.servercertificate import ServerCertificate
 from pbauth.perspectives.sessions import EndReason, Session
-from pbauth.server.health import Readiness, addPages
+from pbauth.server.health import ACCOUNTS, Readiness, addPages
 from pbauth.wire.broker import Broker
 
 #: Upper ends of the buckets of the duration of a login, in seconds.
@@ -114,15 +117,24 @@ class Metrics:
             counted together.
         sessions: the sessions of the authorizer.
         changes: notices what other processes change in the accounts.
+        certificates: that the server shows, by the descriptions of the ports.
+        readiness: of the server; the accounts count as reachable until it has found out.
 
     Attributes:
         traffic: of all `serverFactory`.
     """
 
     def __init__(
-        self, services: Iterable[str], sessions: Iterable[Session], changes: IChangesService
+        self,
+        services: Iterable[str],
+        sessions: Iterable[Session],
+        changes: IChangesService,
+        certificates: Mapping[str, ServerCertificate] = MappingProxyType({}),
+        readiness: Readiness | None = None,
     ) -> None:
         self._changes = changes
+        self._certificates = certificates
+        self._readiness = readiness
         self.traffic = Traffic()
         self._services = tuple(services)
         self._sessions = sessions
@@ -236,6 +248,29 @@ class Metrics:
             int(self._changes.hears),
         )
         yield _counter("pbauth_sent_bytes", "Bytes sent, without TLS.", (), {(): traffic.sent})
+        yield from self._state()
+
+    def _state(self) -> Iterator[Metric]:
+        if self._readiness is not None:
+            # For the next time.
+            self._readiness.problems()
+        problems = [] if self._readiness is None else self._readiness.last
+        yield GaugeMetricFamily(
+            "pbauth_accounts_reachable",
+            "Whether the accounts could be read when the metrics were shown last.",
+            int(ACCOUNTS not in problems),
+        )
+        expiry = GaugeMetricFamily(
+            "pbauth_certificate_expiry_timestamp_seconds",
+            "When the certificate of a port expires, in seconds since the epoch.",
+            labels=["port"],
+        )
+        for port, certificate in self._certificates.items():
+            expiry.add_metric([port], certificate.expires.timestamp())
+        yield expiry
+        build = GaugeMetricFamily("pbauth_build_info", "The version.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
 
     def _live(self) -> Metric:
         live = Counter(session.serviceName for session in self._sessions if session.live)

@@ -213,6 +213,7 @@ class MetricsTests(WireTestCase):
         known |= {reason.name.lower() for each in (DropReason, EndReason) for reason in each}
         known |= {"accepted", "refused", "throttled", "not offered", "+Inf"}
         known |= {"before login", "after login", "password", "ssh key"}
+        known |= {pbauth.__version__}
         self.assertEqual(labels - known, set())
 
     def test_serviceNames(self) -> None:
