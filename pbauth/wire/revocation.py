@@ -250,7 +250,8 @@ class Exports:
         owners = self.importers if sessions is None else sessions
         if owners is not None and luid in self._imports:
             count, before = self._imports[luid]
-            self._imports[luid] = (count, owners | (before or owners))
+            # Of a client that attaches again and again, those that have ended are forgotten.
+            self._imports[luid] = (count, owners | _live(before or owners))
 
     def dropImport(self, luid: Any) -> None:
         """
@@ -332,6 +333,9 @@ class Exports:
     ) -> frozenset[Any] | None:
         before = None if new else exported.get(luid)
         exporters = self.exporters
+        if exporters is not None:
+            # Of several sessions that gave it, some may have ended: nothing would end it for them.
+            exporters = _live(exporters)
         if new:
             if exporters is not None:
                 exported[luid] = exporters
@@ -410,6 +414,14 @@ def remotesIn(expression: Any) -> Iterator[Any]:
             if len(item) == 2 and item[0] == b"remote" and type(item[1]) in (int, bytes):
                 yield item[1]
             waiting.extend(item)
+
+
+def _live(sessions: frozenset[Any]) -> frozenset[Any]:
+    """Return those of the sessions that have not ended."""
+    for session in sessions:
+        if session.ended:
+            return frozenset(each for each in sessions if not each.ended)
+    return sessions
 
 
 def _takeFrom(exported: dict[Any, frozenset[Any]], session: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -254,6 +255,16 @@ class ExportTests(WireTestCase):
             exchange()
         self.assertEqual(len(exports), before)
 
+    def test_attachingAgain(self) -> None:
+        """Sessions that have ended are not kept for the sake of a client's object that stays."""
+        ear, ended = Ear(), []
+        for _ in range(3):
+            self.attach(client=ear)
+            ended.append(weakref.ref(self.session()))
+            self.end()
+        gc.collect()
+        self.assertEqual([each() for each in ended[:-1]], [None, None])
+
     def test_callsOfShared(self) -> None:
         """A call of what two sessions hold is answered while one lives, and not after both."""
         for first, last in [("alice", "shared"), ("shared", "alice")] * 4:
@@ -269,6 +280,38 @@ class ExportTests(WireTestCase):
             late = self.ask(pieces[0], "wait")
             self.end(last)
             self.failureResultOf(late, Detached)
+
+    def test_laterBySharedAfterTheFirst(self) -> None:
+        """What becomes ready after the first of two sessions has ended ends with the second."""
+        alice, shared = self.attach(), self.attach("shared")
+        piece = self.answer(alice, "shared")
+        self.answer(shared, "shared")
+        inner = self.ask(piece, "innerLater")
+        exports = self.session().broker._exports
+        self.end()
+        Talker.shared.waiting.callback("now")
+        self.memory.flush()
+        late = self.successResultOf(inner)
+        self.assertEqual(self.answer(late, "name"), "inner shared")
+        self.end("shared")
+        self.assertIsInstance(self.refusal(late, "name"), Detached)
+        self.assertEqual(len(exports), 0)
+
+    def test_sharedEarAfterTheFirst(self) -> None:
+        """So does what a reference is told that two sessions brought in."""
+        ear, board = Ear(), Board()
+        alice, shared = self.attach(), self.attach("shared")
+        self.answer(alice, "keep", ear)
+        self.answer(shared, "keep", ear)
+        kept = self.perspective("shared").ear
+        self.end()
+        kept.callRemote("hear", Piece("late"), board)
+        self.memory.flush()
+        piece = ear.heard[-2]
+        self.assertEqual(self.answer(piece, "name"), "late")
+        self.end("shared")
+        self.assertIsInstance(self.refusal(piece, "name"), Detached)
+        self.assertEqual(board.observers, [])
 
     def test_sharedCache(self) -> None:
         """A `Cacheable` that two sessions gave is observed until the last of them ends."""
