@@ -267,8 +267,20 @@ class IAdministration(Interface):
     def removeUser(name: str) -> Awaitable[None]:
         """Remove an identity. Raises `UnknownUser`, `LastAdministrator`."""
 
-    def setPassword(name: str, password: str) -> Awaitable[None]:
-        """Give an identity a new password. Raises `UnknownUser`, `InvalidPassword`."""
+    def setPassword(name: str, password: str, mustChange: bool = False) -> Awaitable[None]:
+        """
+        Give an identity a new password; with `mustChange`, one that it has to change before
+        anything else. Raises `UnknownUser`, `InvalidPassword`.
+        """
+
+    def setExpiry(name: str, expires: datetime | None) -> Awaitable[None]:
+        """
+        Set when an identity expires; `None`: never. Raises `UnknownUser`, `LastAdministrator`, and
+        `ValueError` where the moment has no time zone.
+        """
+
+    def showUser(name: str) -> Awaitable[Record]:
+        """Return the record of an identity, without verifiers of passwords, or `UnknownUser`."""
 
     def setLocked(name: str, locked: bool) -> Awaitable[None]:
         """Lock or unlock an identity. Raises `UnknownUser`, `LastAdministrator`."""
@@ -280,6 +292,47 @@ class IAdministration(Interface):
         Return a list of `(name, locked, number of keys)`: of the first `most` identities whose
         names come after `after`.
         """
+
+    def findUsers(
+        locked: bool = False,
+        expired: bool = False,
+        inactiveSince: datetime | None = None,
+        after: str = "",
+        most: int | None = None,
+    ) -> Awaitable[list[tuple[str, bool, int]]]:
+        """
+        Return what `listUsers` does, of those identities alone that are locked, that have expired,
+        that have not logged in since a moment; of all that is asked for.
+        """
+
+    def addGroup(name: str) -> Awaitable[None]:
+        """Add a group. Raises `DuplicateGroup`, `InvalidName`."""
+
+    def removeGroup(name: str) -> Awaitable[None]:
+        """Remove a group. Raises `UnknownGroup`, `LastAdministrator`."""
+
+    def listGroups(after: str = "", most: int | None = None) -> Awaitable[list[str]]:
+        """Return the names of the first `most` groups whose names come after `after`."""
+
+    def joinGroup(group: str, name: str) -> Awaitable[None]:
+        """Make an identity a member of a group. Raises `UnknownGroup`, `UnknownUser`."""
+
+    def leaveGroup(group: str, name: str) -> Awaitable[None]:
+        """
+        Take an identity out of a group. Raises `UnknownGroup`, `NotAMember`, `LastAdministrator`.
+        """
+
+    def listMembers(group: str) -> Awaitable[list[str]]:
+        """Return the names of the members of a group, sorted. Raises `UnknownGroup`."""
+
+    def grantGroupKey(group: str, service: str, perspective: str) -> Awaitable[None]:
+        """Give a group a key. Raises `UnknownGroup`, `InvalidName`."""
+
+    def revokeGroupKey(group: str, service: str, perspective: str) -> Awaitable[None]:
+        """Take a key from a group. Raises `UnknownGroup`, `UnknownKey`, `LastAdministrator`."""
+
+    def listGroupKeys(group: str) -> Awaitable[list[tuple[str, str]]]:
+        """Return the pairs `(service, perspective)` of a group, sorted. Raises `UnknownGroup`."""
 
     def grantKey(name: str, service: str, perspective: str) -> Awaitable[None]:
         """Put a key on a keyring. Raises `UnknownUser`, `InvalidName`."""

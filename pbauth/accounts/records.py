@@ -133,6 +133,14 @@ class Record:
             identity.addKeyByString(service, perspective)
         self._setLife(identity)
 
+    def hasExpired(self, now: datetime) -> bool:
+        """Return whether the account has expired by now."""
+        return self.expires is not None and self.expires <= now
+
+    def wasActive(self, since: datetime) -> bool:
+        """Return whether it was added or logged in since a moment, as far as is known."""
+        return any(each is not None and each >= since for each in (self.created, self.lastLogin))
+
     def opensForGood(self, usable: Container[str] | None = None) -> bool:
         """
         Return whether there is a password, or a public key that does not expire.

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from attrs import evolve
 from zope.interface import implementer
 
 from pbauth._async import settled
+from pbauth._moments import checkMoment, toText
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.passwordpolicy import PasswordPolicy
-from pbauth.accounts.records import Record
+from pbauth.accounts.records import Record, recordOf
 from pbauth.audit import Audit
-from pbauth.errors import Unauthorized, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.errors import Unauthorized, UnknownGroup, UnknownKey, UnknownPublicKey, UnknownUser
 from pbauth.interfaces import IAdministration, IIdentity
-from pbauth.mechanisms import Verifier
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.names import checkName
+
+#: How many accounts are looked at at once.
+_PAGE = 1_000
 
 
 @implementer(IAdministration)
@@ -27,7 +32,7 @@ class Administration:
     The operations of the ``pbauth`` command. A change is recorded in the audit log once it is done.
 
     Args:
-        authorizer: stores the identities, an `IAccountStore`.
+        authorizer: stores the identities, an `IAccountStore` and `IGroupStore`.
         operator: the name of the one who does it all, for the audit.
         policy: what new passwords have to be like.
         keeping: the administrator that must be left by whatever is taken away. `None`: nobody, as
@@ -109,9 +114,14 @@ class Administration:
         await self._change(name, lambda record: None)
         self._audit.userRemoved(self._operator, name)
 
-    async def setPassword(self, name: str, password: str) -> None:
+    async def setPassword(self, name: str, password: str, mustChange: bool = False) -> None:
         """
         Give an identity a new password.
+
+        Args:
+            name: of the identity.
+            password: the new one.
+            mustChange: it has to be changed before anything else.
 
         Raises:
             UnknownUser: there is none of that name.
@@ -120,22 +130,27 @@ class Administration:
         identity = await self._find(name)
         self._policy.check(password, name)
         identity.setPassword(password)
+        identity.mustChangePassword = mustChange
         await self._save(identity)
         self._audit.passwordSet(self._operator, name)
 
-    async def setVerifiers(self, name: str, verifiers: dict[str, Verifier]) -> None:
+    async def setVerifiers(
+        self, name: str, verifiers: dict[str, Verifier], mustChange: bool = False
+    ) -> None:
         """
         Do what `setPassword` does, with verifiers that were made elsewhere.
 
         Args:
             name: of the identity.
             verifiers: by the name of the mechanism, at least one.
+            mustChange: as for `setPassword`.
 
         Raises:
             UnknownUser: there is none of that name.
         """
         identity = await self._find(name)
         identity.setVerifiers(verifiers)
+        identity.mustChangePassword = mustChange
         await self._save(identity)
         self._audit.passwordSet(self._operator, name)
 
@@ -170,6 +185,193 @@ class Administration:
         found: list[tuple[str, bool, int]] = await settled(
             self._authorizer.listIdentities(after, most)
         )
+        return found
+
+    async def findUsers(
+        self,
+        locked: bool = False,
+        expired: bool = False,
+        inactiveSince: datetime | None = None,
+        after: str = "",
+        most: int | None = None,
+    ) -> list[tuple[str, bool, int]]:
+        """
+        List the identities that are as asked for, sorted by name (by code points).
+
+        Args:
+            locked: only those that are locked.
+            expired: only those that have expired.
+            inactiveSince: only those that have not logged in since this moment, and are older;
+                accurate to an hour. Where nothing is known, they have not.
+            after: as for `listUsers`.
+            most: as for `listUsers`.
+
+        Returns:
+            As `listUsers`.
+
+        Raises:
+            TypeError: `inactiveSince` is not a `datetime`.
+            ValueError: it has no time zone.
+        """
+        since = checkMoment(inactiveSince, "inactiveSince")
+        now = self._authorizer.now()
+        found: list[tuple[str, bool, int]] = []
+        while most is None or len(found) < most:
+            page: list[Record] = await settled(self._authorizer.readRecords(after, _PAGE))
+            if not page:
+                break
+            after = page[-1].name
+            found += [
+                (each.name, each.locked, len(each.keys))
+                for each in page
+                if (each.locked or not locked)
+                and (not expired or each.hasExpired(now))
+                and (since is None or not each.wasActive(since))
+            ]
+        return found[:most]
+
+    async def showUser(self, name: str) -> Record:
+        """
+        Return what is stored of an identity, without the verifiers of its password.
+
+        Args:
+            name: of the identity.
+
+        Raises:
+            UnknownUser: there is none of that name.
+        """
+        record = await recordOf(await self._find(name))
+        kept = [each for each in record.verifiers if each[0] in KEY_MECHANISMS]
+        return evolve(record, verifiers=frozenset(kept))
+
+    async def setExpiry(self, name: str, expires: datetime | None) -> None:
+        """
+        Set when an identity expires.
+
+        Args:
+            name: of the identity.
+            expires: the moment; `None`: never.
+
+        Raises:
+            UnknownUser: there is none of that name.
+            LastAdministrator: nobody would be left who can administer for good.
+            TypeError: the moment is not a `datetime`.
+            ValueError: it has no time zone.
+        """
+        moment = checkMoment(expires, "expires")
+        await self._change(name, lambda record: evolve(record, expires=moment))
+        self._audit.expirySet(self._operator, name, "never" if moment is None else toText(moment))
+
+    # Groups.
+
+    async def addGroup(self, name: str) -> None:
+        """
+        Add a group, without keys and members.
+
+        Raises:
+            DuplicateGroup: the name is taken.
+            InvalidName: the name breaks the rule of `pbauth.names`.
+        """
+        await settled(self._authorizer.addGroup(name))
+        self._audit.groupAdded(self._operator, name)
+
+    async def removeGroup(self, name: str) -> None:
+        """
+        Remove a group; its members stay users.
+
+        Raises:
+            UnknownGroup: there is none of that name.
+            LastAdministrator: nobody would be left who can administer.
+        """
+        await settled(self._authorizer.removeGroup(name, self._keeping))
+        self._audit.groupRemoved(self._operator, name)
+
+    async def listGroups(self, after: str = "", most: int | None = None) -> list[str]:
+        """
+        List the names of the groups, sorted by code points.
+
+        Args:
+            after: the name behind which the list begins; empty: the first one.
+            most: how many names to return at most; `None`: all.
+        """
+        found: list[str] = await settled(self._authorizer.listGroups(after, most))
+        return found
+
+    async def joinGroup(self, group: str, name: str) -> None:
+        """
+        Make an identity a member of a group, if it is none yet.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            UnknownUser: there is no identity of that name.
+        """
+        try:
+            await settled(self._authorizer.addMember(group, name))
+        except UnknownGroup:
+            raise
+        except KeyError:
+            raise UnknownUser(name) from None
+        self._audit.groupJoined(self._operator, group, name)
+
+    async def leaveGroup(self, group: str, name: str) -> None:
+        """
+        Take an identity out of a group.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            NotAMember: the identity is not in it.
+            LastAdministrator: nobody would be left who can administer.
+        """
+        await settled(self._authorizer.removeMember(group, name, self._keeping))
+        self._audit.groupLeft(self._operator, group, name)
+
+    async def listMembers(self, group: str) -> list[str]:
+        """
+        List the names of the members of a group, sorted.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+        """
+        found: list[str] = await settled(self._authorizer.members(group))
+        return found
+
+    async def grantGroupKey(self, group: str, service: str, perspective: str) -> None:
+        """
+        Give a group a key.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            InvalidName: a name breaks the rule of `pbauth.names`.
+        """
+        await settled(self._authorizer.grantGroupKey(group, service, perspective))
+        self._audit.groupKeyGranted(self._operator, group, service, perspective)
+
+    async def revokeGroupKey(self, group: str, service: str, perspective: str) -> None:
+        """
+        Take a key from a group.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            UnknownKey: it does not hold the key.
+            LastAdministrator: nobody would be left who can administer.
+        """
+        key = service, perspective
+        try:
+            await settled(self._authorizer.revokeGroupKey(group, *key, self._keeping))
+        except UnknownGroup:
+            raise
+        except KeyError:
+            raise UnknownKey(group, *key) from None
+        self._audit.groupKeyRevoked(self._operator, group, *key)
+
+    async def listGroupKeys(self, group: str) -> list[tuple[str, str]]:
+        """
+        List the keys of a group, sorted.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+        """
+        found: list[tuple[str, str]] = await settled(self._authorizer.groupKeys(group))
         return found
 
     async def whoCan(self, service: str) -> list[tuple[str, str, bool, str]]:

@@ -12,8 +12,12 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
+from attrs import evolve
+
+from pbauth._moments import fromText, toText
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.errors import InvalidName, ProtocolViolation
@@ -47,6 +51,28 @@ def decodeIdentityName(value: Any) -> str:
     try:
         return checkIdentityName(value)
     except (TypeError, InvalidName) as mistake:
+        raise ProtocolViolation(str(mistake)) from None
+
+
+def decodeGroup(value: Any) -> str:
+    """Read the name of a group."""
+    return decodeName(value, "name of a group")
+
+
+def encodeMoment(moment: datetime | None) -> str | None:
+    """Write a moment, or that there is none."""
+    return None if moment is None else toText(moment)
+
+
+def decodeMoment(value: Any) -> datetime | None:
+    """Read a moment, or that there is none."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > LONGEST:
+        raise ProtocolViolation("This is not a date.")
+    try:
+        return fromText(value)
+    except ValueError as mistake:
         raise ProtocolViolation(str(mistake)) from None
 
 
@@ -139,16 +165,35 @@ def decodePublicKey(value: Any) -> AuthorizedKey:
 
 
 def encodeRecord(record: Record) -> tuple[Any, ...]:
-    """Write an account: name, whether it is locked, verifiers and keys as sorted lists of pairs."""
-    return record.name, record.locked, sorted(record.verifiers), sorted(record.keys)
+    """
+    Write an account: name, whether it is locked, verifiers and keys as sorted lists of pairs; and
+    its groups, when it expires, whether the password has to be changed, when it was created and
+    logged in last.
+    """
+    return (
+        *(record.name, record.locked, sorted(record.verifiers), sorted(record.keys)),
+        *(sorted(record.groups), encodeMoment(record.expires), record.mustChangePassword),
+        *(encodeMoment(record.created), encodeMoment(record.lastLogin)),
+    )
 
 
 def decodeRecord(value: Any) -> Record:
     """Read an account, and check it."""
-    if not isinstance(value, (tuple, list)) or len(value) != 4:
+    # Without the rest it is one of a program that does not know of it.
+    if not isinstance(value, (tuple, list)) or len(value) not in (4, 9):
         raise ProtocolViolation("This is not a record of an account.")
-    name, locked, verifiers, keys = value
+    name, locked, verifiers, keys = value[:4]
     record = Record(name, decodeFlag(locked), _pairs(verifiers), _pairs(keys))
+    if len(value) == 9:
+        groups, expires, mustChange, created, lastLogin = value[4:]
+        record = evolve(
+            record,
+            groups=frozenset(map(decodeGroup, decodeList(groups))),
+            expires=decodeMoment(expires),
+            mustChangePassword=decodeFlag(mustChange),
+            created=decodeMoment(created),
+            lastLogin=decodeMoment(lastLogin),
+        )
     try:
         record.check()
     except (TypeError, ValueError) as mistake:
@@ -195,6 +240,7 @@ def _isPair(value: Any) -> bool:
 
 USER = (str, bool, int)
 KEY = (str, str)
+NAMED = (str,)
 HOLDER = (str, str, bool, str)
 SESSION = (str, str, str, str, str, float)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from attrs import evolve
@@ -14,6 +15,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from pbauth._async import within
+from pbauth._moments import checkMoment
+from pbauth.accounts.groups import checkGroupName, checkKey
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
@@ -80,10 +83,13 @@ class RemoteAdministration:
         """Do what `Administration.removeUser` does."""
         await self._askAbout(name, "removeUser", checkName(name, "name of an identity"))
 
-    async def setPassword(self, name: str, password: str) -> None:
+    async def setPassword(self, name: str, password: str, mustChange: bool = False) -> None:
         """Do what `Administration.setPassword` does; the sessions of this connection stay."""
         checkName(name, "name of an identity")
-        await self._ask("setPassword", name, await self._verifiers(password, name))
+        verifiers = await self._verifiers(password, name)
+        # A server that does not know of the third argument is asked for nothing new.
+        more = (True,) if mustChange else ()
+        await self._ask("setPassword", name, verifiers, *more)
 
     async def setLocked(self, name: str, locked: bool) -> None:
         """Do what `Administration.setLocked` does."""
@@ -95,11 +101,86 @@ class RemoteAdministration:
         """Do what `Administration.listUsers` does."""
         return await _gathered(self._users(after), most)
 
-    async def _users(self, after: str) -> AsyncIterator[tuple[str, bool, int]]:
-        while page := await self._askPage(protocol.USER, "listUsers", after):
+    async def findUsers(
+        self,
+        locked: bool = False,
+        expired: bool = False,
+        inactiveSince: datetime | None = None,
+        after: str = "",
+        most: int | None = None,
+    ) -> list[tuple[str, bool, int]]:
+        """Do what `Administration.findUsers` does."""
+        since = protocol.encodeMoment(checkMoment(inactiveSince, "inactiveSince"))
+        return await _gathered(self._users(after, "findUsers", locked, expired, since), most)
+
+    async def _users(
+        self, after: str, method: str = "listUsers", *which: Any
+    ) -> AsyncIterator[tuple[str, bool, int]]:
+        while page := await self._askPage(protocol.USER, method, *which, after):
             for user in page:
                 after = protocol.later(after, user[0])
                 yield user
+
+    async def showUser(self, name: str) -> Record:
+        """Do what `Administration.showUser` does."""
+        plain = await self._ask("showUser", checkName(name, "name of an identity"))
+        return protocol.decodeRecord(plain)
+
+    async def setExpiry(self, name: str, expires: datetime | None) -> None:
+        """Do what `Administration.setExpiry` does."""
+        moment = protocol.encodeMoment(checkMoment(expires, "expires"))
+        checkName(name, "name of an identity")
+        await self._askAbout(name, "setExpiry", name, moment)
+
+    # Groups.
+
+    async def addGroup(self, name: str) -> None:
+        """Do what `Administration.addGroup` does."""
+        await self._ask("addGroup", checkGroupName(name))
+
+    async def removeGroup(self, name: str) -> None:
+        """Do what `Administration.removeGroup` does."""
+        await self._askAbout(self._login, "removeGroup", checkGroupName(name))
+
+    async def listGroups(self, after: str = "", most: int | None = None) -> list[str]:
+        """Do what `Administration.listGroups` does."""
+        return await _gathered(self._groups(after), most)
+
+    async def _groups(self, after: str) -> AsyncIterator[str]:
+        while page := await self._askPage(protocol.NAMED, "listGroups", after):
+            for (name,) in page:
+                after = protocol.later(after, name)
+                yield name
+
+    async def joinGroup(self, group: str, name: str) -> None:
+        """Do what `Administration.joinGroup` does."""
+        checkName(name, "name of an identity")
+        await self._ask("joinGroup", checkGroupName(group), name)
+
+    async def leaveGroup(self, group: str, name: str) -> None:
+        """Do what `Administration.leaveGroup` does."""
+        checkName(name, "name of an identity")
+        await self._askAbout(name, "leaveGroup", checkGroupName(group), name)
+
+    async def listMembers(self, group: str) -> list[str]:
+        """Do what `Administration.listMembers` does."""
+        rows = await self._askPages(protocol.NAMED, "listMembers", checkGroupName(group))
+        return [name for (name,) in rows]
+
+    async def grantGroupKey(self, group: str, service: str, perspective: str) -> None:
+        """Do what `Administration.grantGroupKey` does."""
+        key = checkKey(service, perspective)
+        await self._ask("grantGroupKey", checkGroupName(group), *key)
+
+    async def revokeGroupKey(self, group: str, service: str, perspective: str) -> None:
+        """Do what `Administration.revokeGroupKey` does."""
+        key = checkKey(service, perspective)
+        await self._askAbout(self._login, "revokeGroupKey", checkGroupName(group), *key)
+
+    async def listGroupKeys(self, group: str) -> list[tuple[str, str]]:
+        """Do what `Administration.listGroupKeys` does."""
+        found: Any = await self._askPages(protocol.KEY, "listGroupKeys", checkGroupName(group))
+        return list(found)
 
     # Keys to perspectives.
 
@@ -113,23 +194,17 @@ class RemoteAdministration:
 
     async def listKeys(self, name: str) -> list[tuple[str, str]]:
         """Do what `Administration.listKeys` does."""
-        checkName(name, "name of an identity")
-        found: list[tuple[str, str]] = []
-        last = None
-        while page := await self._askPage(protocol.KEY, "listKeys", name, last):
-            found += page
-            last = protocol.later(last, page[-1])
-        return found
+        found: Any = await self._askPages(
+            protocol.KEY, "listKeys", checkName(name, "name of an identity")
+        )
+        return list(found)
 
     async def whoCan(self, service: str) -> list[tuple[str, str, bool, str]]:
         """Do what `Administration.whoCan` does."""
-        checkName(service, "name of a service")
-        found: list[Any] = []
-        last = None
-        while page := await self._askPage(protocol.HOLDER, "whoCan", service, last):
-            found += page
-            last = protocol.later(last, protocol.placeOf(page[-1]))
-        return found
+        found: Any = await self._askPages(
+            protocol.HOLDER, "whoCan", checkName(service, "name of a service")
+        )
+        return list(found)
 
     # Public keys.
 
@@ -231,6 +306,17 @@ class RemoteAdministration:
         except Detached:
             if name != self._login:
                 raise
+
+    async def _askPages(
+        self, types: tuple[type, ...], method: str, *arguments: Any
+    ) -> list[tuple[Any, ...]]:
+        """Ask for all pages of sorted rows, each of which is behind the last row before."""
+        found: list[tuple[Any, ...]] = []
+        last = None
+        while page := await self._askPage(types, method, *arguments, last):
+            found += page
+            last = protocol.later(last, protocol.placeOf(page[-1]))
+        return found
 
     async def _askPage(
         self, types: tuple[type, ...], method: str, *arguments: Any

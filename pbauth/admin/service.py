@@ -99,7 +99,9 @@ class Administrator(Perspective):
         """
         await self._administration.removeUser(protocol.decodeName(name))
 
-    async def perspective_setPassword(self, name: Any, verifiers: Any) -> None:
+    async def perspective_setPassword(
+        self, name: Any, verifiers: Any, mustChange: Any = False
+    ) -> None:
         """
         Give an identity a new password; its sessions that the old one opened end. If that is the
         administrator, those of this connection stay.
@@ -107,23 +109,25 @@ class Administrator(Perspective):
         Args:
             name: of the identity.
             verifiers: as for `perspective_addUser`, one at least.
+            mustChange: the password has to be changed before anything else.
 
         Raises:
             UnknownUser: there is none of that name.
             PasswordsElsewhere: passwords are not kept here.
         """
         made = self._passwordVerifiers(verifiers)
+        must = protocol.decodeFlag(mustChange)
         if scram.NAME not in made:
             raise ProtocolViolation(f"There is no verifier for {scram.NAME}.")
         if protocol.decodeName(name) != self.identityName:
-            await self._administration.setVerifiers(name, made)
+            await self._administration.setVerifiers(name, made, must)
             return
         authorizer = self.getService().authorizer
         identity = await maybeDeferred(authorizer.getIdentityRequest, name)
         replaced = (await maybeDeferred(identity.getVerifiers)).values()
         own = [each for each in self._sessions.holders(name) if each.broker is self._broker]
         with authorizer.proofs.changing(name, replaced, made[scram.NAME], own):
-            await self._administration.setVerifiers(name, made)
+            await self._administration.setVerifiers(name, made, must)
 
     async def perspective_setLocked(self, name: Any, locked: Any) -> None:
         """
@@ -150,6 +154,184 @@ class Administrator(Perspective):
             protocol.decodeCursor(after), protocol.decodeCount(most)
         )
         return protocol.encodePage(tuple(user) for user in users)
+
+    async def perspective_findUsers(
+        self, locked: Any, expired: Any, inactiveSince: Any, after: Any, most: Any
+    ) -> list[tuple[str, bool, int]]:
+        """
+        Return the next page of identities that are as asked for, sorted by name.
+
+        Args:
+            locked: only those that are locked.
+            expired: only those that have expired.
+            inactiveSince: only those that have not logged in since this moment; `None`: all.
+            after: as for `perspective_listUsers`.
+            most: as for `perspective_listUsers`.
+
+        Returns:
+            As `perspective_listUsers`.
+        """
+        users = await self._administration.findUsers(
+            protocol.decodeFlag(locked),
+            protocol.decodeFlag(expired),
+            protocol.decodeMoment(inactiveSince),
+            protocol.decodeCursor(after),
+            protocol.decodeCount(most),
+        )
+        return protocol.encodePage(users)
+
+    async def perspective_showUser(self, name: Any) -> tuple[Any, ...]:
+        """
+        Return what is stored of an identity, without the verifiers of its password.
+
+        Args:
+            name: of the identity.
+
+        Returns:
+            What `encodeRecord` writes.
+
+        Raises:
+            UnknownUser: there is none of that name.
+        """
+        record = await self._administration.showUser(protocol.decodeName(name))
+        return protocol.encodeRecord(record)
+
+    async def perspective_setExpiry(self, name: Any, expires: Any) -> None:
+        """
+        Set when an identity expires.
+
+        Args:
+            name: of the identity.
+            expires: the moment; `None`: never.
+
+        Raises:
+            UnknownUser: there is none of that name.
+            LastAdministrator: nobody would be left who can administer for good.
+        """
+        moment = protocol.decodeMoment(expires)
+        await self._administration.setExpiry(protocol.decodeName(name), moment)
+
+    # Groups.
+
+    async def perspective_addGroup(self, name: Any) -> None:
+        """
+        Add a group.
+
+        Raises:
+            DuplicateGroup: the name is taken.
+        """
+        await self._administration.addGroup(protocol.decodeGroup(name))
+
+    async def perspective_removeGroup(self, name: Any) -> None:
+        """
+        Remove a group.
+
+        Raises:
+            UnknownGroup: there is none of that name.
+            LastAdministrator: nobody would be left who can administer.
+        """
+        await self._administration.removeGroup(protocol.decodeGroup(name))
+
+    async def perspective_listGroups(self, after: Any, most: Any) -> list[tuple[str]]:
+        """
+        Return the next page of the names of groups, sorted.
+
+        Args:
+            after: the last name of the page before; empty: begin with the first name.
+            most: how many rows to return at most.
+
+        Returns:
+            Rows of `(name,)`; no rows after the last group.
+        """
+        groups = await self._administration.listGroups(
+            protocol.decodeCursor(after), protocol.decodeCount(most)
+        )
+        return protocol.encodePage((name,) for name in groups)
+
+    async def perspective_joinGroup(self, group: Any, name: Any) -> None:
+        """
+        Make an identity a member of a group.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            UnknownUser: there is no identity of that name.
+        """
+        names = protocol.decodeGroup(group), protocol.decodeName(name)
+        await self._administration.joinGroup(*names)
+
+    async def perspective_leaveGroup(self, group: Any, name: Any) -> None:
+        """
+        Take an identity out of a group.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            NotAMember: the identity is not in it.
+            LastAdministrator: nobody would be left who can administer.
+        """
+        names = protocol.decodeGroup(group), protocol.decodeName(name)
+        await self._administration.leaveGroup(*names)
+
+    async def perspective_listMembers(self, group: Any, after: Any, most: Any) -> list[tuple[str]]:
+        """
+        Return the next page of the members of a group, sorted.
+
+        Args:
+            group: the name of the group.
+            after: the last row of the page before; `None`: begin with the first one.
+            most: how many rows to return at most.
+
+        Returns:
+            Rows of `(name,)`; no rows after the last member.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+        """
+        members = await self._administration.listMembers(protocol.decodeGroup(group))
+        return protocol.encodePageAfter([(name,) for name in members], after, most, texts=1)
+
+    async def perspective_grantGroupKey(self, group: Any, service: Any, perspective: Any) -> None:
+        """
+        Give a group a key.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+        """
+        await self._administration.grantGroupKey(
+            protocol.decodeGroup(group), *protocol.decodePerspectiveKey(service, perspective)
+        )
+
+    async def perspective_revokeGroupKey(self, group: Any, service: Any, perspective: Any) -> None:
+        """
+        Take a key from a group.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+            UnknownKey: it does not hold the key.
+            LastAdministrator: nobody would be left who can administer.
+        """
+        await self._administration.revokeGroupKey(
+            protocol.decodeGroup(group), *protocol.decodePerspectiveKey(service, perspective)
+        )
+
+    async def perspective_listGroupKeys(
+        self, group: Any, after: Any, most: Any
+    ) -> list[tuple[str, str]]:
+        """
+        Return the next page of the keys of a group.
+
+        Args:
+            group: the name of the group.
+            after: the last pair of the page before; `None`: begin with the first one.
+            most: how many rows to return at most.
+
+        Returns:
+            Pairs of `(service, perspective)`; none after the last key.
+
+        Raises:
+            UnknownGroup: there is no group of that name.
+        """
+        keys = await self._administration.listGroupKeys(protocol.decodeGroup(group))
+        return protocol.encodePageAfter(keys, after, most)
 
     # Keys to perspectives.
 

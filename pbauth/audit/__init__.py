@@ -33,6 +33,12 @@ from pbauth._quoting import cut, inLine
 from pbauth.audit.events import (
     CERTIFICATE_EXPIRING,
     CONNECTION_DROPPED,
+    GROUP_ADDED,
+    GROUP_JOINED,
+    GROUP_KEY_GRANTED,
+    GROUP_KEY_REVOKED,
+    GROUP_LEFT,
+    GROUP_REMOVED,
     KEY_GRANTED,
     KEY_REVOKED,
     LOGIN_ACCEPTED,
@@ -49,6 +55,7 @@ from pbauth.audit.events import (
     SESSION_REFUSED,
     SESSION_REVOKED,
     USER_ADDED,
+    USER_EXPIRES,
     USER_LOCKED,
     USER_PASSWORD,
     USER_REMOVED,
@@ -289,6 +296,40 @@ class Audit:
     def keyRevoked(self, operator: str, identity: str, service: str, perspective: str) -> None:
         """Record that a key was taken from a keyring."""
         self._recordAct(KEY_REVOKED, operator, identity, service=service, perspective=perspective)
+
+    def expirySet(self, operator: str, identity: str, expires: str) -> None:
+        """Record when an account is to expire: a date, or ``never``."""
+        self._recordAct(USER_EXPIRES, operator, identity, expires=expires)
+
+    def groupAdded(self, operator: str, group: str) -> None:
+        """Record that a group was added."""
+        self._recordGroup(GROUP_ADDED, operator, group)
+
+    def groupRemoved(self, operator: str, group: str) -> None:
+        """Record that a group was removed."""
+        self._recordGroup(GROUP_REMOVED, operator, group)
+
+    def groupJoined(self, operator: str, group: str, identity: str) -> None:
+        """Record that an identity was added to a group."""
+        self._recordGroup(GROUP_JOINED, operator, group, identity=identity)
+
+    def groupLeft(self, operator: str, group: str, identity: str) -> None:
+        """Record that an identity was taken out of a group."""
+        self._recordGroup(GROUP_LEFT, operator, group, identity=identity)
+
+    def groupKeyGranted(self, operator: str, group: str, service: str, perspective: str) -> None:
+        """Record that a group was given a key."""
+        more = {"service": service, "perspective": perspective}
+        self._recordGroup(GROUP_KEY_GRANTED, operator, group, **more)
+
+    def groupKeyRevoked(self, operator: str, group: str, service: str, perspective: str) -> None:
+        """Record that a key was taken from a group."""
+        more = {"service": service, "perspective": perspective}
+        self._recordGroup(GROUP_KEY_REVOKED, operator, group, **more)
+
+    def _recordGroup(self, kind: Kind, operator: str, group: str, **more: str) -> None:
+        event = {"event": kind.name, "operator": operator, "group": group, **more}
+        self._log.send(LogLevel.info, kind.text, event)
 
     def publicKeyAdded(self, operator: str, identity: str, fingerprint: str) -> None:
         """Record that a public key was authorized."""

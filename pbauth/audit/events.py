@@ -161,6 +161,49 @@ KEY_REVOKED = Kind(
 )
 
 
+USER_EXPIRES = Kind(
+    "user.expires",
+    "{operator!r} let {identity!r} expire at {expires}",
+    ("identity", "expires", "operator"),
+)
+
+
+GROUP_ADDED = Kind("group.added", "{operator!r} added the group {group!r}", ("group", "operator"))
+
+
+GROUP_REMOVED = Kind(
+    "group.removed", "{operator!r} removed the group {group!r}", ("group", "operator")
+)
+
+
+GROUP_JOINED = Kind(
+    "group.joined",
+    "{operator!r} added {identity!r} to the group {group!r}",
+    ("group", "identity", "operator"),
+)
+
+
+GROUP_LEFT = Kind(
+    "group.left",
+    "{operator!r} took {identity!r} out of the group {group!r}",
+    ("group", "identity", "operator"),
+)
+
+
+GROUP_KEY_GRANTED = Kind(
+    "groupkey.granted",
+    "{operator!r} granted the group {group!r} the key to {perspective!r} of {service!r}",
+    ("group", "service", "perspective", "operator"),
+)
+
+
+GROUP_KEY_REVOKED = Kind(
+    "groupkey.revoked",
+    "{operator!r} revoked from the group {group!r} the key to {perspective!r} of {service!r}",
+    ("group", "service", "perspective", "operator"),
+)
+
+
 PUBLIC_KEY_ADDED = Kind(
     "publickey.added",
     "{operator!r} added the public key {fingerprint} to {identity!r}",

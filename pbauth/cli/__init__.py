@@ -12,6 +12,7 @@ from pbauth.cli.calls import call
 from pbauth.cli.completion import completion
 from pbauth.cli.demo import runDemo
 from pbauth.cli.dumps import exportUsers, importUsers
+from pbauth.cli.groups import group
 from pbauth.cli.keys import key
 from pbauth.cli.passwd import passwd
 from pbauth.cli.remote import serverOf, serverOptions
@@ -117,6 +118,7 @@ def showDemo() -> None:
 
 main.add_command(user)
 main.add_command(key)
+main.add_command(group)
 main.add_command(whoCan)
 main.add_command(session)
 main.add_command(call)

@@ -50,6 +50,16 @@ def completeUsers(context: click.Context, parameter: Any, incomplete: str) -> li
     return _found(context, incomplete, find)
 
 
+def completeGroups(context: click.Context, parameter: Any, incomplete: str) -> list[str]:
+    """Return names of groups, if the accounts are in a file on this machine."""
+
+    async def find(accounts: Any) -> list[str]:
+        groups: list[str] = await accounts.listGroups(_before(incomplete), _MOST)
+        return groups
+
+    return _found(context, incomplete, find)
+
+
 def completeServices(context: click.Context, parameter: Any, incomplete: str) -> list[str]:
     """Return names of services on keyrings, if the accounts are in a file on this machine."""
 

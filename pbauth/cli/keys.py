@@ -1,49 +1,109 @@
-"""``pbauth key``: which user holds the key to which perspective."""
+"""``pbauth key``: which user, and which group, holds the key to which perspective."""
 
 from __future__ import annotations
 
 import click
 
-from pbauth.cli.completion import completeServices, completeUsers
+from pbauth.cli.completion import completeGroups, completeServices, completeUsers
 from pbauth.cli.running import administer
 from pbauth.cli.tables import Listing, jsonOption
+from pbauth.names import OWN
+
+_groupOption = click.option(
+    "--group",
+    metavar="GROUP",
+    shell_complete=completeGroups,
+    help="The key is one of this group: leave out NAME.",
+)
 
 
 @click.group()
 def key() -> None:
-    """Grant, revoke and list keys to perspectives."""
+    """Grant, revoke and list keys to perspectives.
+
+    PERSPECTIVE may be '*', any perspective of the service, or '{name}', the one that is named like
+    the user.
+    """
+
+
+def _keyOf(group: str | None, words: tuple[str, ...]) -> tuple[str, str, str]:
+    """Return who holds a key, its service, and its perspective; by default, their own."""
+    if group is not None:
+        words = (group, *words)
+    if not 2 <= len(words) <= 3:
+        wanted = "NAME SERVICE [PERSPECTIVE]" if group is None else "SERVICE [PERSPECTIVE]"
+        raise click.UsageError(f"The arguments are: {wanted}")
+    holder, service, *more = words
+    own = OWN if group is not None else holder
+    return holder, service, more[0] if more else own
 
 
 @key.command("grant")
+@_groupOption
 @click.argument("name", shell_complete=completeUsers)
-@click.argument("service", shell_complete=completeServices)
+@click.argument("service", shell_complete=completeServices, required=False)
 @click.argument("perspective", required=False)
 @click.pass_context
-def grantKey(context: click.Context, name: str, service: str, perspective: str | None) -> None:
-    """Grant a user the key to a perspective of a service; by default, their own."""
-    wanted = name if perspective is None else perspective
-    administer(context, lambda admin: admin.grantKey(name, service, wanted))
-    click.echo(f"{name} holds the key to {wanted} of service {service}.")
+def grantKey(
+    context: click.Context,
+    group: str | None,
+    name: str,
+    service: str | None,
+    perspective: str | None,
+) -> None:
+    """Grant a user the key to a perspective of a service; by default, their own.
+
+    With --group, grant it to all members of a group: pbauth key grant --group GROUP SERVICE
+    """
+    holder, of, wanted = _keyOf(group, _given(name, service, perspective))
+    if group is None:
+        administer(context, lambda admin: admin.grantKey(holder, of, wanted))
+    else:
+        administer(context, lambda admin: admin.grantGroupKey(holder, of, wanted))
+    who = holder if group is None else f"The group {holder}"
+    click.echo(f"{who} holds the key to {wanted} of service {of}.")
 
 
 @key.command("revoke")
+@_groupOption
 @click.argument("name", shell_complete=completeUsers)
-@click.argument("service", shell_complete=completeServices)
+@click.argument("service", shell_complete=completeServices, required=False)
 @click.argument("perspective", required=False)
 @click.pass_context
-def revokeKey(context: click.Context, name: str, service: str, perspective: str | None) -> None:
-    """Revoke a key of a user."""
-    wanted = name if perspective is None else perspective
-    administer(context, lambda admin: admin.revokeKey(name, service, wanted))
-    click.echo(f"{name} no longer holds the key to {wanted} of service {service}.")
+def revokeKey(
+    context: click.Context,
+    group: str | None,
+    name: str,
+    service: str | None,
+    perspective: str | None,
+) -> None:
+    """Revoke a key of a user, or of a group."""
+    holder, of, wanted = _keyOf(group, _given(name, service, perspective))
+    if group is None:
+        administer(context, lambda admin: admin.revokeKey(holder, of, wanted))
+    else:
+        administer(context, lambda admin: admin.revokeGroupKey(holder, of, wanted))
+    who = holder if group is None else f"The group {holder}"
+    click.echo(f"{who} no longer holds the key to {wanted} of service {of}.")
+
+
+def _given(*words: str | None) -> tuple[str, ...]:
+    return tuple(word for word in words if word is not None)
 
 
 @key.command("list")
-@click.argument("name", shell_complete=completeUsers)
+@_groupOption
+@click.argument("name", shell_complete=completeUsers, required=False)
 @jsonOption
 @click.pass_context
-def listKeys(context: click.Context, name: str, asJSON: bool) -> None:
-    """List the keys of a user: service and perspective."""
+def listKeys(context: click.Context, group: str | None, name: str | None, asJSON: bool) -> None:
+    """List the keys of a user, or of a group: service and perspective."""
+    if (group is None) is (name is None):
+        raise click.UsageError("Give NAME, or --group GROUP.")
     listing = Listing(("service", "perspective"), lambda *cells: cells, asJSON)
-    listing.add(administer(context, lambda admin: admin.listKeys(name), reading=True))
+    if group is None:
+        keys = administer(context, lambda admin: admin.listKeys(name), reading=True)
+    else:
+        keys = administer(context, lambda admin: admin.listGroupKeys(group), reading=True)
+    listing.add(keys)
     listing.end()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from typing import Any
 
 import click
 from cryptography import x509
 
+from pbauth._moments import toText
 from pbauth._quoting import visible
 from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.records import Record
 from pbauth.cli.completion import completeUsers
+from pbauth.cli.dates import METAVAR, readAge, readDate
 from pbauth.cli.passwords import passwordOption, readPassword
 from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.tables import Listing, jsonOption
@@ -81,12 +86,19 @@ def removeUser(context: click.Context, name: str) -> None:
 @click.argument("name", shell_complete=completeUsers)
 @passwordOption
 @legacyOption
+@click.option(
+    "--must-change",
+    is_flag=True,
+    help="The user has to change it before anything else: pbauth passwd ENDPOINT NAME",
+)
 @click.pass_context
-def setPassword(context: click.Context, name: str, password_stdin: bool, legacy: bool) -> None:
+def setPassword(
+    context: click.Context, name: str, password_stdin: bool, legacy: bool, must_change: bool
+) -> None:
     """Give a user a new password. Without --legacy, an MD5 verifier of the old one is removed."""
     administer(
         context,
-        lambda admin, password: admin.setPassword(name, password),
+        lambda admin, password: admin.setPassword(name, password, must_change),
         Hashing(md5=legacy),
         lambda: _readPassword(context, password_stdin),
     )
@@ -111,11 +123,83 @@ def unlockUser(context: click.Context, name: str) -> None:
     click.echo(f"Unlocked {name}.")
 
 
+@user.command("expire")
+@click.argument("name", shell_complete=completeUsers)
+@click.argument("expires", metavar=METAVAR, callback=readDate)
+@click.pass_context
+def expireUser(context: click.Context, name: str, expires: datetime | None) -> None:
+    """Set when a user expires: nobody can log in from then on, and sessions end.
+
+    A date without a time is the beginning of that day, in UTC.
+    """
+    administer(context, lambda admin: admin.setExpiry(name, expires))
+    click.echo(f"{name} {_expiry(expires)}.")
+
+
+def _expiry(expires: datetime | None) -> str:
+    return "does not expire" if expires is None else f"expires at {toText(expires)}"
+
+
+@user.command("show")
+@click.argument("name", shell_complete=completeUsers)
+@jsonOption
+@click.pass_context
+def showUser(context: click.Context, name: str, asJSON: bool) -> None:
+    """Show a user: dates, groups, keys and public keys."""
+    record = administer(context, lambda admin: admin.showUser(name), reading=True)
+    shown = _asJSON(record)
+    if asJSON:
+        click.echo(json.dumps(shown))
+        return
+    rows = [("name", name), ("locked", "yes" if record.locked else "no")]
+    rows += [
+        ("created", shown["created"] or "unknown"),
+        ("last login", shown["lastLogin"] or "unknown"),
+        ("expires", shown["expires"] or "never"),
+        ("password", "must be changed" if record.mustChangePassword else "need not be changed"),
+    ]
+    rows += [("group", group) for group in shown["groups"]]
+    rows += [("key", f"{perspective} of {service}") for service, perspective in shown["keys"]]
+    rows += [
+        ("public key", f"{key.fingerprint()} {key.label}".rstrip() + f", {_expiry(key.expires)}")
+        for key in record.publicKeys()
+    ]
+    listing = Listing(("field", "value"), lambda *cells: cells, False)
+    listing.add(rows)
+    listing.end()
+
+
+def _asJSON(record: Record) -> dict[str, Any]:
+    def text(moment: datetime | None) -> str | None:
+        return None if moment is None else toText(moment)
+
+    return {
+        "name": record.name,
+        "locked": record.locked,
+        "created": text(record.created),
+        "lastLogin": text(record.lastLogin),
+        "expires": text(record.expires),
+        "mustChangePassword": record.mustChangePassword,
+        "groups": sorted(record.groups),
+        "keys": sorted(record.keys),
+        "publicKeys": [
+            {"fingerprint": key.fingerprint(), "label": key.label, "expires": text(key.expires)}
+            for key in record.publicKeys()
+        ],
+    }
+
+
 @user.command("addkey")
 @click.argument("name", shell_complete=completeUsers)
 @click.argument("file", type=click.File(), default="-")
+@click.option(
+    "--expires",
+    metavar=METAVAR,
+    callback=readDate,
+    help="From when on nobody can log in with them; otherwise, what expiry-time in the file says.",
+)
 @click.pass_context
-def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
+def addPublicKeys(context: click.Context, name: str, file: Any, expires: datetime | None) -> None:
     """Authorize public keys of a user: lines as in OpenSSH's authorized_keys or .pub files, or
     TLS client certificates in PEM.
 
@@ -123,6 +207,8 @@ def addPublicKeys(context: click.Context, name: str, file: Any) -> None:
     """
 
     async def add(admin: Any, keys: list[AuthorizedKey]) -> list[AuthorizedKey]:
+        if expires is not None:
+            keys = [key.expiring(expires) for key in keys]
         await admin.addPublicKeys(name, keys)
         return keys
 
@@ -176,10 +262,21 @@ def removePublicKey(context: click.Context, name: str, public_key: str) -> None:
 
 
 @user.command("list")
+@click.option("--locked", is_flag=True, help="Only those that are locked.")
+@click.option("--expired", is_flag=True, help="Only those that have expired.")
+@click.option(
+    "--inactive",
+    metavar="DAYSd",
+    callback=readAge,
+    help="Only those that have not logged in for so many days: 90d",
+)
 @jsonOption
 @click.pass_context
-def listUsers(context: click.Context, asJSON: bool) -> None:
+def listUsers(
+    context: click.Context, locked: bool, expired: bool, inactive: datetime | None, asJSON: bool
+) -> None:
     """List the users: name, number of keys, and whether locked."""
+    some = bool(locked or expired or inactive)
     listing = Listing(
         ("name", "keys", "locked"),
         lambda name, keys, locked: (
@@ -192,9 +289,14 @@ def listUsers(context: click.Context, asJSON: bool) -> None:
 
     async def tell(admin: Any) -> None:
         after = ""
-        while page := await admin.listUsers(after, _PAGE):
+        while page := await (
+            admin.findUsers(locked, expired, inactive, after, _PAGE)
+            if some
+            else admin.listUsers(after, _PAGE)
+        ):
             listing.add((name, keys, locked) for name, locked, keys in page)
             after = page[-1][0]
 
     administer(context, tell, reading=True)
-    listing.end("There are no users yet. Add one: pbauth user add NAME")
+    nobody = "There are no users yet. Add one: pbauth user add NAME"
+    listing.end("There are no such users." if some else nobody)

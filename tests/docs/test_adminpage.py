@@ -61,7 +61,9 @@ class TextTests(SynchronousTestCase):
                 told.add((name, verb))
             else:
                 told.add((name, ""))
-        there = {(name, verb) for name in ("user", "key", "session") for verb in _verbs(name)} | {
+        there = {
+            (name, verb) for name in ("user", "key", "group", "session") for verb in _verbs(name)
+        } | {
             ("who-can", ""),
             ("completion", ""),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pbauth import (
     AdminService,
     DefaultAuthorizer,
     Detached,
+    DuplicateGroup,
     DuplicateIdentity,
     Hashing,
     IAdministration,
@@ -24,11 +26,13 @@ from pbauth import (
     ISessionAdministration,
     KeyNotFound,
     Login,
+    NotAMember,
     Password,
     PrivateKey,
     ProtocolViolation,
     PublicKey,
     Unauthorized,
+    UnknownGroup,
 )
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.records import Record
@@ -153,6 +157,121 @@ class SameTests(Administrating):
             self.fails(error, *act)
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(self.do("listUsers"), [("admin", False, 1)])
+
+    def test_groups(self) -> None:
+        """Added, given members and keys, listed; all of it taken back."""
+        for name in ("alice", SQL):
+            self.do("addUser", name, None)
+            self.do("addGroup", name)
+        self.do("addGroup", "staff")
+        self.assertEqual(self.do("listGroups"), sorted(["alice", "staff", SQL]))
+        self.assertEqual(self.do("listGroups", "alice", 1), ["staff"])
+        for name in ("alice", SQL):
+            self.do("joinGroup", "staff", name)
+        self.assertEqual(self.do("listMembers", "staff"), sorted(["alice", SQL]))
+        for key in (("game", "*"), ("game", "{name}"), (SQL, SQL)):
+            self.do("grantGroupKey", "staff", *key)
+        self.assertEqual(
+            self.do("listGroupKeys", "staff"),
+            sorted([("game", "*"), ("game", "{name}"), (SQL, SQL)]),
+        )
+        self.assertEqual(
+            self.do("whoCan", "game"),
+            sorted((who, key, False, "staff") for who in ("alice", SQL) for key in ("*", who)),
+        )
+        self.do("revokeGroupKey", "staff", "game", "*")
+        self.do("leaveGroup", "staff", SQL)
+        self.assertEqual(self.do("whoCan", "game"), [("alice", "alice", False, "staff")])
+        self.do("removeGroup", "staff")
+        self.assertEqual(self.do("whoCan", "game"), [])
+        self.assertEqual(self.accounts.identities["alice"].groups, frozenset())
+
+    def test_groupMistakes(self) -> None:
+        """Each is the same error."""
+        self.do("addGroup", "staff")
+        for error, *act in [
+            (DuplicateGroup, "addGroup", "staff"),
+            (InvalidName, "addGroup", ""),
+            (UnknownGroup, "removeGroup", "nobody"),
+            (UnknownGroup, "joinGroup", "nobody", "admin"),
+            (UnknownUser, "joinGroup", "staff", "mallory"),
+            (UnknownGroup, "leaveGroup", "nobody", "admin"),
+            (NotAMember, "leaveGroup", "staff", "admin"),
+            (UnknownGroup, "listMembers", "nobody"),
+            (UnknownGroup, "grantGroupKey", "nobody", "game", "*"),
+            (InvalidName, "grantGroupKey", "staff", "game", ""),
+            (UnknownGroup, "revokeGroupKey", "nobody", "game", "*"),
+            (UnknownKey, "revokeGroupKey", "staff", "game", "*"),
+            (UnknownGroup, "listGroupKeys", "nobody"),
+            (UnknownUser, "setExpiry", "mallory", None),
+            (UnknownUser, "showUser", "mallory"),
+        ]:
+            self.fails(error, *act)
+
+    def test_administratorByGroup(self) -> None:
+        """The administration may be held by group; its last administrator can't be taken out."""
+        admin = self.accounts.identities["admin"]
+        self.do("addGroup", "admins")
+        self.do("grantGroupKey", "admins", "admin", "{name}")
+        self.do("joinGroup", "admins", "admin")
+        self.do("revokeKey", "admin", "admin", "admin")
+        self.assertEqual(dict(admin.keyring), {})
+        for act in (
+            ("leaveGroup", "admins", "admin"),
+            ("revokeGroupKey", "admins", "admin", "{name}"),
+            ("removeGroup", "admins"),
+            ("setExpiry", "admin", datetime(2100, 1, 1, tzinfo=timezone.utc)),
+            ("setLocked", "admin", True),
+        ):
+            self.fails(LastAdministrator, *act)
+        self.assertEqual(self.do("listMembers", "admins"), ["admin"])
+
+    def test_life(self) -> None:
+        """When a user expires, and what else there is to know."""
+        moment = datetime(2100, 1, 1, 12, 0, 0, 1, timezone.utc)
+        for name in ("alice", "bob"):
+            self.do("addUser", name, "number one")
+        self.do("setExpiry", "alice", moment)
+        self.do("setPassword", "alice", "number two", True)
+        self.do("addPublicKeys", "alice", [KEYS[0].expiring(moment)])
+        self.do("addGroup", "staff")
+        self.do("joinGroup", "staff", "alice")
+        shown = self.do("showUser", "alice")
+        alice = self.accounts.identities["alice"]
+        self.assertEqual(
+            (shown.name, shown.expires, shown.mustChangePassword, shown.groups, shown.created),
+            ("alice", moment, True, {"staff"}, alice.created),
+        )
+        (key,) = shown.publicKeys()
+        self.assertEqual(key.expires, moment)
+        # No secret is shown.
+        self.assertEqual({mechanism for mechanism, _ in shown.verifiers}, {"ED25519"})
+        self.do("setPassword", "alice", "number three")
+        self.assertFalse(alice.mustChangePassword)
+        self.do("setExpiry", "alice", None)
+        self.assertIsNone(alice.expires)
+
+    def test_find(self) -> None:
+        """Users who are locked, have expired, or have not logged in for long."""
+        now = datetime.now(timezone.utc)
+        for name in ("alice", "bob", "carol"):
+            self.do("addUser", name, None)
+        found = self.accounts.identities
+        found["alice"].locked = True
+        found["bob"].expires = now
+        found["alice"].created = found["carol"].created = now - timedelta(days=100)
+        found["carol"].lastLogin = now - timedelta(days=90)
+        for arguments, names in [
+            ((), ["admin", "alice", "bob", "carol"]),
+            ((True,), ["alice"]),
+            ((False, True), ["bob"]),
+            ((True, True), []),
+            ((False, False, now - timedelta(days=50)), ["alice", "carol"]),
+            ((False, False, now - timedelta(days=95)), ["alice"]),
+            ((False, False, now - timedelta(days=50), "alice"), ["carol"]),
+            ((False, False, None, "", 2), ["admin", "alice"]),
+        ]:
+            self.assertEqual([name for name, _, _ in self.do("findUsers", *arguments)], names)
 
     def test_manyPages(self) -> None:
         """Any number of them, in order."""
@@ -326,6 +445,13 @@ class HostileServerTests(SynchronousTestCase):
             ("listPublicKeys", [("ED25519", "nonsense")]),
             ("listPublicKeys", [("ROT13", "x")]),
             ("listSessions", [("1", "a", "b", "c", "d", "now")]),
+            ("listGroups", ["staff"]),
+            ("listGroups", [("staff",)], [("staff",)]),
+            ("listMembers", [("a\x1b[2J",)]),
+            ("listGroupKeys", [("game",)]),
+            ("findUsers", [("alice", False)]),
+            ("showUser", "alice"),
+            ("showUser", ("alice", False, [], [], [], "tomorrow", False, None, None)),
             ("readRecords", ["alice"]),
             ("readRecords", 5),
             ("readRecords", [("alice", False, [], [])], [("alice", False, [], [])]),
@@ -345,6 +471,8 @@ class HostileServerTests(SynchronousTestCase):
             admin = RemoteAdministration(Perspective(), "admin", MemoryServer().clock)
             arguments: dict[str, tuple[Any, ...]] = {
                 "listUsers": (),
+                "listGroups": (),
+                "findUsers": (),
                 "readRecords": (),
                 "listSessions": (),
                 "addRecords": ([Record("alice")],),
@@ -441,6 +569,68 @@ class CommandTests(TLSTestCase):
         self.assertEqual(await self.says("user", "remove", "bob"), "Removed bob.\n")
         # Nothing was made on this side.
         self.assertEqual(os.listdir(self.folder), [])
+
+    async def test_groupsAndDates(self) -> None:
+        """Groups, and the life of an account, by the command."""
+        for arguments, said in [
+            (["group", "add", "staff"], "Added the group staff.\n"),
+            (["group", "list"], "staff\n"),
+            (["group", "join", "staff", "alice"], "alice is a member of staff.\n"),
+            (["group", "members", "staff", "--json"], '{"name": "alice"}\n'),
+            (
+                ["key", "grant", "--group", "staff", "chess"],
+                "The group staff holds the key to {name} of service chess.\n",
+            ),
+            (["key", "list", "--group", "staff"], "chess\t{name}\n"),
+            (["who-can", "chess"], "alice\talice\t\tby group staff\n"),
+            (
+                ["user", "expire", "alice", "2100-01-01"],
+                "alice expires at 2100-01-01T00:00:00Z.\n",
+            ),
+            (["user", "list", "--expired"], "There are no such users.\n"),
+            (["user", "list", "--inactive", "1d"], "There are no such users.\n"),
+            (["key", "revoke", "--group", "staff", "chess"], "no longer holds the key to {name}"),
+            (["group", "leave", "staff", "alice"], "alice is no longer a member of staff.\n"),
+            (["group", "remove", "staff"], "Removed the group staff.\n"),
+        ]:
+            self.assertIn(said, await self.says(*arguments))
+        line = KEYS[0].line()
+        await self.says(
+            *("user", "addkey", "alice", "--expires", "2100-01-02T03:04:05Z"),
+            stdin=f"open sesame\n{line}\n",
+        )
+        await self.says(
+            *("user", "passwd", "alice", "--must-change", "--password-stdin"),
+            stdin="open sesame\nnumber two\n",
+        )
+        shown = json.loads(await self.says("user", "show", "alice", "--json"))
+        created = self.accounts.identities["alice"].created
+        assert created is not None
+        self.assertEqual(
+            shown,
+            {
+                "name": "alice",
+                "locked": False,
+                "created": created.isoformat().replace("+00:00", "Z"),
+                "lastLogin": None,
+                "expires": "2100-01-01T00:00:00Z",
+                "mustChangePassword": True,
+                "groups": [],
+                "keys": [["game", "alice"]],
+                "publicKeys": [
+                    {
+                        "fingerprint": KEYS[0].fingerprint(),
+                        "label": "laptop",
+                        "expires": "2100-01-02T03:04:05Z",
+                    }
+                ],
+            },
+        )
+        self.assertIn("password\tmust be changed\n", await self.says("user", "show", "alice"))
+        for bad in (["user", "expire", "alice", "soon"], ["user", "list", "--inactive", "long"]):
+            program = await self.pbauth(*bad).whenEnded()
+            self.assertEqual(program.exitCode, 2, program.output)
+            self.assertIn("Write a", program.output)
 
     async def test_json(self) -> None:
         """An object a line, in ASCII."""

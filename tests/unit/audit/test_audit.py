@@ -760,7 +760,7 @@ class FormTests(AuditTestCase):
         """All that a kind's text shows of what others choose is quoted."""
         shown = {"{peer}", "{mechanism}", "{reason}", "{session}", "{fingerprint}", "{lost}"}
         shown |= {"{identity!r}", "{perspective!r}", "{service!r}", "{operator!r}", "{mechanism!r}"}
-        shown |= {"{retryAfter:.0f}", "{users}"}
+        shown |= {"{retryAfter:.0f}", "{users}", "{expires}", "{group!r}"}
         for kind in KINDS.values():
             for field in (kind.text or "").split("{")[1:]:
                 self.assertIn("{" + field.partition("}")[0] + "}", shown)
