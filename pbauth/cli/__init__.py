@@ -8,6 +8,7 @@ import click
 
 from pbauth import __version__
 from pbauth.accounts.passwordpolicy import PasswordPolicy
+from pbauth.cli.backups import backup, restore
 from pbauth.cli.calls import call
 from pbauth.cli.completion import completion
 from pbauth.cli.demo import runDemo
@@ -124,6 +125,8 @@ main.add_command(session)
 main.add_command(call)
 main.add_command(passwd)
 main.add_command(exportUsers)
+main.add_command(backup)
+main.add_command(restore)
 main.add_command(importUsers)
 main.add_command(completion)
 main.add_command(printUnit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import ssl
@@ -56,7 +57,7 @@ def openAuthorizer(
             return _NoAccounts(hashing=options.get("hashing", Hashing()))
         return _open(folder, accounts, reading=True, **options)
     if accounts is None:
-        _makeFolder(folder)
+        makeFolder(folder)
     authorizer = _open(folder, accounts, decoySecret=_readDecoySecret(folder), **options)
     _keepDecoySecret(folder, authorizer.decoySecret)
     return authorizer
@@ -130,6 +131,14 @@ def accountsFile(folder: str, accounts: str | None = None) -> str | None:
     return os.path.abspath(file) if kind in ("sqlite", "passwd") and file else None
 
 
+#: What a backup of the state folder holds beside the accounts: for each file, whether it can hold
+#: this.
+STATE_FILES: dict[str, Callable[[bytes], bool]] = {
+    _DECOYS: lambda data: len(data) == DECOY_BYTES,
+    _CERTIFICATE: lambda data: _loadCertificate(data) is not None,
+}
+
+
 def openCertificate(folder: str) -> ssl.PrivateCertificate:
     """
     Open the server's own certificate, self-signed; it is created if it does not exist, and then
@@ -144,7 +153,7 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
     Raises:
         StoreError: it can't be made or read, or others can read it.
     """
-    _makeFolder(folder)
+    makeFolder(folder)
     path = os.path.join(folder, _CERTIFICATE)
     try:
         if not os.path.exists(path):
@@ -157,11 +166,7 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
     problem = exposure(path, found, f"Other users can read the private key in {path}")
     if problem is not None:
         raise StoreError(problem)
-    try:
-        loaded = ssl.PrivateCertificate.loadPEM(pem)
-    except Exception:
-        # OpenSSL's errors, of which there are many kinds, may show what is in the file.
-        loaded = None
+    loaded = _loadCertificate(pem)
     if loaded is None:
         raise StoreError(
             f"{path} is damaged. Restore it, or remove it: then a new one is created, and clients "
@@ -170,7 +175,24 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
     return loaded
 
 
-def _makeFolder(folder: str) -> None:
+def _loadCertificate(pem: bytes) -> ssl.PrivateCertificate | None:
+    try:
+        return ssl.PrivateCertificate.loadPEM(pem)
+    except Exception:
+        # OpenSSL's errors, of which there are many kinds, may show what is in the file.
+        return None
+
+
+def makeFolder(folder: str) -> None:
+    """
+    Make the state folder, unless there is one.
+
+    Args:
+        folder: the path.
+
+    Raises:
+        StoreError: it can't be made, or others can read it.
+    """
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:

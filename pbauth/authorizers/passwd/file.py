@@ -355,6 +355,34 @@ class PasswdFile:
             digest = hashlib.sha256(data).digest()
             return result, Content(signature, False, digest, editing.records, editing.groups)
 
+    def copy(self) -> bytes:
+        """
+        Return all that it holds.
+
+        Raises:
+            StoreError: it can't be read, or is malformed.
+        """
+        with self._explained("read"), open(self._path, "rb") as file:
+            data = file.read()
+        self._lines(data)
+        return data
+
+    def restore(self, data: bytes) -> None:
+        """
+        Replace all that it holds, while nobody else changes it; it is made if there is none.
+
+        Args:
+            data: from `copy`.
+
+        Raises:
+            StoreError: it can't be written, or the data is malformed.
+        """
+        Editing(self._lines(data))
+        self.make()
+        path = os.path.realpath(self._path)
+        with self._locked(path), self._explained("write"), self._keepingOwner():
+            writePrivate(path, data, former=os.stat(path), draft=f"{path}.new")
+
     @contextmanager
     def _keepingOwner(self) -> Iterator[None]:
         try:

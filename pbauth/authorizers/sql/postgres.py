@@ -215,18 +215,24 @@ class PostgresEngine:
             }
         )
 
-    def _connect(self, **arguments: Any) -> psycopg.Connection[Any]:
+    def connect(self, **arguments: Any) -> psycopg.Connection[Any]:
+        """
+        Return a new connection.
+
+        Args:
+            arguments: for `psycopg.connect`, beside those that a pooler needs.
+        """
         return psycopg.connect(self._conninfo, **self._arguments, **arguments)
 
     def _connectFirst(self) -> psycopg.Connection[Any]:
         """Connect, and find out what a pooler allows, if there is one."""
         try:
-            connection = self._connect()
+            connection = self.connect()
         except psycopg.OperationalError as error:
             if not refusesOptions(error) or "options" in self._parameters:
                 raise
             self._conninfo = self._withOptions("")
-            connection = self._connect()
+            connection = self.connect()
         with connection.transaction():
             pid, path = connection.execute(
                 "SELECT pg_backend_pid(), current_setting('search_path')"
@@ -325,7 +331,7 @@ class PostgresEngine:
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesTold:
         """Return a service that listens for changes (see `Engine`)."""
-        return ChangesTold(self._connect, self.where, pool, reactor, changed)
+        return ChangesTold(self.connect, self.where, pool, reactor, changed)
 
 
 @lru_cache(maxsize=256)
