@@ -331,7 +331,7 @@ class IAdministration(Interface):
     def revokeGroupKey(group: str, service: str, perspective: str) -> Awaitable[None]:
         """Take a key from a group. Raises `UnknownGroup`, `UnknownKey`, `LastAdministrator`."""
 
-    def listGroupKeys(group: str) -> Awaitable[list[tuple[str, str]]]:
+    def groupKeys(group: str) -> Awaitable[list[tuple[str, str]]]:
         """Return the pairs `(service, perspective)` of a group, sorted. Raises `UnknownGroup`."""
 
     def grantKey(name: str, service: str, perspective: str) -> Awaitable[None]:

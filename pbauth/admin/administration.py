@@ -364,7 +364,7 @@ class Administration:
             raise UnknownKey(group, *key) from None
         self._audit.groupKeyRevoked(self._operator, group, *key)
 
-    async def listGroupKeys(self, group: str) -> list[tuple[str, str]]:
+    async def groupKeys(self, group: str) -> list[tuple[str, str]]:
         """
         List the keys of a group, sorted.
 

@@ -177,9 +177,9 @@ class RemoteAdministration:
         key = checkKey(service, perspective)
         await self._askAbout(self._login, "revokeGroupKey", checkGroupName(group), *key)
 
-    async def listGroupKeys(self, group: str) -> list[tuple[str, str]]:
-        """Do what `Administration.listGroupKeys` does."""
-        found: Any = await self._askPages(protocol.KEY, "listGroupKeys", checkGroupName(group))
+    async def groupKeys(self, group: str) -> list[tuple[str, str]]:
+        """Do what `Administration.groupKeys` does."""
+        found: Any = await self._askPages(protocol.KEY, "groupKeys", checkGroupName(group))
         return list(found)
 
     # Keys to perspectives.

@@ -313,7 +313,7 @@ class Administrator(Perspective):
             protocol.decodeGroup(group), *protocol.decodePerspectiveKey(service, perspective)
         )
 
-    async def perspective_listGroupKeys(
+    async def perspective_groupKeys(
         self, group: Any, after: Any, most: Any
     ) -> list[tuple[str, str]]:
         """
@@ -330,7 +330,7 @@ class Administrator(Perspective):
         Raises:
             UnknownGroup: there is no group of that name.
         """
-        keys = await self._administration.listGroupKeys(protocol.decodeGroup(group))
+        keys = await self._administration.groupKeys(protocol.decodeGroup(group))
         return protocol.encodePageAfter(keys, after, most)
 
     # Keys to perspectives.

@@ -104,6 +104,6 @@ def listKeys(context: click.Context, group: str | None, name: str | None, asJSON
     if group is None:
         keys = administer(context, lambda admin: admin.listKeys(name), reading=True)
     else:
-        keys = administer(context, lambda admin: admin.listGroupKeys(group), reading=True)
+        keys = administer(context, lambda admin: admin.groupKeys(group), reading=True)
     listing.add(keys)
     listing.end()

@@ -10,6 +10,12 @@ CSV (RFC 4180), with a header, any order of columns, and all but ``name`` may be
     name,locked,password,verifiers,keys
     alice,true,,SCRAM-SHA-256$4096:...,echo:alice game:black
 
+Besides, there may be ``groups`` (names), ``expires``, ``created`` and ``lastLogin`` (moments, as in ISO
+8601), and ``mustChangePassword``.  A group has a line of its own, before those of its members: it has
+``group``, the name, instead of ``name``, and besides that nothing but ``keys``::
+
+    {"group": "staff", "keys": [["echo", "*"]]}
+
 Several values in one cell have a space between them, and a key is ``SERVICE:PERSPECTIVE``.  A space
 inside of a value, a percent sign, a line's end, and a colon in the name of a service or a
 perspective are written as in the addresses of web pages: ``%20``, ``%25``, ``%0A``, ``%3A``.
@@ -29,10 +35,13 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from pbauth._moments import fromText, toText
+from pbauth.accounts.groups import Group, Key
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.errors import InvalidName, InvalidPassword
@@ -43,7 +52,11 @@ from pbauth.names import checkName
 #: The longest line, in bytes; this is also the largest cell that Python's `csv` reads.
 LONGEST_LINE = 131_072
 
-_FIELDS = ("name", "locked", "password", "verifiers", "keys")
+_MOMENTS = ("expires", "created", "lastLogin")
+_FIELDS = (
+    *("name", "locked", "password", "verifiers", "keys", "groups"),
+    *("mustChangePassword", *_MOMENTS, "group"),
+)
 
 #: Of names of fields and columns that are shown: longer ones are cut.
 _SHOWN = 40
@@ -82,12 +95,28 @@ class Entry:
     password: str | None = field(default=None, repr=False)
 
 
+@frozen
+class GroupEntry:
+    """
+    One group as it stands in a dump.
+
+    Attributes:
+        line: as for `Entry`.
+        end: as for `Entry`.
+        group: the group; checked.
+    """
+
+    line: int
+    end: int
+    group: Group
+
+
 class Format(Protocol):
     """A format of dumps."""
 
     name: str
 
-    def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+    def read(self, lines: Iterable[bytes]) -> Iterator[Entry | GroupEntry]:
         """
         Read a dump, as far as the entries are asked for.
 
@@ -113,13 +142,22 @@ class Format(Protocol):
         """
         ...
 
+    def writeGroup(self, group: Group) -> bytes:
+        """
+        Write a group as a line, with its end.
+
+        Raises:
+            DumpError: it would take more than `LONGEST_LINE` bytes.
+        """
+        ...
+
 
 class JSONLines:
     """An object of JSON a line."""
 
     name = "jsonl"
 
-    def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+    def read(self, lines: Iterable[bytes]) -> Iterator[Entry | GroupEntry]:
         """Do what `Format.read` does."""
         reader = _Reader()
         for number, end, text in _decoded(lines):
@@ -139,7 +177,17 @@ class JSONLines:
             made["verifiers"] = sorted(encoded for _, encoded in record.verifiers)
         if record.keys:
             made["keys"] = sorted(record.keys)
-        return _line(record, _encodeJSON(made) + "\n")
+        if record.groups:
+            made["groups"] = sorted(record.groups)
+        if record.mustChangePassword:
+            made["mustChangePassword"] = True
+        made.update({name: text for name, text in _momentsOf(record) if text})
+        return _line(f"user {record.name!r}", _encodeJSON(made) + "\n")
+
+    def writeGroup(self, group: Group) -> bytes:
+        """Write a group (see `Format.writeGroup`)."""
+        made = {"group": group.name, "keys": sorted(group.keys)}
+        return _line(f"group {group.name!r}", _encodeJSON(made) + "\n")
 
 
 class CSV:
@@ -147,7 +195,7 @@ class CSV:
 
     name = "csv"
 
-    def read(self, lines: Iterable[bytes]) -> Iterator[Entry]:
+    def read(self, lines: Iterable[bytes]) -> Iterator[Entry | GroupEntry]:
         """Do what `Format.read` does."""
         reader = _Reader()
         columns: list[str] | None = None
@@ -168,23 +216,28 @@ class CSV:
 
     def header(self) -> bytes:
         """Return the names of the columns; there is none for passwords."""
-        return b"name,locked,verifiers,keys\r\n"
+        names = ("name", "locked", "verifiers", "keys", "groups", "mustChangePassword")
+        return ",".join((*names, *_MOMENTS, "group")).encode() + b"\r\n"
 
     def write(self, record: Record) -> bytes:
         """Do what `Format.write` does."""
-        text = io.StringIO()
-        csv.writer(text).writerow(
-            (
-                record.name,
-                "true" if record.locked else "",
-                " ".join(_escape(encoded) for encoded in sorted(v for _, v in record.verifiers)),
-                " ".join(
-                    f"{_escape(service, ':')}:{_escape(perspective, ':')}"
-                    for service, perspective in sorted(record.keys)
-                ),
-            )
+        verifiers = sorted(encoded for _, encoded in record.verifiers)
+        return _row(
+            f"user {record.name!r}",
+            record.name,
+            "true" if record.locked else "",
+            " ".join(map(_escape, verifiers)),
+            _joinKeys(record.keys),
+            " ".join(map(_escape, sorted(record.groups))),
+            "true" if record.mustChangePassword else "",
+            *(text for _, text in _momentsOf(record)),
+            "",
         )
-        return _line(record, text.getvalue())
+
+    def writeGroup(self, group: Group) -> bytes:
+        """Write a group (see `Format.writeGroup`)."""
+        empty = [""] * 5
+        return _row(f"group {group.name!r}", "", "", "", _joinKeys(group.keys), *empty, group.name)
 
 
 #: By name.
@@ -193,12 +246,30 @@ FORMATS: dict[str, Format] = {each.name: each for each in (JSONLines(), CSV())}
 _encodeJSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def _line(record: Record, text: str) -> bytes:
+def _momentsOf(record: Record) -> list[tuple[str, str]]:
+    moments = [(name, getattr(record, name)) for name in _MOMENTS]
+    return [(name, "" if moment is None else toText(moment)) for name, moment in moments]
+
+
+def _joinKeys(keys: Iterable[Key]) -> str:
+    return " ".join(
+        f"{_escape(service, ':')}:{_escape(perspective, ':')}"
+        for service, perspective in sorted(keys)
+    )
+
+
+def _row(what: str, *cells: str) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return _line(what, text.getvalue())
+
+
+def _line(what: str, text: str) -> bytes:
     line = text.encode("utf-8")
     if len(line) > LONGEST_LINE:
         raise DumpError(
             0,
-            f"The user {record.name!r} takes {len(line):,} bytes, and a line of a dump has at most "
+            f"The {what} takes {len(line):,} bytes, and a line of a dump has at most "
             f"{LONGEST_LINE:,}. Remove keys from that user, or copy the store itself.",
         )
     return line
@@ -322,12 +393,20 @@ def _fieldsOf(number: int, columns: list[str], cells: list[str]) -> dict[str, An
         found["locked"] = _LOCKED.get(found["locked"].strip().lower())
         if found["locked"] is None:
             raise DumpError(number, "'locked' must be true, false or empty.")
-    if "password" in found:
-        found["password"] = found["password"] or None
+    if "mustChangePassword" in found:
+        must = _LOCKED.get(found["mustChangePassword"].strip().lower())
+        if must is None:
+            raise DumpError(number, "'mustChangePassword' must be true, false, or empty.")
+        found["mustChangePassword"] = must
+    for name in ("password", "group", *_MOMENTS):
+        if name in found:
+            found[name] = found[name] or None
     if "verifiers" in found:
         found["verifiers"] = [
             _unescape(number, text) for text in found["verifiers"].split(" ") if text
         ]
+    if "groups" in found:
+        found["groups"] = [_unescape(number, text) for text in found["groups"].split(" ") if text]
     if "keys" in found:
         found["keys"] = [_splitKey(number, text) for text in found["keys"].split(" ") if text]
     return found
@@ -374,9 +453,9 @@ class _Reader:
         # Names that have been found good: most users hold keys to the same services.
         self._good: set[str] = set()
 
-    def entry(self, line: int, end: int, found: dict[str, Any]) -> Entry:
+    def entry(self, line: int, end: int, found: dict[str, Any]) -> Entry | GroupEntry:
         """
-        Check the fields of one identity, and return them as an entry.
+        Check the fields of one identity, or of one group, and return them as an entry.
 
         Args:
             line: the first line, as in `Entry`.
@@ -387,6 +466,9 @@ class _Reader:
             DumpError: a field has a value that it can't have.
         """
         try:
+            entry: Entry | GroupEntry
+            if found.get("group") is not None:
+                return self._groupOf(line, end, found)
             name = _get(found, "name", str, "a text", "")
             verifiers = _verifiersOf(found)
             entry = Entry(
@@ -397,6 +479,11 @@ class _Reader:
                     _get(found, "locked", bool, "true or false", False),
                     frozenset(verifiers.items()),
                     self._keysOf(found, name),
+                    self._groupsOf(found),
+                    mustChangePassword=_get(
+                        found, "mustChangePassword", bool, "true or false", False
+                    ),
+                    **{each: _momentOf(found, each) for each in _MOMENTS},
                 ),
                 _passwordOf(found, verifiers),
             )
@@ -420,6 +507,23 @@ class _Reader:
                 self._check(perspective, "name of a perspective")
             keys.append((service, perspective))
         return frozenset(keys)
+
+    def _groupsOf(self, found: dict[str, Any]) -> frozenset[str]:
+        names = _get(found, "groups", list, "a list of texts", ())
+        for name in names:
+            if type(name) is not str:
+                raise _Mistake("'groups' must be a list of texts.")
+            self._check(name, "name of a group")
+        return frozenset(names)
+
+    def _groupOf(self, line: int, end: int, found: dict[str, Any]) -> GroupEntry:
+        name = _get(found, "group", str, "a text", "")
+        for field_, value in found.items():
+            if value and field_ not in ("group", "keys"):
+                raise _Mistake(f"a group has no {field_!r}. Leave it out.")
+        group = Group(name, self._keysOf(found, ""))
+        group.check()
+        return GroupEntry(line, end, group)
 
     def _check(self, name: str, what: str) -> None:
         if name not in self._good:
@@ -446,6 +550,18 @@ def _get(found: dict[str, Any], name: str, kind: type, what: str, default: Any) 
     if type(value) is not kind:
         raise _Mistake(f"{name!r} must be {what}.")
     return value
+
+
+def _momentOf(found: dict[str, Any], name: str) -> datetime | None:
+    text = _get(found, name, str, "a text", None)
+    if text is None:
+        return None
+    reason = ""
+    try:
+        return fromText(text)
+    except ValueError as error:
+        reason = str(error)
+    raise _Mistake(f"in {name!r}: {reason}")
 
 
 def _verifiersOf(found: dict[str, Any]) -> dict[str, str]:

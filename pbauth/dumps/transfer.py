@@ -1,8 +1,9 @@
 """
 Many identities at once, into a store and out of it.
 
-A store is asked for two methods only, `readRecords` and `addRecords` of `IAccountStore`; so it may
-also be an `Administration`, or one at the other end of a connection.
+A store is asked for `readRecords` and `addRecords` of `IAccountStore`; and, where there are groups,
+for `listGroups`, `groupKeys`, `addGroup` and `grantGroupKey` of `IGroupStore`. So it may also be an
+`Administration`, or one at the other end of a connection.
 
 An import goes batch by batch, and each batch is one call of `addRecords`: all of it or nothing.
 While the store writes one batch, the next one is read and checked in a thread, so there are never
@@ -28,11 +29,13 @@ from twisted.spread import pb
 
 from pbauth import _files
 from pbauth._async import chooseReactor, settled
+from pbauth.accounts.groups import Group
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.accounts.records import Record
-from pbauth.dumps.formats import DumpError, Entry, Format
-from pbauth.errors import DuplicateIdentity, InvalidPassword, WireError
+from pbauth.dumps.formats import DumpError, Entry, Format, GroupEntry
+from pbauth.errors import DuplicateGroup, DuplicateIdentity, InvalidPassword, WireError
+from pbauth.interfaces import IAdministration, IGroupStore
 from pbauth.names import LONGEST
 
 #: The default for the most identities of a batch, or of a page.
@@ -111,7 +114,7 @@ class ExportFailed(Exception):
 
 async def importRecords(
     store: Any,
-    entries: Iterable[Entry],
+    entries: Iterable[Entry | GroupEntry],
     *,
     batch: int = BATCH,
     skipKnown: bool = False,
@@ -185,7 +188,7 @@ class _Import:
         self,
         reactor: Any,
         store: Any,
-        entries: Iterable[Entry],
+        entries: Iterable[Entry | GroupEntry],
         batch: int,
         skipKnown: bool,
         hashing: Hashing,
@@ -204,7 +207,7 @@ class _Import:
         self._enough = enough
         self._done = Progress()
         # The first entry of the next batch, where it did not fit into the one before.
-        self._left: list[Entry] = []
+        self._left: list[Entry | GroupEntry] = []
         self._pool = ThreadPool(0, _cores() + 1, name="pbauth import")
         self.stopped = False
 
@@ -234,7 +237,9 @@ class _Import:
     def _inThread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._pool, function, *arguments)
 
-    async def _orFail(self, reading: Deferred[list[Entry] | DumpError]) -> list[Entry]:
+    async def _orFail(
+        self, reading: Deferred[list[Entry | GroupEntry] | DumpError]
+    ) -> list[Entry | GroupEntry]:
         found = await reading
         self._checkStopped()
         if isinstance(found, DumpError):
@@ -247,21 +252,21 @@ class _Import:
 
     # In a thread, one batch after the other.
 
-    def _read(self) -> list[Entry] | DumpError:
+    def _read(self) -> list[Entry | GroupEntry] | DumpError:
         """Return the next batch, or why there is none."""
         try:
             return self._readOn()
         except DumpError as error:
             return error
 
-    def _readOn(self) -> list[Entry]:
-        entries: list[Entry] = []
+    def _readOn(self) -> list[Entry | GroupEntry]:
+        entries: list[Entry | GroupEntry] = []
         size = iterations = 0
         left, self._left = self._left, []
         for entry in chain(left, self._entries):
             if self.stopped:
                 break
-            if entry.password is not None:
+            if isinstance(entry, Entry) and entry.password is not None:
                 self._checkPassword(entry)
                 iterations += self._hashing.iterations
             size += _sizeOf(entry)
@@ -293,9 +298,14 @@ class _Import:
 
     # One batch.
 
-    async def _import(self, entries: list[Entry]) -> None:
-        last, number, added = entries[-1], len(entries), 0
+    async def _import(self, given: list[Entry | GroupEntry]) -> None:
+        last, added = given[-1], 0
+        entries = [entry for entry in given if isinstance(entry, Entry)]
+        number = len(entries)
         try:
+            for entry in given:
+                if isinstance(entry, GroupEntry):
+                    await self._addGroup(entry)
             entries = self._once(entries)
             plain = [entry for entry in entries if entry.password is not None]
             records = [entry.record for entry in entries if entry.password is None]
@@ -321,7 +331,7 @@ class _Import:
         except DumpError as error:
             raise ImportFailed(error.line, error.reason, self._done) from None
         except _STORE_ERRORS as error:
-            raise ImportFailed(entries[0].line, _inWords(error), self._done) from None
+            raise ImportFailed(given[0].line, _inWords(error), self._done) from None
         self._done = Progress(
             self._done.added + added,
             self._done.skipped + number - added,
@@ -329,6 +339,21 @@ class _Import:
             end=last.end,
         )
         self._tell(self._done)
+
+    async def _addGroup(self, entry: GroupEntry) -> None:
+        group = entry.group
+        try:
+            await settled(self._store.addGroup(group.name))
+        except DuplicateGroup:
+            if self._skipKnown:
+                return
+            raise DumpError(
+                entry.line,
+                f"there is a group {group.name!r} already. Remove the line; or use --resume, which "
+                "leaves existing groups as they are.",
+            ) from None
+        for key in sorted(group.keys):
+            await settled(self._store.grantGroupKey(group.name, *key))
 
     def _once(self, entries: list[Entry]) -> list[Entry]:
         """Return each name once: a name that comes again exists already, as in a later batch."""
@@ -387,12 +412,15 @@ def _before(name: str) -> str:
     return head + "\U0010ffff" * max(0, -(-missing // 4))
 
 
-def _sizeOf(entry: Entry) -> int:
+def _sizeOf(entry: Entry | GroupEntry) -> int:
     """About how many bytes it takes on the wire, and rather more."""
+    if isinstance(entry, GroupEntry):
+        return 0
     record = entry.record
     size = _bytes(record.name) + sum(_bytes(text) for _, text in record.verifiers)
     if entry.password is not None:
         size += 300
+    size += sum(map(_bytes, record.groups))
     return size + sum(_bytes(service) + _bytes(name) for service, name in record.keys)
 
 
@@ -442,6 +470,9 @@ async def exportRecords(
     count = 0
     after = ""
     try:
+        if IGroupStore.providedBy(store) or IAdministration.providedBy(store):
+            for group in await _groupsOf(store):
+                write(form.writeGroup(group))
         while page := await settled(store.readRecords(after, most)):
             write(b"".join(form.write(record) for record in page))
             count += len(page)
@@ -453,6 +484,12 @@ async def exportRecords(
     except _STORE_ERRORS as error:
         raise ExportFailed(_inWords(error)) from None
     return count
+
+
+async def _groupsOf(store: Any) -> list[Group]:
+    names = await settled(store.listGroups())
+    keys = [(name, await settled(store.groupKeys(name))) for name in names]
+    return [Group(name, frozenset(some)) for name, some in keys]
 
 
 @contextmanager

@@ -172,7 +172,7 @@ class SameTests(Administrating):
         for key in (("game", "*"), ("game", "{name}"), (SQL, SQL)):
             self.do("grantGroupKey", "staff", *key)
         self.assertEqual(
-            self.do("listGroupKeys", "staff"),
+            self.do("groupKeys", "staff"),
             sorted([("game", "*"), ("game", "{name}"), (SQL, SQL)]),
         )
         self.assertEqual(
@@ -202,7 +202,7 @@ class SameTests(Administrating):
             (InvalidName, "grantGroupKey", "staff", "game", ""),
             (UnknownGroup, "revokeGroupKey", "nobody", "game", "*"),
             (UnknownKey, "revokeGroupKey", "staff", "game", "*"),
-            (UnknownGroup, "listGroupKeys", "nobody"),
+            (UnknownGroup, "groupKeys", "nobody"),
             (UnknownUser, "setExpiry", "mallory", None),
             (UnknownUser, "showUser", "mallory"),
         ]:
@@ -448,7 +448,7 @@ class HostileServerTests(SynchronousTestCase):
             ("listGroups", ["staff"]),
             ("listGroups", [("staff",)], [("staff",)]),
             ("listMembers", [("a\x1b[2J",)]),
-            ("listGroupKeys", [("game",)]),
+            ("groupKeys", [("game",)]),
             ("findUsers", [("alice", False)]),
             ("showUser", "alice"),
             ("showUser", ("alice", False, [], [], [], "tomorrow", False, None, None)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth.accounts.groups import Group
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
-from pbauth.dumps.formats import CSV, FORMATS, LONGEST_LINE, DumpError, Entry, Format, JSONLines
+from pbauth.dumps.formats import (
+    CSV,
+    FORMATS,
+    LONGEST_LINE,
+    DumpError,
+    Entry,
+    Format,
+    GroupEntry,
+    JSONLines,
+)
 from pbauth.mechanisms import decodeVerifier, md5, scram
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.ed25519 import PublicKey
@@ -119,7 +130,7 @@ class RoundTripTests(SynchronousTestCase):
         for form in FORMATS.values():
             dump = form.header() + b"".join(form.write(record) for record in written)
             there = io.BytesIO(dump).readlines()
-            found = list(form.read(there))
+            found: list[Any] = list(form.read(there))
             self.assertEqual([entry.record for entry in found], written)
             first = 1 + bool(form.header())
             self.assertEqual(
@@ -152,6 +163,55 @@ anyJSON = st.recursive(
 )
 
 
+class GroupTests(SynchronousTestCase):
+    """Groups, and the life of an account."""
+
+    def test_whole(self) -> None:
+        """All of it comes back, in either format; a group has a line of its own."""
+        moment = datetime(2026, 12, 31, 23, 59, 59, 123456, timezone.utc)
+        groups = [
+            Group("staff", frozenset({("game", "*"), ("a b", "{name}")})),
+            Group("night shift, 50%"),
+        ]
+        written = [
+            Record("bob"),
+            Record(
+                "alice",
+                groups=frozenset({"staff", "night shift, 50%"}),
+                expires=moment,
+                mustChangePassword=True,
+                created=moment.replace(year=2020, microsecond=0),
+                lastLogin=moment.replace(year=2021),
+            ),
+        ]
+        for form in FORMATS.values():
+            lines = [form.header(), *map(form.writeGroup, groups), *map(form.write, written)]
+            found: list[Any] = list(form.read([line for line in lines if line]))
+            self.assertEqual([each.group for each in found[:2]], groups)
+            self.assertEqual([each.record for each in found[2:]], written)
+
+    def test_mistakes(self) -> None:
+        """Each says what is wrong, and the line."""
+        for line, reason in [
+            ('{"group": "staff", "name": "alice"}', "a group has no 'name'"),
+            ('{"group": "staff", "locked": true}', "a group has no 'locked'"),
+            ('{"group": ""}', "must not be empty"),
+            ('{"group": 5}', "'group' must be a text"),
+            ('{"name": "alice", "groups": "staff"}', "'groups' must be a list of texts"),
+            ('{"name": "alice", "groups": [""]}', "must not be empty"),
+            ('{"name": "alice", "expires": "soon"}', "in 'expires': Write a date as 2026-12-31"),
+            ('{"name": "alice", "created": 5}', "'created' must be a text"),
+            ('{"name": "alice", "mustChangePassword": 1}', "must be true or false"),
+        ]:
+            with self.assertRaises(DumpError) as raised:
+                list(FORMATS["jsonl"].read([line.encode()]))
+            self.assertIn(reason, str(raised.exception))
+            self.assertEqual(raised.exception.line, 1)
+        with self.assertRaises(DumpError) as raised:
+            list(CSV().read([b"name,mustChangePassword\n", b"alice,maybe\n"]))
+        self.assertIn("must be true, false, or empty", str(raised.exception))
+
+
 class GarbageTests(SynchronousTestCase):
     """Anything may be in a file."""
 
@@ -160,7 +220,8 @@ class GarbageTests(SynchronousTestCase):
         for form in FORMATS.values():
             try:
                 for entry in form.read(there):
-                    entry.record.check()
+                    checked = entry.group if isinstance(entry, GroupEntry) else entry.record
+                    checked.check()
             except DumpError as error:
                 self.assertGreaterEqual(error.line, 1)
                 self.assertLessEqual(error.line, len(there))
@@ -318,7 +379,7 @@ class KindnessTests(SynchronousTestCase):
     def test_spreadsheet(self) -> None:
         """A mark at the beginning, CRLF, columns in any order, empty lines."""
         dump = "\ufeffkeys,name,locked\r\necho:alice  game:a%20b%3A%25,alice,TRUE\r\n\r\n,bob,\r\n"
-        found = list(CSV().read(io.BytesIO(dump.encode())))
+        found: list[Any] = list(CSV().read(io.BytesIO(dump.encode())))
         self.assertEqual(
             [entry.record for entry in found],
             [
@@ -358,6 +419,6 @@ class KindnessTests(SynchronousTestCase):
             ("users.csv", ["alice", "bob smith"]),
         ):
             with open(LISTINGS / name, "rb") as file:
-                found = list(FORMATS[name.partition(".")[2]].read(file))
+                found: list[Any] = list(FORMATS[name.partition(".")[2]].read(file))
             self.assertEqual([entry.record.name for entry in found], there)
         self.assertIn(("echo", "bob smith"), found[1].record.keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 from attrs import evolve
@@ -350,7 +351,7 @@ class ExportTests(TestCase):
                 )
                 self.assertEqual(count, 25)
                 self.assertEqual(told[-1], 25)
-                found = list(form.read(b"".join(written).splitlines(keepends=True)))
+                found: list[Any] = list(form.read(b"".join(written).splitlines(keepends=True)))
                 self.assertEqual([entry.record for entry in found], records(*range(25)))
 
     async def test_fails(self) -> None:
@@ -498,6 +499,48 @@ class AdministrationTests(TestCase):
         self.assertEqual(self.events, [])
 
 
+class GroupTests(TestCase):
+    """Groups go along, and with them who belongs to them."""
+
+    async def test_groups(self) -> None:
+        """From one store to another, by either format."""
+        store = DefaultAuthorizer()
+        for name in ("staff", "empty"):
+            await store.addGroup(name)
+        await store.grantGroupKey("staff", "game", "*")
+        alice = store.createIdentity("alice")
+        alice.expires = datetime(2100, 1, 1, tzinfo=timezone.utc)
+        await alice.save()
+        await store.addMember("staff", "alice")
+        for form in FORMATS.values():
+            written: list[bytes] = []
+            self.assertEqual(await exportRecords(Administration(store), form, written.append), 1)
+            lines = b"".join(written).splitlines(keepends=True)
+            other = DefaultAuthorizer()
+            done = await importRecords(other, form.read(lines), hashing=Hashing.CHEAPEST)
+            self.assertEqual((done.added, done.skipped), (1, 0))
+            self.assertEqual(await other.readRecords(), await store.readRecords())
+            self.assertEqual(await other.listGroups(), ["empty", "staff"])
+            self.assertTrue(other.identities["alice"].holdsKey("game", "any"))
+            # What is there stays as it is.
+            await other.revokeGroupKey("staff", "game", "*")
+            with self.assertRaises(ImportFailed) as raised:
+                await importRecords(other, form.read(lines))
+            self.assertIn("there is a group 'empty' already", str(raised.exception))
+            done = await importRecords(other, form.read(lines), skipKnown=True)
+            self.assertEqual((done.added, done.skipped), (0, 1))
+            self.assertEqual(await other.groupKeys("staff"), [])
+
+    async def test_missing(self) -> None:
+        """Who belongs to a group that is not there is not imported."""
+        lines = [b'{"name": "alice", "groups": ["staff"]}\n']
+        other = DefaultAuthorizer()
+        with self.assertRaises(ImportFailed) as raised:
+            await importRecords(other, JSONL.read(lines))
+        self.assertIn("There is no group 'staff'", str(raised.exception))
+        self.assertEqual(other.identities, {})
+
+
 class SQLiteTests(TestCase):
     """Into an SQLite file and out of it."""
 
@@ -509,7 +552,7 @@ class SQLiteTests(TestCase):
         self.assertEqual((await importRecords(authorizer, entries(there), batch=300)).added, 1000)
         written: list[bytes] = []
         self.assertEqual(await exportRecords(authorizer, JSONL, written.append), 1000)
-        found = list(JSONL.read(b"".join(written).splitlines(keepends=True)))
+        found: list[Any] = list(JSONL.read(b"".join(written).splitlines(keepends=True)))
         self.assertEqual([entry.record for entry in found], there)
 
         with self.assertRaises(ImportFailed) as caught:
