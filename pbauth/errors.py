@@ -49,6 +49,12 @@ def _seconds(value: object) -> float:
     return 0.0
 
 
+def _amount(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53:
+        return value
+    return 0
+
+
 def _count(value: object) -> int:
     return value if type(value) is int and 0 <= value < 2**31 else 0
 
@@ -360,6 +366,37 @@ class TooManyReferences(WireError):
         )
         self.call = call
         self.limit = limit
+
+
+_LIMITS = {
+    "maxSessions": "sessions of one identity",
+    "maxCallsPerSecond": "calls a second on one connection",
+    "maxCallsAtOnce": "calls at once on one connection",
+    "maxMessageBytes": "bytes in a message",
+}
+
+
+class LimitExceeded(WireError):
+    """
+    The server allows one client less than this, and has not begun what was asked for. A client that
+    asks for ten times as much is disconnected.
+
+    Attributes:
+        limit: the name of the limit, in `Policy`.
+        most: what it allows.
+    """
+
+    fields: ClassVar = {"limit": _text, "most": _amount}
+
+    def __init__(self, limit: str, most: float) -> None:
+        what = _LIMITS.get(limit, "of what was asked for")
+        super().__init__(
+            f"The server allows at most {most:g} {what} ({limit}). Ask for less, or later."
+            if isPhrase(limit)
+            else "The server does not allow so much. Ask for less, or later."
+        )
+        self.limit = limit
+        self.most = most
 
 
 class StoreError(WireError):

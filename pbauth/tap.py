@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -117,6 +118,14 @@ class Options(usage.Options, AuthOptionMixin):
             "How much failed logins are slowed down: off, or any of free=FAILURES a minute, "
             "longest=SECONDS, checks=PASSWORDS at once and exempt=NETWORK, separated by commas. "
             "By default free=5,longest=600,checks=4.",
+        ],
+        [
+            "client-limits",
+            None,
+            None,
+            "How much a client may ask for after its login: any of sessions=N of one identity, "
+            "calls=N a second, burst=N calls after a pause, at-once=N calls and bytes=N in a "
+            "message, separated by commas. By default there are no limits.",
         ],
         [
             "audit",
@@ -294,6 +303,7 @@ class Options(usage.Options, AuthOptionMixin):
                 defaultService=self["default-service"] or only,
                 guest=self["guest"],
                 throttle=_readThrottle(self["throttle"]),
+                **_readClientLimits(self["client-limits"]),
             ),
             audit=self["audit"],
             metrics=self["metrics"],
@@ -315,6 +325,33 @@ def _readThrottle(text: str | None) -> bool | Throttle:
         return Throttle.fromText(text)
     except ValueError as mistake:
         raise SettingsError(f"--throttle {text}: {mistake}") from None
+
+
+_CLIENT_LIMITS: dict[str, tuple[str, Callable[[str], float]]] = {
+    "sessions": ("maxSessions", int),
+    "calls": ("maxCallsPerSecond", float),
+    "burst": ("callBurst", int),
+    "at-once": ("maxCallsAtOnce", int),
+    "bytes": ("maxMessageBytes", int),
+}
+
+
+def _readClientLimits(text: str | None) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    for part in [] if text is None else text.split(","):
+        key, _, value = part.strip().partition("=")
+        name, read = _CLIENT_LIMITS.get(key, ("", float))
+        try:
+            limits[name] = read(value)
+            Policy(**{"maxCallsPerSecond": 1, name: limits[name]})
+        except (ValueError, TypeError):
+            raise SettingsError(
+                f"--client-limits {text}: {part.strip()!r} is none of "
+                f"{', '.join(f'{each}=N' for each in _CLIENT_LIMITS)}, with N over 0."
+            ) from None
+    if "callBurst" in limits and "maxCallsPerSecond" not in limits:
+        raise SettingsError(f"--client-limits {text}: burst=N needs calls=N.")
+    return limits
 
 
 def makeService(options: Options) -> MultiService:

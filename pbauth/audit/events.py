@@ -25,6 +25,9 @@ class DropReason(enum.Enum):
     BYTES = "too many bytes before the login"
     CONNECTIONS = "too many connections without a login"
     IDLE = "no sign of life"
+    CALLS = "far too many calls"
+    SESSIONS = "far too many sessions"
+    MESSAGE = "far too large a message"
     NO_LOGIN = "no valid login is left"
     INTERNAL = "internal error"
 

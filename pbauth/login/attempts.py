@@ -14,7 +14,7 @@ from typing import Any
 
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
-from pbauth.errors import Detached, ExchangeRefused, TooManyAttempts, Unauthorized
+from pbauth.errors import Detached, ExchangeRefused, LimitExceeded, TooManyAttempts, Unauthorized
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.login.checks import Check
 from pbauth.login.connectionlimits import ConnectionLimits
@@ -24,6 +24,7 @@ from pbauth.login.throttle import networkOf
 from pbauth.net.origin import Origin, originOf
 from pbauth.perspectives.byname import ByName
 from pbauth.wire.broker import dropConnection
+from pbauth.wire.calllimits import FAR
 from pbauth.wire.keepalive import KeepAlive
 
 #: The most challenges that may wait for their response at once on one connection.
@@ -183,6 +184,7 @@ class Attempts:
         self._keepAlive = keepAlive
         self._audit = audit
         self._failures = 0
+        self._refusedSessions = 0
         self._hasMisbehaved = False
         self._isTrusted = False
         # The timer of a connection without a login.
@@ -315,6 +317,30 @@ class Attempts:
         """
         if not self._isTrusted and not self._unauthenticated.gone:
             self._lift(guest=True)
+
+    def checkSessions(self, sessions: Any, name: str) -> None:
+        """
+        Raise an error if an identity may have no more sessions.
+
+        Args:
+            sessions: all sessions, a `pbauth.perspectives.sessions.Sessions`.
+            name: of the identity.
+
+        Raises:
+            LimitExceeded: it has as many as it may.
+        """
+        most = self._policy.maxSessions
+        if most is None:
+            return
+        count = len(sessions.ofIdentity(name))
+        if count < most:
+            return
+        self._refusedSessions += 1
+        self._limits.refused["maxSessions"] += 1
+        if count + self._refusedSessions == FAR * most:
+            # Not at once: the answer has to go out first.
+            self._reactor.callLater(0, self._drop, DropReason.SESSIONS)
+        raise LimitExceeded("maxSessions", most)
 
     def _lift(self, guest: bool) -> None:
         if not self._unauthenticated.gone:

@@ -8,8 +8,9 @@ out everybody else, and a network that has to wait is not admitted at all.
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 from attrs import define
@@ -20,6 +21,7 @@ from pbauth.interfaces import Reactor
 from pbauth.login.checks import Check, ChecksUnderWay
 from pbauth.login.policy import Policy
 from pbauth.login.throttle import Throttle, ThrottleState
+from pbauth.wire.calllimits import CallLimits
 
 _RANDOM = secrets.SystemRandom()
 
@@ -146,6 +148,10 @@ class ConnectionLimits:
         checks: the proofs that are being checked.
         throttle: makes whoever fails wait; `None` where the policy has none.
         now: gives the time for intervals, in seconds.
+        calls: how much each client may ask for after its login; `None` where the policy does not
+            say.
+        refused: how often clients asked for more than they may after their login, by the name of
+            the limit in `Policy`.
         connections: all that are open, each an `pbauth.login.attempts.Attempts`.
 
     Args:
@@ -163,6 +169,17 @@ class ConnectionLimits:
         self.throttle = ThrottleState(self.now, throttle) if policy.throttle else None
         self.checks = ChecksUnderWay(throttle.checksAtOnce, self.throttle)
         self.connections: set[Any] = set()
+        self.refused: Counter[str] = Counter()
+        self.calls: CallLimits | None = None
+        if policy.limitsCalls:
+            self.calls = CallLimits(
+                policy.maxCallsPerSecond,
+                policy.callBurst or max(1, ceil(policy.maxCallsPerSecond or 0)),
+                policy.maxCallsAtOnce,
+                policy.maxMessageBytes,
+                self.now,
+                self.refused,
+            )
 
     def admits(self, network: str) -> bool:
         """

@@ -20,6 +20,16 @@ def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name} must be a number greater than 0, not {value!r}.")
 
 
+def _positiveOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None:
+        _positive(instance, attribute, value)
+
+
+def _wholeOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"{attribute.name} must be a whole number over 0, or None, not {value!r}.")
+
+
 def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
     if value is not None and value != 0:
         _positive(instance, attribute, value)
@@ -79,8 +89,9 @@ class Policy:
     """
     The limits and switches of a server; the defaults are the safe ones.
 
-    Under a broker of stock Twisted, `maxUnauthenticatedBytes`, `maxUnauthenticated` and
-    `maxReferences` can't be enforced; `AuthServerFactory` has pbauth's own.
+    Under a broker of stock Twisted, `maxUnauthenticatedBytes`, `maxUnauthenticated`,
+    `maxReferences` and the limits of calls and messages can't be enforced; `AuthServerFactory` has
+    pbauth's own.
 
     Attributes:
         mechanisms: names of the mechanisms to offer, strongest first.  Of these a connection is
@@ -105,6 +116,15 @@ class Policy:
             `None`: it is never asked.
         maxReferences: references to the server's objects that a client may hold at once, and copies
             of `Cacheable` objects; a call that would give it more fails.
+        maxSessions: sessions of one identity at once, on all connections; guests count together.
+        maxCallsPerSecond: calls on one connection, on average.
+        callBurst: calls on one connection at once, after a pause; by default as many as in a
+            second.
+        maxCallsAtOnce: calls on one connection whose methods are not done.
+        maxMessageBytes: bytes in one message; also of answers to calls of the server's.
+
+    The last five are for clients that have logged in; `None`, the default, is no limit. Over a
+    limit a call fails with `LimitExceeded`; at ten times the limit the connection is dropped.
     """
 
     mechanisms: tuple[str, ...] = field(
@@ -123,6 +143,21 @@ class Policy:
     throttle: bool | Throttle = field(default=True, validator=_throttleOrSwitch)
     pingInterval: float | None = field(default=30, validator=_secondsOrNone)
     maxReferences: int = field(default=1024, validator=_positive)
+    maxSessions: int | None = field(default=None, validator=_wholeOrNone)
+    maxCallsPerSecond: float | None = field(default=None, validator=_positiveOrNone)
+    callBurst: int | None = field(default=None, validator=_wholeOrNone)
+    maxCallsAtOnce: int | None = field(default=None, validator=_wholeOrNone)
+    maxMessageBytes: int | None = field(default=None, validator=_wholeOrNone)
+
+    def __attrs_post_init__(self) -> None:
+        if self.callBurst is not None and self.maxCallsPerSecond is None:
+            raise ValueError("callBurst needs maxCallsPerSecond.")
+
+    @property
+    def limitsCalls(self) -> bool:
+        """Return whether there are limits on what clients send after their login."""
+        limits = (self.maxCallsPerSecond, self.maxCallsAtOnce, self.maxMessageBytes)
+        return any(limit is not None for limit in limits)
 
     @property
     def wantsCertificates(self) -> bool:

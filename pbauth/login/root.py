@@ -32,6 +32,7 @@ from pbauth.errors import (
     Detached,
     ExchangeRefused,
     KeyNotFound,
+    LimitExceeded,
     MechanismNotSupported,
     PasswordChangeRequired,
     ProtocolViolation,
@@ -163,6 +164,11 @@ class AuthServerFactory(pb.PBServerFactory):
         self.maxReferences = self._authRoot.policy.maxReferences
         super().__init__(self._authRoot)
 
+    @property
+    def limits(self) -> ConnectionLimits:
+        """Return the throttle and the limits, which the ports of a server share."""
+        return self._authRoot.limits
+
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection; or refuse it, where there are too many without a login."""
         if not self._authRoot.limits.admits(networkOf(addr)):
@@ -170,6 +176,7 @@ class AuthServerFactory(pb.PBServerFactory):
             return _Refusal()
         broker = super().buildProtocol(addr)
         broker.audit = self._authRoot.audit
+        broker.callLimits = self._authRoot.limits.calls
         broker.restrict(self._authRoot.policy.maxUnauthenticatedBytes)
         return broker
 
@@ -485,9 +492,11 @@ class IdentityWrapper(WireObject):
             identity = await self._currentIdentity()
             reason = "the service refused"
             return await self._attach(identity, serviceName, perspectiveName, client)
-        except Unauthorized as refusal:
+        except (Unauthorized, LimitExceeded) as refusal:
             if isinstance(refusal, KeyNotFound):
                 reason = "no such key"
+            elif isinstance(refusal, LimitExceeded):
+                reason = "too many sessions"
             elif isinstance(refusal, PasswordChangeRequired):
                 reason = "the password has to be changed"
             wanted = None if perspectiveName is None else asName(perspectiveName)
@@ -505,6 +514,7 @@ class IdentityWrapper(WireObject):
             key = asName(perspectiveName)
         if self._broker.disconnected:
             raise Detached()
+        self._attempts.checkSessions(self._authorizer.sessions, self._name)
         session = Session(
             self._authorizer.sessions,
             identity,

@@ -54,6 +54,7 @@ _OUTCOMES = {
 # Those of `IdentityChecker` are no mechanisms of Perspective Broker.
 _MECHANISMS = frozenset({*(each.name for each in MECHANISMS), "password", "ssh key"})
 _LIMITS = {reason.value: reason.name.lower() for reason in DropReason}
+_AFTER_LOGIN = ("maxSessions", "maxCallsPerSecond", "maxCallsAtOnce", "maxMessageBytes")
 _ENDS = {reason.value: reason.name.lower() for reason in EndReason}
 
 
@@ -142,6 +143,7 @@ class Metrics:
         self._drops: Counter[tuple[str, str]] = Counter()
         self._ends: Counter[str] = Counter()
         self._attached = 0
+        self._factories: list[AuthServerFactory] = []
         # One more for those that took longer than all of them.
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
@@ -173,6 +175,7 @@ class Metrics:
         """
         factory = AuthServerFactory(authorizer, policy, reactor, limits)
         factory.protocol = partial(MeteredBroker, self.traffic)  # type: ignore[assignment]
+        self._factories.append(factory)
         return factory
 
     def __call__(self, event: LogEvent) -> None:
@@ -231,6 +234,15 @@ class Metrics:
                 for reason in (*_LIMITS.values(), OTHER)
                 for when in ("before login", "after login")
             },
+        )
+        # Ports may share them.
+        limits = {id(each.limits): each.limits for each in self._factories}
+        refused = sum((each.refused for each in limits.values()), Counter[str]())
+        yield _counter(
+            "pbauth_requests_refused",
+            "What clients asked for beyond a limit after their login, by the limit.",
+            ("limit",),
+            {(limit,): refused[limit] for limit in _AFTER_LOGIN},
         )
         traffic = self.traffic
         yield _counter(

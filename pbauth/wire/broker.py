@@ -30,11 +30,12 @@ from pbauth._fields import WrongFields
 from pbauth._quoting import inLine
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
-from pbauth.errors import ProtocolViolation, ServerNotTrusted
+from pbauth.errors import Detached, ProtocolViolation, ServerNotTrusted
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.net.origin import originOf
 from pbauth.wire import peerobject
-from pbauth.wire.decoding import MalformedMessage, Reader
+from pbauth.wire.calllimits import CallCounts, CallLimits
+from pbauth.wire.decoding import MalformedMessage, Reader, TooMuch
 from pbauth.wire.encoding import (
     WORDS,
     encodeExpression,
@@ -94,6 +95,8 @@ class Broker(SerializingBroker):
         clock: provides `IReactorTime` for what waits; `None`: the global reactor.
         audit: where it is recorded that the connection is dropped; `None`, as at a client: nowhere
             but in the ordinary log.
+        callLimits: how much the peer may ask for once it has logged in, a
+            `pbauth.wire.calllimits.CallLimits`; `None`: as much as it likes.
         origin: where the connection comes from, see `pbauth.net.origin.originOf`.
 
     Args:
@@ -107,11 +110,13 @@ class Broker(SerializingBroker):
     __slots__ = (
         "_awaitsGreeting",
         "_calling",
+        "_calls",
         "_closed",
         "_ended",
         "_exports",
         "_given",
         "_greeted",
+        "_isGuest",
         "_limits",
         "_plain",
         "_proved",
@@ -125,6 +130,7 @@ class Broker(SerializingBroker):
         "_writer",
         "_writesPlain",
         "audit",
+        "callLimits",
         "clock",
         "idle",
         "keepAlive",
@@ -148,6 +154,7 @@ class Broker(SerializingBroker):
         self.readsOurErrors = True
         self.clock: Any = None
         self.audit: Audit | None = None
+        self.callLimits: CallLimits | None = None
         # Nobody, before the login.
         self.keepAlive: Any = None
         self.origin: Any = None
@@ -184,7 +191,9 @@ class Broker(SerializingBroker):
         self._exports: Exports | None = None
         # Until the login is over, and whether it is.
         self._limits: PreLoginLimits | UnprovedServerLimits | None = None
-        self._proved = False
+        self._proved = self._isGuest = False
+        # What the peer has asked for, from the login on, where that is limited.
+        self._calls: CallCounts | None = None
         # Where the transport does not put writes together itself.
         self._writer: CoalescingWriter | None = None
 
@@ -255,10 +264,6 @@ class Broker(SerializingBroker):
         self._limits = self._reader.limits = None
         self._reader.readsPlain = self._plain and bool(self._words)
 
-    @property
-    def _isGuest(self) -> bool:
-        return self._reader.limits is GUEST_LIMITS
-
     def loggedIn(self, guest: bool = False) -> None:
         """
         Take everything: the peer has logged in, or proved itself (see `IRestrictableBroker`).  Of a
@@ -266,10 +271,14 @@ class Broker(SerializingBroker):
         """
         limits = self._limits
         self._proved = True
+        self._isGuest = guest
         self.unrestrict()
         if guest:
             self._reader.limits = GUEST_LIMITS
             self._reader.readsPlain = True
+        if self.callLimits is not None:
+            self._calls = self._calls or CallCounts(self.callLimits)
+            self._reader.limits = self.callLimits.reading(self._reader.limits)
         if isinstance(limits, UnprovedServerLimits):
             # Others do not log in to such servers as this client can.
             self.readsOurErrors = True
@@ -384,7 +393,7 @@ class Broker(SerializingBroker):
             )
         else:
             greedy = self._limits is not None and self._limits.exceeded
-            reason = DropReason.BYTES if greedy else DropReason.PROTOCOL
+            reason = DropReason.BYTES if greedy else fault.reason
             self.audit.dropped(originOf(self), reason, str(fault))
         dropConnection(self)
 
@@ -542,7 +551,10 @@ class Broker(SerializingBroker):
             if self._exports is not None:
                 self._exports.answered(items[1], self._noteReferences)
             self._references.clear()
-            waiting.callback(items[2])
+            if self._calls is not None and self._calls.exceeds(self._reader.size):
+                waiting.errback(Failure(self._calls.tooLarge()))
+            else:
+                waiting.callback(items[2])
         elif all(type(item) in _SCALARS for item in items):
             # There was nothing to be read otherwise.
             self.callExpressionReceived(items)
@@ -564,14 +576,29 @@ class Broker(SerializingBroker):
         *start, netKw = call
         checkName(call[2])
         self._calling = call[2]
-        self.receiveCall(self.cachedLocallyAs, *start, withTextKeys(netKw))
+        self.receiveCall(self._cacheToCall, *start, withTextKeys(netKw))
         self._calling = None
 
     def _objectToCall(self, luid: Any) -> Any:
+        if self._calls is not None:
+            self._admit(self._calls, luid)
         found = self.localObjectForID(luid)
         if found is None or self._exports is None:
             return found
         return self._exports.objectToCall(self, luid, found)
+
+    def _cacheToCall(self, luid: Any) -> Any:
+        if self._calls is not None:
+            self._admit(self._calls, luid)
+        return self.cachedLocallyAs(luid)
+
+    def _admit(self, calls: CallCounts, luid: Any) -> None:
+        try:
+            calls.admit(self._reader.size, luid == peerobject.NAME)
+        except TooMuch as fault:
+            # Twisted would log it as a mistake of ours.
+            self._dropViolator(fault)
+            raise Detached() from None
 
     def exportingFor(self, session: Any, client: Any = None) -> ExportingBroker:
         """Return a broker that notes what a session exports (see `IRevokingBroker`)."""
@@ -634,6 +661,9 @@ class Broker(SerializingBroker):
     def proto_answer(self, requestID: Any, netResult: Any) -> None:
         """Take an answer; one that can't be read fails the call, not the connection."""
         waiting = self._takeWaiting(requestID)
+        if self._calls is not None and self._calls.exceeds(self._reader.size):
+            waiting.errback(Failure(self._calls.tooLarge()))
+            return
         try:
             result = self._readAnswer(requestID, netResult)
         except Exception:
@@ -645,6 +675,9 @@ class Broker(SerializingBroker):
     def proto_error(self, requestID: Any, fail: Any) -> None:
         """Take an error; one of a class that is not known here is known by its name only."""
         waiting = self._takeWaiting(requestID)
+        if self._calls is not None and self._calls.exceeds(self._reader.size):
+            waiting.errback(Failure(self._calls.tooLarge()))
+            return
         if self._isGuest:
             # Nothing is made of it.
             message = "A guest's program answers with an error."

@@ -15,12 +15,14 @@ limit, which is lower, meets it.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
 from twisted.spread import banana
 
+from pbauth.audit.events import DropReason
 from pbauth.wire.encoding import (
     FLOAT,
     INT,
@@ -41,7 +43,26 @@ class MalformedMessage(Exception):
 
     It is the only error by which the reader, and what acts upon messages, blames the peer: any
     other is a mistake on this side.
+
+    Attributes:
+        reason: what is recorded as the reason for dropping the connection.
     """
+
+    reason = DropReason.PROTOCOL
+
+
+class TooMuch(MalformedMessage):
+    """
+    A client that has logged in asks for far more than it may.
+
+    Args:
+        reason: the limit.
+        text: what it asked for.
+    """
+
+    def __init__(self, reason: DropReason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class _Marker:
@@ -88,6 +109,7 @@ class Limits:
         deepest: the most lists that may be open at once.
         lists: the most lists in a message.
         plainOnly: messages of anything but plain values are not read.
+        longestMessage: the most bytes in a message; `None`: it is not looked at.
     """
 
     longestString: int = 8_192
@@ -95,6 +117,17 @@ class Limits:
     deepest: int = 8
     lists: int = 32
     plainOnly: bool = True
+    longestMessage: int | None = None
+
+
+#: No limits but those of banana; for what is limited in other ways.
+UNLIMITED = Limits(
+    longestString=banana.SIZE_LIMIT,
+    longestList=banana.SIZE_LIMIT,
+    deepest=sys.maxsize,
+    lists=sys.maxsize,
+    plainOnly=False,
+)
 
 
 class _Unspoken(dict[int, bytes]):
@@ -125,6 +158,10 @@ def _readPrefix(buffer: bytes, start: int, limit: int) -> tuple[int, int, int] |
     return None
 
 
+def _tooLong(most: int) -> TooMuch:
+    return TooMuch(DropReason.MESSAGE, f"more than {most} bytes in a message")
+
+
 def _forget(_: Any) -> bool:
     return True
 
@@ -144,6 +181,7 @@ class Reader:
         limits: of a peer that is not trusted; then messages that are not plain are not read at
             all. `None`: those of banana.
         closed: nobody wants to receive any more.
+        size: of the message that is received, in bytes, where there is a `Limits.longestMessage`.
 
     Args:
         receive: takes each expression, as banana has it.
@@ -156,6 +194,7 @@ class Reader:
 
     __slots__ = (
         "_begun",
+        "_carried",
         "_dropReferences",
         "_frame",
         "_generic",
@@ -170,6 +209,7 @@ class Reader:
         "limit",
         "limits",
         "readsPlain",
+        "size",
         "words",
     )
 
@@ -189,6 +229,9 @@ class Reader:
         self.readsPlain = False
         self.limits: Limits | None = None
         self.closed = False
+        self.size = 0
+        # The bytes of the message that came in earlier chunks.
+        self._carried = 0
         # The bytes of a token that is not whole yet, and how many more it takes at least to make
         # something of them.
         self._rest: bytearray | None = None
@@ -248,6 +291,7 @@ class Reader:
                     self._begun = None
                 self._frame = ([], None, 0, None)
                 self._generic = True
+                self._carried = 0
 
     def _again(self, start: int) -> NotPlain:
         self._start = start
@@ -427,6 +471,11 @@ class Reader:
                     items = None
             if items is None:
                 # At the top.
+                if limits is not None and limits.longestMessage is not None:
+                    self.size = self._carried + position - start
+                    if self.size > limits.longestMessage:
+                        raise _tooLong(limits.longestMessage)
+                    self._carried = 0
                 self._frame = (stack, None, 0, None)
                 self._generic = False
                 if make is _MESSAGE:
@@ -443,6 +492,11 @@ class Reader:
                 self._begun = None
                 start = position
         self._frame = (stack, items, need, make)
+        if limits is not None and limits.longestMessage is not None:
+            # What is left of the buffer comes again.
+            self._carried += position - start
+            if self._carried + end - position + missing > limits.longestMessage:
+                raise _tooLong(limits.longestMessage)
         if position < end:
             self._rest = bytearray(buffer[position:])
             self._missing = missing

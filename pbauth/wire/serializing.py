@@ -18,6 +18,7 @@ from twisted.spread import pb
 from pbauth._contained import contained
 from pbauth.audit.events import LeanLogger
 from pbauth.errors import TooManyReferences
+from pbauth.wire.calllimits import CallCounts
 from pbauth.wire.encoding import (
     Encoded,
     NotPlain,
@@ -59,6 +60,7 @@ class SerializingBroker(PrivateBroker):
     # written by this module.
     _calling: bytes | None
     _request: Any
+    _calls: CallCounts | None
     _underWay: dict[Any, Deferred[Any]] | None
     _exports: Exports | None
     _given: list[Given] | None
@@ -143,6 +145,8 @@ class SerializingBroker(PrivateBroker):
             The same.
         """
         requestID = self._request
+        if self._calls is not None and requestID is not None:
+            self._calls.watch(running)
         if type(requestID) is not int or (running.called and not running.paused):
             return running
         if self._underWay is None:

@@ -414,6 +414,16 @@ class PluginTests(SynchronousTestCase):
                 ["--throttle", "free=20,exempt=192.0.2.0/24"],
                 {"throttle": Throttle(freeFailures=20, exempt=["192.0.2.0/24"])},
             ),
+            (
+                ["--client-limits", "sessions=5,calls=0.5,burst=20,at-once=8,bytes=100000"],
+                {
+                    "maxSessions": 5,
+                    "maxCallsPerSecond": 0.5,
+                    "callBurst": 20,
+                    "maxCallsAtOnce": 8,
+                    "maxMessageBytes": 100_000,
+                },
+            ),
         ]:
             options = Options()
             options.parseOptions(arguments)
@@ -454,6 +464,9 @@ class PluginTests(SynchronousTestCase):
             (["--guest", "a\nb"], "control characters"),
             (["--throttle", "free=0"], "--throttle free=0: freeFailures must be"),
             (["--throttle", "exempt=office"], "'office' is not an address"),
+            (["--client-limits", "many=5"], "'many=5' is none of sessions=N, calls=N, burst=N"),
+            (["--client-limits", "sessions=0"], "'sessions=0' is none of"),
+            (["--client-limits", "burst=5"], "burst=N needs calls=N"),
             (["--port", "tcp:8787"], "--insecure"),
             (["--port", "ssl:8787:/no/such/file"], "No such file"),
         ]:

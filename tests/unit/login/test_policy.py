@@ -30,6 +30,11 @@ class PolicyTests(SynchronousTestCase):
                 "throttle": True,
                 "pingInterval": 30,
                 "maxReferences": 1024,
+                "maxSessions": None,
+                "maxCallsPerSecond": None,
+                "callBurst": None,
+                "maxCallsAtOnce": None,
+                "maxMessageBytes": None,
             },
         )
 
@@ -48,6 +53,13 @@ class PolicyTests(SynchronousTestCase):
             {"pingInterval": -1},
             {"pingInterval": True},
             {"maxReferences": 0},
+            {"maxSessions": 0},
+            {"maxSessions": 1.5},
+            {"maxCallsPerSecond": 0},
+            {"callBurst": 5},
+            {"callBurst": 0, "maxCallsPerSecond": 5},
+            {"maxCallsAtOnce": True},
+            {"maxMessageBytes": -1},
             {"guest": ""},
             {"mechanisms": ["SCRAM-SHA-1"]},
         ]:

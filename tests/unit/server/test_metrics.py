@@ -197,6 +197,15 @@ class MetricsTests(WireTestCase):
                 self.value("connections_dropped_total", reason=reason, when=when), count
             )
 
+    def test_refused(self) -> None:
+        """What clients ask for beyond a limit after their login is counted, by the limit."""
+        policy = Policy(maxCallsPerSecond=1, maxSessions=1)
+        factory = self.metrics.serverFactory(self.memory.authorizer, policy, self.memory.clock)
+        self.metrics.serverFactory(self.memory.authorizer, policy, limits=factory.limits)
+        factory.limits.refused["maxSessions"] += 3
+        self.assertEqual(self.value("requests_refused_total", limit="maxSessions"), 3)
+        self.assertEqual(self.value("requests_refused_total", limit="maxCallsAtOnce"), 0)
+
     def test_bounded(self) -> None:
         """However much happens, and whatever clients say, there are no more series than before."""
         before = set(parse(self.metrics.exposition()))
@@ -212,6 +221,7 @@ class MetricsTests(WireTestCase):
         known = {*LISTABLE, "PB-MD5", "game", "chess", "other", *(f"{end}" for end in BUCKETS)}
         known |= {reason.name.lower() for each in (DropReason, EndReason) for reason in each}
         known |= {"accepted", "refused", "throttled", "not offered", "+Inf"}
+        known |= {"maxSessions", "maxCallsPerSecond", "maxCallsAtOnce", "maxMessageBytes"}
         known |= {"before login", "after login", "password", "ssh key"}
         known |= {pbauth.__version__}
         self.assertEqual(labels - known, set())
