@@ -19,8 +19,8 @@ from pbauth.cli.passwords import passwordOption, readPassword
 from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.tables import Listing, jsonOption
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
-from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
+from pbauth.mechanisms.keyfiles import readKeyFile
 from pbauth.net.fingerprints import fingerprintOf
 
 # How many users are read at once: there may be many.
@@ -230,8 +230,7 @@ def _readKeys(text: str) -> list[AuthorizedKey]:
     if "-----BEGIN CERTIFICATE-----" in text:
         certificates = x509.load_pem_x509_certificates(text.encode("utf-8"))
         return [CertificateKey(fingerprintOf(each), _commonName(each)) for each in certificates]
-    lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
-    return [PublicKey.fromLine(line) for line in lines]
+    return [*readKeyFile(text)]
 
 
 def _commonName(certificate: x509.Certificate) -> str:

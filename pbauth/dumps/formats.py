@@ -199,13 +199,18 @@ class CSV:
         """Do what `Format.read` does."""
         reader = _Reader()
         columns: list[str] | None = None
+        separator = ","
         for number, end, text in _decoded(lines):
-            if not text.strip():
-                continue
-            cells = _parseCells(number, text)
             if columns is None:
-                columns = _checkColumns(number, cells)
+                separator = _separatorIn(text)
+            # A spreadsheet writes the separators of an empty row. A name may be a space.
+            if not text.strip() or not text.replace(separator, "").strip("\r\n"):
                 continue
+            cells = _parseCells(number, text, separator)
+            if columns is None:
+                columns = _checkColumns(number, _withoutEnd(cells))
+                continue
+            cells = _withoutEnd(cells, len(columns))
             if len(cells) != len(columns):
                 raise DumpError(
                     number,
@@ -350,11 +355,23 @@ def _unknown(what: str, name: str) -> str:
 # CSV.
 
 
-def _parseCells(number: int, text: str) -> list[str]:
+def _separatorIn(header: str) -> str:
+    """Return what separates the cells: in many countries spreadsheets write semicolons."""
+    return next((each for each in ",;\t" if each in header), ",")
+
+
+def _withoutEnd(cells: list[str], columns: int = 0) -> list[str]:
+    """Return the cells without the empty ones at the end for which there are no columns."""
+    while len(cells) > columns and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _parseCells(number: int, text: str, separator: str) -> list[str]:
     cells: list[str] | None = None
     try:
         # One row for each line: what is cut off in quotes is an error of this line.
-        rows = list(csv.reader([text], strict=True))
+        rows = list(csv.reader([text], strict=True, delimiter=separator))
         cells = rows[0] if len(rows) == 1 else None
     except csv.Error:
         pass
@@ -368,7 +385,9 @@ def _parseCells(number: int, text: str) -> list[str]:
 
 
 def _checkColumns(number: int, cells: list[str]) -> list[str]:
-    columns = [cell.strip() for cell in cells]
+    # As spreadsheets and people write headings: in any case.
+    spelt = {name.lower(): name for name in _FIELDS}
+    columns = [spelt.get(cell.strip().lower(), cell.strip()) for cell in cells]
     if "name" not in columns:
         # If this is no header it is a user, maybe with a password: nothing of it is shown.
         raise DumpError(

@@ -270,6 +270,7 @@ class MistakeTests(SynchronousTestCase):
         for data, said in [
             (b"", "no public key"),
             (b"ssh-rsa AAAA laptop\n", "ssh-keygen -t ed25519"),
+            (b"-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n", "line 1: this is a private key"),
             (b"\xff\xfe", "decode"),
             (b"-----BEGIN CERTIFICATE-----\njunk\n", "PEM"),
         ]:

@@ -339,7 +339,8 @@ class MistakeTests(SynchronousTestCase):
             (f"alice,{HUNTER}", "2 cells, and 5 columns"),
             (f'alice,"{HUNTER},,,', "double quotes"),
             (f'alice,"{HUNTER}"x,,,', "double quotes"),
-            (",,,,", "must not be empty"),
+            (f",{HUNTER},,,", "must not be empty"),
+            (f"alice,{HUNTER},,,,x", "6 cells, and 5 columns"),
             ("alice,,,,maybe", "true, false or empty"),
             (f"alice,{HUNTER},{SCRAM},,", "a password and a verifier"),
             (f"alice,,{HUNTER},,", "the verifier number 1 is none"),
@@ -388,6 +389,23 @@ class KindnessTests(SynchronousTestCase):
             ],
         )
         self.assertEqual([entry.line for entry in found], [2, 4])
+
+    def test_emptyCells(self) -> None:
+        """Rows of empty cells, columns without a heading and contents, headings in any case."""
+        dump = "Name,LOCKED,,\r\n,,,\r\nalice,true,,\r\n\r\nbob,,,\r\ncarol,,,,,\r\n"
+        found: list[Any] = list(CSV().read(io.BytesIO(dump.encode())))
+        self.assertEqual(
+            [(entry.record, entry.line) for entry in found],
+            [(Record("alice", True), 3), (Record("bob"), 5), (Record("carol"), 6)],
+        )
+
+    def test_separators(self) -> None:
+        """Semicolons, as spreadsheets write them where a comma is in numbers; and tabs."""
+        for separator in ";\t":
+            dump = f"name{separator}keys\nalice{separator}game:a,b\n{separator}\n"
+            entry: Any
+            (entry,) = CSV().read(io.BytesIO(dump.encode()))
+            self.assertEqual(entry.record.keys, {("game", "a,b")})
 
     def test_null(self) -> None:
         """In JSON, what is null is not there."""
