@@ -22,6 +22,21 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 
+def giveToFolder(descriptor: int, path: str) -> None:
+    """
+    Give a new file to the owner of its folder, if that is somebody else: what root's command makes
+    in the folder of a server must be the server's.
+
+    Args:
+        descriptor: of the file.
+        path: of it.
+    """
+    folder = os.stat(os.path.dirname(path) or ".")
+    # Anybody may write to a folder like /tmp; its owner does not own what is in it.
+    if os.geteuid() == 0 and folder.st_uid != 0 and not folder.st_mode & stat.S_IWOTH:
+        os.fchown(descriptor, folder.st_uid, folder.st_gid)
+
+
 class OtherOwner(PermissionError):
     """A file belongs to another user, and can't be given to them."""
 
@@ -63,7 +78,8 @@ def writePrivate(
         path: of the file.
         data: what it is to hold.
         former: of the file that is replaced: its owner and group are kept, and its mode, as far as
-            that is for the owner only. `None`: it is made for the user of this process.
+            that is for the owner only. `None`: it is made for the user of this process, or by root
+            for the owner of the folder.
         draft: the name to write under, for callers that keep others out by a lock: what one that
             was killed has left there is removed. `None`: a name that nobody else has.
 
@@ -79,6 +95,8 @@ def writePrivate(
         if former is not None:
             keepOwner(file.fileno(), former)
             os.fchmod(file.fileno(), stat.S_IMODE(former.st_mode) & 0o600)
+        else:
+            giveToFolder(file.fileno(), path)
         file.write(data)
         _sync(file)
         os.replace(name, path)
@@ -103,12 +121,17 @@ def createPrivate(path: str, data: bytes = b"") -> bool:
     if not data:
         # It is whole at once, even where a file can't have two names.
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             return False
+        try:
+            giveToFolder(descriptor, path)
+        finally:
+            os.close(descriptor)
         return True
     with _draft(path, None) as (name, file):
         file.write(data)
+        giveToFolder(file.fileno(), path)
         _sync(file)
         try:
             os.link(name, path)

@@ -16,6 +16,7 @@ from twisted.python.reflect import accumulateClassList
 from pbauth._async import chooseReactor
 from pbauth._time import useMonotonicClock
 from pbauth.admin.protocol import NAME as ADMIN
+from pbauth.errors import StoreError
 from pbauth.login.policy import Policy, defaultMechanisms
 from pbauth.login.throttle import Throttle
 from pbauth.net.listening import DEFAULT_PORT
@@ -31,7 +32,7 @@ from pbauth.server.settings import (
     findFactories,
     parametersOf,
 )
-from pbauth.server.state import DEFAULT_FOLDER
+from pbauth.server.state import DEFAULT_FOLDER, makeFolder
 
 # The options that may be given more than once.
 _LISTS = ("port", "service", "mechanism", "auth")
@@ -366,7 +367,22 @@ def makeService(options: Options) -> MultiService:
     """
     reactor = chooseReactor()
     useMonotonicClock(reactor)
+    settings = options.settings()
     try:
-        return assemble(options.settings(), reactor)
-    except SettingsError as mistake:
+        owner = _userOf(getattr(options, "parent", None) or {})
+        if owner is not None:
+            # The server will run as that user, who must be able to use what is made here.
+            makeFolder(settings.state, owner)
+        return assemble(settings, reactor)
+    except (SettingsError, StoreError) as mistake:
         stop(str(mistake))
+
+
+def _userOf(program: Any) -> tuple[int, int] | None:
+    """Return the user and the group that ``twistd --uid`` names, for a server that root starts."""
+    uid, gid = program.get("uid"), program.get("gid")
+    if uid is None or os.geteuid() != 0:
+        return None
+    import pwd
+
+    return uid, pwd.getpwuid(uid).pw_gid if gid is None else gid

@@ -20,7 +20,7 @@ from time import time
 from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from zope.interface import implementer
 
-from pbauth._files import exposure
+from pbauth._files import exposure, giveToFolder
 from pbauth.audit.events import AUDIT_GAP, asLine, encode
 
 _log = Logger()
@@ -118,8 +118,11 @@ def _explain(error: Exception) -> str:
 def _open(path: str) -> int:
     # Not to wait for a reader, if it is a pipe.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+    isNew = not os.path.lexists(path)
     try:
         descriptor = os.open(path, flags, 0o600)
+        if isNew:
+            giveToFolder(descriptor, path)
     except OSError as error:
         raise AuditUnwritable(f"Can't open the audit file {path}: {error.strerror}.") from None
     found = os.fstat(descriptor)

@@ -167,7 +167,10 @@ class Connecting:
 
 def defaultKnownServers() -> str:
     """Return the default path of the file of known servers."""
-    return os.path.join(click.get_app_dir("pbauth"), "known_servers")
+    folder = click.get_app_dir("pbauth")
+    if folder.startswith("~"):
+        raise click.UsageError("You have no home folder. Use --known-servers FILE.")
+    return os.path.join(folder, "known_servers")
 
 
 #: How a server is reached; and by what it is trusted.

@@ -19,6 +19,7 @@ from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.admin.administration import Administration
 from pbauth.audit.file import AuditUnwritable, auditing
 from pbauth.cli.demo import DemoFailed
+from pbauth.cli.output import outputFailing
 from pbauth.errors import InvalidName, InvalidPassword, LoginTimeout, WireError
 from pbauth.server.state import openAuthorizer
 
@@ -40,6 +41,11 @@ class CarefulGroup(click.Group):
     The ``pbauth`` command: whatever an error quotes of a server, a file or the command line, a
     terminal shows it and does not obey it.
     """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command, and end with one line if what it says can't be written."""
+        with outputFailing():
+            return super().main(*args, **extra)
 
     def invoke(self, context: click.Context) -> Any:
         """Run the subcommand, and escape the text of the error that it ends with."""

@@ -50,7 +50,7 @@ def openAuthorizer(
             the database can't be used.
     """
     if reading:
-        if accounts is None and os.path.exists(folder):
+        if accounts is None and os.path.lexists(folder):
             _checkPrivate(folder)
         file = accountsFile(folder, accounts)
         if file is not None and not os.path.lexists(file):
@@ -183,18 +183,22 @@ def _loadCertificate(pem: bytes) -> ssl.PrivateCertificate | None:
         return None
 
 
-def makeFolder(folder: str) -> None:
+def makeFolder(folder: str, owner: tuple[int, int] | None = None) -> None:
     """
     Make the state folder, unless there is one.
 
     Args:
         folder: the path.
+        owner: the user and the group that get a new folder; `None`: those of this process. What is
+            made in it later belongs to the owner of the folder.
 
     Raises:
         StoreError: it can't be made, or others can read it.
     """
     try:
         os.mkdir(folder, 0o700)
+        if owner is not None:
+            os.chown(folder, *owner)
     except FileExistsError:
         _checkPrivate(folder)
     except OSError as error:
@@ -202,7 +206,13 @@ def makeFolder(folder: str) -> None:
 
 
 def _checkPrivate(folder: str) -> None:
-    found = os.stat(folder)
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        target = f" (a link to {os.readlink(folder)})" if os.path.islink(folder) else ""
+        raise StoreError(
+            f"Can't use the state folder {folder}{target}: {error.strerror}."
+        ) from None
     if not stat.S_ISDIR(found.st_mode):
         raise StoreError(f"{folder} is not a folder. Name another one with --state.")
     problem = exposure(folder, found, f"Other users can access the state folder {folder}")

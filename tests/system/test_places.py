@@ -1,0 +1,149 @@
+"""Where the command runs and writes: other users' folders, no home, full disks, closed output."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from tests.support.processes import PBAUTH, TWISTD, Program, run
+
+NOBODY = 65534
+
+#: Runs the command with its output somewhere.
+PROGRAM = f"{sys.executable} -m pbauth"
+
+
+class PlacesTestCase(TestCase):
+    """A folder of the test."""
+
+    timeout = 120
+
+    def setUp(self) -> None:
+        self.state = os.path.abspath(self.mktemp())
+
+    async def pbauth(self, *arguments: str, **options: str) -> Program:
+        """Run the command."""
+        return await run(*PBAUTH, "--state", self.state, *arguments, **options)
+
+
+class OwnerTests(PlacesTestCase):
+    """What root makes in a folder of a service's user belongs to that user."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        os.mkdir(self.state, 0o700)
+        os.chown(self.state, NOBODY, NOBODY)
+
+    def assertOwned(self, *names: str) -> None:
+        """These files belong to the user of the service."""
+        for name in names:
+            found = os.stat(os.path.join(self.state, name))
+            self.assertEqual((found.st_uid, found.st_gid), (NOBODY, NOBODY), name)
+
+    async def test_made(self) -> None:
+        """Accounts of each kind, the audit log, a restored key."""
+        passwd = ("--accounts", f"passwd:{self.state}/passwd")
+        audit = ("--audit", f"{self.state}/audit.jsonl")
+        for accounts in ((), passwd):
+            program = await self.pbauth(*accounts, *audit, "user", "add", "alice", "--no-password")
+            self.assertEqual(program.exitCode, 0, program.output)
+        self.assertOwned("accounts.sqlite", "decoys", "audit.jsonl", "passwd", "passwd.decoy")
+        self.assertOwned("passwd.lock")
+        self.assertEqual(stat.S_IMODE(os.stat(f"{self.state}/passwd").st_mode), 0o600)
+
+    async def test_sharedFolder(self) -> None:
+        """In a folder where anybody may write, a file is its maker's."""
+        os.chmod(self.state, 0o1777)
+        await self.pbauth(
+            "--accounts", f"passwd:{self.state}/p", "user", "add", "a", "--no-password"
+        )
+        self.assertEqual(os.stat(f"{self.state}/p").st_uid, 0)
+
+    async def test_uid(self) -> None:
+        """A server that root starts for another user can use what it has made."""
+        self.state = os.path.abspath(self.mktemp())
+        front = [*TWISTD[:-1], "--uid", str(NOBODY), TWISTD[-1]]
+        server = Program(
+            *(*front, "--state", self.state, "--port", "ssl:0:interface=127.0.0.1"), forked=True
+        )
+        self.addCleanup(server.stop)
+        await server.waitFor("Listening on ")
+        self.assertOwned(".", "accounts.sqlite", "decoys", "server.pem")
+        await server.waitFor("There is no administrator|no terminal|administrator")
+
+
+class OutputTests(PlacesTestCase):
+    """Each trouble is one line, and the exit code is not 0."""
+
+    async def run_(self, redirection: str, *arguments: str, **environment: str) -> tuple[str, int]:
+        """Run the command in a shell, and give what comes on standard error, and the exit code."""
+        line = f'exec {PROGRAM} --state "$0" {" ".join(arguments)} {redirection}'
+        ran = subprocess.run(
+            ["sh", "-c", line, self.state],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+            text=True,
+            timeout=60,
+        )
+        return ran.stderr, ran.returncode
+
+    async def test_output(self) -> None:
+        """Standard output on a full disk, or closed."""
+        await self.pbauth("user", "add", "alice", "--no-password")
+        for redirection, reason in (
+            (">/dev/full", "No space left"),
+            (">&-", "Bad file descriptor"),
+        ):
+            for command in ("user list", "user list --json", "export", "completion bash", "--help"):
+                said, code = await self.run_(redirection, command)
+                self.assertRegex(
+                    said, rf"^Error: Can't write to standard output: {reason}[^\n]*\n$", command
+                )
+                self.assertEqual(code, 1, command)
+
+    async def test_encoding(self) -> None:
+        """A name that the locale can't show."""
+        await self.pbauth("user", "add", "zo\N{SNOWMAN}", "--no-password")
+        said, code = await self.run_("", "user", "list", PYTHONIOENCODING="latin-1")
+        self.assertRegex(said, r"^Error: [^\n]*U\+2603[^\n]*LC_ALL=C.UTF-8\n$")
+        self.assertEqual(code, 1)
+
+    async def test_dangling(self) -> None:
+        """The state folder, or the file in it, is a link to nothing."""
+        target = os.path.abspath(self.mktemp())
+        os.symlink(target, self.state)
+        for command in (("user", "list"), ("user", "add", "alice", "--no-password")):
+            program = await self.pbauth(*command)
+            self.assertRegex(program.output, rf"^Error: [^\n]*{target}[^\n]*\n$")
+            self.assertEqual(program.exitCode, 1)
+        os.mkdir(target, 0o700)
+        Path(target, "accounts.sqlite").symlink_to("/nonexistent/file")
+        for command in (("user", "list"), ("user", "add", "alice", "--no-password")):
+            program = await self.pbauth(*command)
+            self.assertRegex(program.output, r"^Error: Can't [^\n]*accounts.sqlite[^\n]*\n$")
+            self.assertEqual(program.exitCode, 1)
+
+    async def test_noHome(self) -> None:
+        """No HOME, and no home folder of the user's: the file has to be named."""
+        code = (
+            "import os, pwd; del os.environ['HOME']; pwd.getpwuid = {}.__getitem__; "
+            "from pbauth.cli import main; main(prog_name='pbauth')"
+        )
+        program = await run(
+            "-c",
+            code,
+            "call",
+            "tls:127.0.0.1:1",
+            "a",
+            "b",
+            "c",
+            directory=os.path.dirname(self.state),
+        )
+        self.assertIn("Error: You have no home folder. Use --known-servers FILE.", program.output)
+        self.assertNotEqual(program.exitCode, 0)
