@@ -193,6 +193,12 @@ class IAccountStore(IAuthorizer):
         `DuplicateIdentity` if a name is taken; or, with `skipKnown`, leaves that identity as it is.
         """
 
+    def countExpiring(until: datetime) -> Awaitable[int]:
+        """
+        Return a Deferred that fires with the number of identities that have not expired yet, and
+        will have at this moment.
+        """
+
 
 class IGroupStore(Interface):
     """

@@ -66,6 +66,12 @@ class Options(usage.Options, AuthOptionMixin):
             "Nobody else may reach the ports, since a client there can claim any address.",
         ],
         [
+            "auth-groups",
+            None,
+            "With --auth: a user is in a group of the accounts if they are in the Unix group of "
+            "the same name.",
+        ],
+        [
             "no-admin",
             None,
             "Do not run the service admin, through which holders of a key to it administer the "
@@ -293,6 +299,7 @@ class Options(usage.Options, AuthOptionMixin):
             state=self["state"],
             accounts=self["accounts"],
             checkers=tuple(self["credCheckers"]),
+            authGroups=bool(self["auth-groups"]),
             ports=tuple(self["ports"]) or (DEFAULT_PORT,),
             insecure=bool(self["insecure"]),
             proxyProtocol=bool(self["proxy-protocol"]),

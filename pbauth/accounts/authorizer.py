@@ -26,7 +26,7 @@ from zope.interface import implementer
 from pbauth._arguments import adapted, checkProvides, checkType
 from pbauth._async import chooseReactor, run, settled
 from pbauth._contained import contained
-from pbauth._moments import atSeconds, secondsOf
+from pbauth._moments import atSeconds, checkMoment, secondsOf
 from pbauth._time import wallTime
 from pbauth.accounts.administrators import (
     GroupLoss,
@@ -651,6 +651,13 @@ class DefaultAuthorizer(Authorizer):
         """Set the identity's `lastLogin`."""
         identity.lastLogin = self.now()
 
+    def countExpiring(self, until: datetime) -> Deferred[int]:
+        """Count the accounts that expire until then (see `IAccountStore`)."""
+        checkMoment(until, "until")
+        now = self.now()
+        found = [each.expires for each in self.identities.values()]
+        return succeed(sum(now < each <= until for each in found if each is not None))
+
     # Groups.
 
     def addGroup(self, name: str) -> Deferred[None]:
@@ -696,7 +703,7 @@ class DefaultAuthorizer(Authorizer):
 
         return execute(find)
 
-    def groupsOf(self, identityName: str) -> Deferred[list[str]]:
+    def groupsOf(self, identityName: str) -> Awaitable[list[str]]:
         """List the groups of an identity (see `IGroupStore`)."""
         identity = self._known().get(identityName)
         return succeed([] if identity is None else sorted(identity.groups))

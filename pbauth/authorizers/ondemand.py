@@ -93,12 +93,43 @@ class OnDemandAuthorizer(DefaultAuthorizer):
         """
         found = self._find(name)
         if found is not None:
-            return succeed(found)
+            return self._grouped(found)
         try:
             checkIdentityName(name)
         except (InvalidName, TypeError):
             return fail(Unauthorized())
-        return self._making.run(name)
+        made: Deferred[Any] = self._making.run(name)
+        return made.addCallback(self._grouped)
+
+    def groupsOf(self, identityName: str) -> Awaitable[list[str]]:
+        """
+        Return the groups of an identity: by default, those that `addMember` has made it a member
+        of. Override it to have them from elsewhere: it is asked at each login, and sessions end
+        that rested on groups that it does not return any more.
+
+        Args:
+            identityName: the name of an identity that there is.
+
+        Returns:
+            Names of groups, or an awaitable of them; those that were not added are passed over.
+        """
+        return super().groupsOf(identityName)
+
+    def _grouped(self, identity: IIdentity) -> Deferred[IIdentity]:
+        async def group() -> IIdentity:
+            try:
+                names = frozenset(await settled(self.groupsOf(identity.name)))
+            except Exception:
+                # It is the application's: whatever it raises, nobody gets in by it.
+                _log.failure("The groups of {name!r} can't be found out", name=identity.name)
+                raise StoreError() from None
+            groups = self._keysOf(names)
+            if groups.keys() != identity.groups:
+                identity.setGroups(groups)
+                self.endUnauthorized(identity)
+            return identity
+
+        return Deferred.fromCoroutine(group())
 
     async def _make(self, name: str) -> IIdentity:
         made = None

@@ -9,7 +9,8 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -25,8 +26,15 @@ from pbauth._arguments import checkProvides, listed
 from pbauth._async import settled
 from pbauth._quoting import inLine
 from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
-from pbauth.errors import ExchangeRefused, StoreError, Unauthorized
-from pbauth.interfaces import IAuthorizer, ICheckedIdentity, IIdentity
+from pbauth.errors import (
+    DuplicateIdentity,
+    ExchangeRefused,
+    NotAMember,
+    StoreError,
+    Unauthorized,
+    UnknownGroup,
+)
+from pbauth.interfaces import IAuthorizer, ICheckedIdentity, IGroupStore, IIdentity
 from pbauth.mechanisms import Verifier
 from pbauth.mechanisms.terms import reasonOf
 
@@ -211,13 +219,57 @@ class CredAuthorizer(Authorizer):
         """
 
         async def request() -> IIdentity:
-            try:
-                account = await settled(self.accounts.getIdentityRequest(name))
-            except Unauthorized:
-                account = self.accounts.identityClass(name, self.accounts)
-            return CheckedIdentity(account, self._checkers)
+            return CheckedIdentity(await self._accountOf(name), self._checkers)
 
         return Deferred.fromCoroutine(request())
+
+    def groupsOf(self, identityName: str) -> Iterable[str] | Awaitable[Iterable[str]] | None:
+        """
+        Return the groups of an identity. Override it to have them from elsewhere, from LDAP for
+        instance: what this returns then is written to the accounts, at each login, and sessions end
+        that rested on groups that it does not return any more. Where somebody has no account and
+        is in one of its groups, one is added.
+
+        Args:
+            identityName: as the client claims it; nothing is proved yet.
+
+        Returns:
+            Names of groups, or an awaitable of them; those that the accounts do not have are passed
+            over. `None`: the groups are those that are stored.
+        """
+        return None
+
+    async def _accountOf(self, name: str) -> IIdentity:
+        account = None
+        try:
+            account = await settled(self.accounts.getIdentityRequest(name))
+        except Unauthorized:
+            pass
+        names = None
+        try:
+            names = await settled(self.groupsOf(name))
+            groups = frozenset() if names is None else frozenset(names)
+        except Exception:
+            # It is the application's: whatever it raises, nobody gets in by it.
+            _log.failure("The groups of {name!r} can't be found out", name=name)
+            raise StoreError() from None
+        found: IIdentity = account or self.accounts.identityClass(name, self.accounts)
+        if names is None or not IGroupStore.providedBy(self.accounts):
+            return found
+        wanted = groups.intersection(await settled(self.accounts.listGroups()))
+        if wanted == found.groups:
+            return found
+        if account is None:
+            with suppress(DuplicateIdentity):
+                await settled(found.save())
+        for group in sorted(wanted - found.groups):
+            with suppress(UnknownGroup):
+                await settled(self.accounts.addMember(group, name))
+        for group in sorted(found.groups - wanted):
+            with suppress(UnknownGroup, NotAMember):
+                await settled(self.accounts.removeMember(group, name))
+        again: IIdentity = await settled(self.accounts.getIdentityRequest(name))
+        return again
 
 
 def _check(checker: Any) -> ICredentialsChecker:

@@ -72,7 +72,8 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
         raise SettingsError(str(error)) from None
     authorizer: Any = accounts
     if settings.checkers:
-        authorizer = CredAuthorizer(settings.checkers, services, accounts=accounts)
+        kind = _importUnixGroups() if settings.authGroups else CredAuthorizer
+        authorizer = kind(settings.checkers, services, accounts=accounts)
     _addServices(settings, services, authorizer, accounts)
     makeFactory: Any = AuthServerFactory
     limits = ConnectionLimits(settings.policy, reactor)
@@ -107,7 +108,12 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     notifying.setServiceParent(server)
     if metrics is not None and metricsPort is not None:
         observer = metrics.Metrics(
-            settings.serviceNames, authorizer.sessions, changes, certificates, readiness
+            settings.serviceNames,
+            authorizer.sessions,
+            changes,
+            certificates,
+            readiness,
+            accounts.countExpiring,
         )
         makeFactory = observer.serverFactory
         ObserverService(reactor, observer).setServiceParent(server)
@@ -142,6 +148,14 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
             None if settings.checkers else findTerminal(),
         ).setServiceParent(server)
     return server
+
+
+def _importUnixGroups() -> Any:
+    try:
+        from pbauth.cred.unixgroups import UnixGroupsAuthorizer
+    except ImportError:
+        raise SettingsError("--auth-groups: this system has no Unix groups.") from None
+    return UnixGroupsAuthorizer
 
 
 async def _canRead(accounts: Any) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -20,13 +21,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from twisted.internet.protocol import connectionDone
-from twisted.logger import ILogObserver, LogEvent
+from twisted.logger import ILogObserver, LogEvent, Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from zope.interface import implementer
 
 from pbauth import __version__
+from pbauth._async import SingleFlight, settled
 from pbauth.audit import events
 from pbauth.audit.events import DropReason
 from pbauth.interfaces import IAuthorizer, IChangesService
@@ -41,6 +43,11 @@ from pbauth.wire.broker import Broker
 
 #: Upper ends of the buckets of the duration of a login, in seconds.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+#: Accounts that expire in this time are counted.
+SOON = timedelta(days=14)
+
+_log = Logger()
 
 #: Whatever is none of those that a label may be.
 OTHER = "other"
@@ -120,6 +127,7 @@ class Metrics:
         changes: notices what other processes change in the accounts.
         certificates: that the server shows, by the descriptions of the ports.
         readiness: of the server; the accounts count as reachable until it has found out.
+        countExpiring: counts the accounts that will have expired at a moment, or a Deferred of it.
 
     Attributes:
         traffic: of all `serverFactory`.
@@ -132,7 +140,12 @@ class Metrics:
         changes: IChangesService,
         certificates: Mapping[str, ServerCertificate] = MappingProxyType({}),
         readiness: Readiness | None = None,
+        countExpiring: Callable[[datetime], Any] | None = None,
     ) -> None:
+        self._expiring = float("nan")
+        self._countExpiring = countExpiring
+        # However often somebody asks, there is one count at a time.
+        self._counting: SingleFlight[None] = SingleFlight(self._count)
         self._changes = changes
         self._certificates = certificates
         self._readiness = readiness
@@ -261,6 +274,24 @@ class Metrics:
         )
         yield _counter("pbauth_sent_bytes", "Bytes sent, without TLS.", (), {(): traffic.sent})
         yield from self._state()
+        if self._countExpiring is not None:
+            # For the next time.
+            self._counting.run()
+        yield GaugeMetricFamily(
+            "pbauth_accounts_expiring",
+            "Accounts that expire within 14 days, counted when the metrics were shown last.",
+            self._expiring,
+        )
+
+    async def _count(self) -> None:
+        try:
+            assert self._countExpiring is not None  # noqa: S101 - see `collect`
+            until = datetime.now(timezone.utc) + SOON
+            self._expiring = await settled(self._countExpiring(until))
+        except Exception as error:
+            # The reason is in the log already, where the accounts can't be read.
+            _log.debug("Accounts that expire can't be counted: {error!r}", error=error)
+            self._expiring = float("nan")
 
     def _state(self) -> Iterator[Metric]:
         if self._readiness is not None:

@@ -166,6 +166,8 @@ class Settings:
             the state folder.
         checkers: check passwords elsewhere, `twisted.cred.checkers.ICredentialsChecker`; empty: the
             accounts hold verifiers.
+        authGroups: users are in the groups of their Unix groups (see
+            `pbauth.cred.unixgroups`).
         ports: descriptions of where to listen, as for `pbauth.net.listening.Ports.read`.
         insecure: plain connections from other machines are wanted.
         proxyProtocol: every connection comes from a load balancer, and begins with its header.
@@ -185,6 +187,7 @@ class Settings:
     state: str = DEFAULT_FOLDER
     accounts: str | None = None
     checkers: tuple[Any, ...] = ()
+    authGroups: bool = False
     ports: tuple[str, ...] = (DEFAULT_PORT,)
     insecure: bool = False
     proxyProtocol: bool = False
@@ -201,6 +204,8 @@ class Settings:
         return (ServiceSettings.ofPlugin(DEFAULT_SERVICE, {}),)
 
     def __attrs_post_init__(self) -> None:
+        if self.authGroups and not self.checkers:
+            raise SettingsError("--auth-groups needs --auth: pam:SERVICE, for instance.")
         wanted = self.policy.defaultService
         if wanted is not None and wanted not in self.serviceNames:
             raise SettingsError(f"--default-service {wanted}: there is no such --service.")

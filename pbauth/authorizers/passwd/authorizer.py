@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
 from attrs import evolve
@@ -37,6 +38,7 @@ from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
+from pbauth._moments import checkMoment
 from pbauth.accounts.administrators import (
     GroupLoss,
     KeptAdministrator,
@@ -325,6 +327,17 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             The service. Start it with the server.
         """
         return _ChangesService(self, self._current, reactor)
+
+    def countExpiring(self, until: datetime) -> Deferred[int]:
+        """Count the accounts that expire until then (see `IAccountStore`)."""
+        checkMoment(until, "until")
+
+        async def count() -> int:
+            now = self.now()
+            found = [each.expires for each in (await self._current()).records.values()]
+            return sum(now < each <= until for each in found if each is not None)
+
+        return Deferred.fromCoroutine(count())
 
     # Groups.
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 from attrs import evolve, frozen
@@ -30,7 +31,7 @@ from zope.interface import implementer
 
 from pbauth._async import chooseReactor
 from pbauth._contained import contained
-from pbauth._moments import fromStamp, toStamp
+from pbauth._moments import checkMoment, fromStamp, toStamp
 from pbauth.accounts.administrators import (
     GroupLoss,
     KeptAdministrator,
@@ -499,6 +500,18 @@ class SQLAuthorizer(CopyingAuthorizer):
             names = [name for (name,) in rows]
             found = _read(statements, names)
             return [found[name].record for name in names if name in found]
+
+        return Deferred.fromCoroutine(self._run(read))
+
+    def countExpiring(self, until: datetime) -> Deferred[int]:
+        """Count the accounts that expire until then (see `IAccountStore`)."""
+        wanted = toStamp(self.now()), toStamp(checkMoment(until, "until"))
+
+        def read(statements: Statements) -> int:
+            ((count,),) = statements.rows(
+                "SELECT count(*) FROM identities WHERE expires > ? AND expires <= ?", *wanted
+            )
+            return int(count)
 
         return Deferred.fromCoroutine(self._run(read))
 

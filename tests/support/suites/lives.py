@@ -66,6 +66,15 @@ class LifeSuite(GroupStoreSuite):
         alice = await self.find(store)
         self.assertEqual((alice.expires, alice.mustChangePassword), (None, False))
 
+    async def test_countExpiring(self) -> None:
+        """Accounts that expire soon are counted: not those that have, or never do."""
+        store = self.makeAuthorizer()
+        for name, days in (("alice", 1), ("bob", 13), ("carol", 15), ("dave", -1), ("eve", None)):
+            identity = await self.make(store, name)
+            identity.expires = None if days is None else now() + timedelta(days=days)
+            await identity.save()
+        self.assertEqual(await store.countExpiring(now() + timedelta(days=14)), 2)
+
     async def test_badDates(self) -> None:
         """A date without a time zone says nothing; what is no date is none."""
         alice = await self.make(self.makeAuthorizer())

@@ -335,3 +335,40 @@ class MemoryTests(CreateTestCase):
             self.assertIs(self.successResultOf(renewed), done)
         self.assertEqual(self.successResultOf(alice.getVerifiers())[SCRAM], better)
         self.assertEqual(self.authorizer.identities, {})
+
+
+class GroupTests(SynchronousTestCase):
+    """Groups that somebody else knows."""
+
+    def test_groupsOf(self) -> None:
+        """They are asked for at each login; sessions end that rested on those that are left."""
+        elsewhere: list[Any] = [["staff", "unknown"]]
+
+        class Directory(OnDemandAuthorizer):
+            async def groupsOf(self, identityName: str) -> list[str]:
+                if isinstance(elsewhere[0], Exception):
+                    raise elsewhere[0]
+                return list(elsewhere[0])
+
+        def create(name: str) -> Any:
+            identity = authorizer.createIdentity(name)
+            identity.setPassword("secret")
+            return identity
+
+        authorizer = Directory(create, hashing=Hashing.CHEAPEST)
+        memory = MemoryServer(authorizer)
+        authorizer.setServiceCollection(memory.services)
+        game = RecordingService("game", memory.services, authorizer)
+        self.successResultOf(authorizer.addGroup("staff"))
+        self.successResultOf(authorizer.grantGroupKey("staff", "game", "{name}"))
+        for name in ("alice", "bob"):
+            self.successResultOf(memory.logIn(name, "secret", "game"))
+        elsewhere[0] = []
+        self.failureResultOf(memory.logIn("alice", "secret", "game"))
+        self.assertEqual(game.kinds(), ["attached", "attached", "detached"])
+        self.successResultOf(authorizer.revokeGroupKey("staff", "game", "{name}"))
+        self.assertEqual(game.kinds()[-1], "detached")
+        self.assertEqual(len(authorizer.sessions), 0)
+        elsewhere[0] = OSError("the directory is away")
+        self.failureResultOf(authorizer.getIdentityRequest("alice"), StoreError)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

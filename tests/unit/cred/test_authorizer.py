@@ -345,3 +345,73 @@ class StrcredTests(TestCase):
         await identity.verifyPlainPassword("secret")
         with self.assertRaises(Unauthorized):
             await identity.verifyPlainPassword("wrong")
+
+
+class GroupTests(SynchronousTestCase):
+    """Groups that somebody else knows."""
+
+    def setUp(self) -> None:
+        self.elsewhere: Any = ["staff", "unknown"]
+        test = self
+
+        class Directory(CredAuthorizer):
+            async def groupsOf(self, identityName: str) -> Any:
+                if isinstance(test.elsewhere, Exception):
+                    raise test.elsewhere
+                return test.elsewhere
+
+        checker = Memory(alice=b"secret")
+        self.authorizer = Directory([checker])
+        self.accounts: Any = self.authorizer.accounts
+        for group in ("staff", "night"):
+            self.successResultOf(self.accounts.addGroup(group))
+        self.successResultOf(self.accounts.grantGroupKey("staff", "game", "{name}"))
+
+    def find(self, name: str = "alice") -> Any:
+        """Find an identity, as a login does."""
+        return self.successResultOf(self.authorizer.getIdentityRequest(name))
+
+    def test_followed(self) -> None:
+        """They are written to the accounts; who has none gets one, without a password."""
+        alice = self.find()
+        self.assertEqual(alice.groups, {"staff"})
+        self.assertTrue(alice.holdsKey("game", "alice"))
+        self.assertEqual(self.successResultOf(self.accounts.members("staff")), ["alice"])
+        self.elsewhere = ("night",)
+        self.assertEqual(self.find().groups, {"night"})
+        self.elsewhere = ()
+        self.assertEqual(self.find().groups, frozenset())
+        self.assertEqual(self.successResultOf(self.accounts.members("night")), [])
+
+    def test_nobody(self) -> None:
+        """Of somebody who is in no group of the accounts nothing is stored."""
+        self.elsewhere = ["unknown"]
+        self.find("mallory")
+        self.assertEqual(self.accounts.identities, {})
+
+    def test_sessionsEnd(self) -> None:
+        """What rested on a group ends when the next login finds the user out of it."""
+        memory = MemoryServer(self.authorizer)
+        self.authorizer.setServiceCollection(memory.services)
+        game = RecordingService("game", memory.services, self.authorizer)
+        alice = self.accounts.createIdentity("alice")
+        alice.addPublicKey(PUBLIC)
+        self.accounts.addIdentity(alice)
+        self.successResultOf(memory.logIn("alice", PrivateKey(KEY), "game"))
+        self.elsewhere = []
+        self.failureResultOf(memory.logIn("alice", PrivateKey(KEY), "game"), KeyNotFound)
+        self.assertEqual(game.kinds(), ["attached", "detached"])
+
+    def test_broken(self) -> None:
+        """Nobody gets in by what it raises, and the reason is in the log."""
+        self.elsewhere = OSError("the directory is away")
+        self.failureResultOf(self.authorizer.getIdentityRequest("alice"), StoreError)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_notOverridden(self) -> None:
+        """By default the groups are those that are stored."""
+        authorizer = CredAuthorizer([Memory(alice=b"secret")], accounts=self.accounts)
+        self.accounts.addIdentity(self.accounts.createIdentity("alice"))
+        self.successResultOf(self.accounts.addMember("night", "alice"))
+        alice = self.successResultOf(authorizer.getIdentityRequest("alice"))
+        self.assertEqual(alice.groups, {"night"})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -26,6 +28,7 @@ from pbauth import (
     Password,
     Policy,
     SQLAuthorizer,
+    StoreError,
     Unauthorized,
     connect,
 )
@@ -61,6 +64,37 @@ class Changes:
     """Notices changes, or does not."""
 
     hears = True
+
+
+class ExpiringTests(SynchronousTestCase):
+    """Accounts that expire soon."""
+
+    def shown(self, metrics: Metrics) -> str:
+        """What is shown of them."""
+        return metrics.exposition().decode().split("\npbauth_accounts_expiring ")[1].split("\n")[0]
+
+    def test_counted(self) -> None:
+        """They are counted when somebody asks, for the next time; NaN: it is not known."""
+        authorizer = DefaultAuthorizer()
+        for days in (1, 13, 15):
+            identity = authorizer.createIdentity(f"user{days}")
+            identity.expires = authorizer.now() + timedelta(days=days)
+            authorizer.addIdentity(identity)
+        changes: Any = Changes()
+        metrics = Metrics([], [], changes, countExpiring=authorizer.countExpiring)
+        self.assertEqual(self.shown(metrics), "2.0")
+        counts: list[Deferred[int]] = [Deferred(), Deferred()]
+        left = list(counts)
+        metrics = Metrics([], [], changes, countExpiring=lambda until: left.pop(0))
+        self.assertEqual([self.shown(metrics) for _ in range(2)], ["NaN", "NaN"])
+        counts[0].callback(7)
+        self.assertEqual(self.shown(metrics), "7.0")
+
+        def fail(until: Any) -> Any:
+            raise StoreError()
+
+        metrics = Metrics([], [], changes, countExpiring=fail)
+        self.assertEqual([self.shown(metrics) for _ in range(2)], ["NaN", "NaN"])
 
 
 class MetricsTests(WireTestCase):
