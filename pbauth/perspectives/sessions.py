@@ -270,8 +270,8 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Return whether the session has ended, for whatever reason."""
-        return self._state is _State.ENDED
+        """Return whether the session has ended, or is to end as soon as it is attached."""
+        return self._state in (_State.ENDING, _State.ENDED)
 
     @property
     def busy(self) -> bool:
@@ -428,6 +428,9 @@ class Session:
             run(self._detach())
         elif self._state is _State.ATTACHING:
             self._state = _State.ENDING
+            # `attached` may take its time; what it told the client has to end now.
+            with contained(_log, "{session!r} can't be cut off", session=self):
+                self._cutOff()
         elif self._state is _State.REQUESTED:
             self._finish()
         return self._ended.wait()

@@ -158,6 +158,32 @@ class ExportTests(WireTestCase):
             (piece,) = ear.heard
             self.assertEnds(piece, "greeting" if greets else "told")
 
+    def test_endedWhileAttaching(self) -> None:
+        """What a slow `attached` has told the client does not wait for it to end."""
+        attaching: Deferred[Any] = Deferred()
+
+        def attached(talker: Any, clientref: Any, identity: Any) -> Any:
+            clientref.callRemote("hear", Piece("greeting"))
+            talker.client = clientref
+            return attaching
+
+        self.patch(Talker, "attached", attached)
+        ear = Ear()
+        request = self.connector.requestService("game", "alice", ear)
+        self.memory.flush()
+        (greeting,) = ear.heard
+        waiting = self.ask(greeting, "wait")
+        (session,) = self.memory.authorizer.sessions
+        session.end(EndReason.ADMINISTRATOR)
+        self.memory.flush()
+        self.failureResultOf(waiting, Detached)
+        self.assertIsInstance(self.refusal(greeting, "name"), Detached)
+        late = session.clientref.callRemote("hear", Piece("late"))
+        self.failureResultOf(late, Detached)
+        attaching.callback(Talker("alice"))
+        self.memory.flush()
+        self.failureResultOf(request, Detached)
+
     def test_referencesThatCameIn(self) -> None:
         """What is given by references that calls, and answers to them, brought in."""
         for method, argument in [
