@@ -158,6 +158,9 @@ def callFor(
     try:
         result = receive(broker, message, args, kw)
     except Exception as error:
+        if all(session.ended for session in sessions):
+            (session, *_) = sessions
+            return session.watch(fail())
         fails = getattr(broker, "fails", None)
         if fails is None or not isinstance(error, Jellyable):
             raise
@@ -188,6 +191,16 @@ def currentSession() -> Session | None:
     """
     session: Session | None = CURRENT.get()
     return session
+
+
+def _nothingAfterTheEnd(result: Any) -> None:
+    """
+    Drop what a call came to after its session had ended: the client's answer is `Detached`.
+
+    A bug of the application's reaches the log all the same.
+    """
+    if isinstance(result, Failure) and not result.check(pb.Error, CancelledError):
+        _log.failure("A call failed after its session had ended.", result)
 
 
 class _UnderWay:
@@ -293,19 +306,21 @@ class Session:
         Returns:
             Fires with that; or fails with `Detached`, if all these sessions end before.
         """
+        sessions = {each for each in (self, *others) if not each.ended}
+        if not sessions:
+            # The method has ended them itself.
+            result.addBoth(_nothingAfterTheEnd)
+            return fail(self.detachedError())
         if result.called and not result.paused:
             return result
-        call = _UnderWay({self, *others})
+        call = _UnderWay(sessions)
         for session in call.sessions:
             session._underWay = session._underWay or set()
             session._underWay.add(call)
 
         def settle(result: Any) -> None:
             if not call.sessions:
-                # The client has its answer, `Detached`: an ended session gives nothing. A bug of
-                # the application's reaches the log all the same.
-                if isinstance(result, Failure) and not result.check(pb.Error, CancelledError):
-                    _log.failure("A call failed after its session had ended.", result)
+                _nothingAfterTheEnd(result)
                 return
             for session in call.sessions:
                 if session._underWay is not None:

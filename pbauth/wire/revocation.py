@@ -68,7 +68,14 @@ class ExportingBroker:
         before, exports.exporters = exports.exporters, self._sessions
         try:
             exports.checkLive()
-            return self._broker.serialize(object, *args, **kw)
+            serialized = self._broker.serialize(object, *args, **kw)
+            try:
+                # What the application is asked for meanwhile may end them.
+                exports.checkLive()
+            except Detached:
+                self._broker.takeBack(serialized)
+                raise
+            return serialized
         finally:
             exports.exporters = before
 
@@ -225,7 +232,9 @@ class Exports:
         before, self.exporters = self.exporters, sessions
         try:
             self.checkLive()
-            return act(*args, **kw)
+            given = act(*args, **kw)
+            self.checkLive()
+            return given
         finally:
             self.exporters = before
 

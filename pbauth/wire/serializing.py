@@ -220,10 +220,11 @@ class SerializingBroker(PrivateBroker):
                 continue
             del objects[luid]
             luids = self.remotelyCachedLUIDs if isCache else self.luids
-            luids.pop(object.processUniqueID(), None)
+            # Another one, if the session has ended meanwhile: the object has been taken back then.
+            luids.pop(local.object.processUniqueID(), None)
             if luid == self.currentLocalID:
                 self.currentLocalID -= 1
-            if isCache:
+            if isCache and local.object is object:
                 observer = pb.RemoteCacheObserver(self, object, local.perspective)
                 with contained(_log, "stoppedObserving failed for {kind}", kind=qual(type(object))):
                     object.stoppedObserving(local.perspective, observer)

@@ -169,6 +169,9 @@ class PrivateBroker(pb.Broker):
             fail._parents = [qual(each) for each in type(error).__mro__]
         try:
             super()._sendError(fail, requestID)
+        except Detached:
+            # The session that it belongs to has ended meanwhile.
+            self._sendError(Failure(), requestID)
         except Exception:
             # Whatever becomes of the state of an error of the application.
             _log.failure("An error can't be sent; the peer gets its name only")

@@ -35,6 +35,19 @@ class RemoteHandle(pb.Error, pb.RemoteCopy):
 pb.setUnjellyableForClass(Handle, RemoteHandle)
 
 
+class Last(pb.Copyable, pb.RemoteCopy):
+    """Ends the session while it is serialised."""
+
+    endMe: Any = None
+
+    def getStateToCopy(self) -> Any:
+        self.endMe()
+        return {}
+
+
+pb.setUnjellyableForClass(Last, Last)
+
+
 class Ear(pb.Referenceable):
     """An object of the client's that keeps what it is told, and gives another one."""
 
@@ -104,6 +117,29 @@ class Talker(RecordingPerspective):
     def perspective_endYourself(self) -> Any:
         self.endMe()
         return Piece("too late")
+
+    def perspective_endWhileSerialised(self, *names: str) -> Any:
+        return [*(getattr(self, name) for name in names), self.last()]
+
+    def perspective_endAndFail(self, isOurs: bool) -> Any:
+        self.endMe()
+        raise Handle(Piece("failed")) if isOurs else ValueError("secret")
+
+    async def perspective_endAndFailLater(self, isOurs: bool) -> Any:
+        return self.perspective_endAndFail(isOurs)
+
+    def perspective_endAndWait(self) -> Any:
+        self.endMe()
+        return Deferred()
+
+    def last(self) -> Any:
+        """What ends the session."""
+        last = Last()
+        last.endMe = self.endMe
+        return last
+
+    def perspective_failWhileSerialised(self) -> Any:
+        raise Handle([Piece("failed"), self.last()])
 
     def perspective_endYourselfPlainly(self) -> Any:
         self.endMe()
@@ -258,6 +294,41 @@ class ExportTests(WireTestCase):
             numbers = set(server.localObjects)
             self.assertIsInstance(self.refusal(alice, method), Detached)
             self.assertLessEqual(set(server.localObjects), numbers)
+            self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_methodThatEndsItsSessionAndFails(self) -> None:
+        """Its error goes nowhere, but to the log if it is a bug; nor does anybody wait for it."""
+        for call in [
+            ("endAndFail", True),
+            ("endAndFail", False),
+            ("endAndFailLater", True),
+            ("endAndFailLater", False),
+            ("endAndWait",),
+            ("failWhileSerialised",),
+        ]:
+            alice = self.attach()
+            server = self.session().broker
+            self.perspective().endMe = self.end
+            numbers = set(server.localObjects)
+            self.assertIsInstance(self.refusal(alice, *call), Detached, call)
+            self.assertLessEqual(set(server.localObjects), numbers)
+            self.assertEqual(
+                [each.type for each in self.flushLoggedErrors()],
+                [ValueError] if False in call else [],
+            )
+
+    def test_endedWhileSerialised(self) -> None:
+        """What was serialised before that is taken back, once; what follows goes nowhere."""
+        for names in [(), ("board",), ("shared", "board"), ("board", "shared")]:
+            alice = self.attach()
+            server = self.session().broker
+            self.perspective().endMe = self.end
+            numbers = set(server.localObjects)
+            self.assertIsInstance(self.refusal(alice, "endWhileSerialised", *names), Detached)
+            self.assertLessEqual(set(server.localObjects), numbers)
+            self.assertEqual(set(server.luids.values()), set(server.localObjects) - {b"root"})
+            self.assertEqual(server.remotelyCachedLUIDs, {})
+            self.assertEqual(Talker.board.observers, [])
             self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_memory(self) -> None:
