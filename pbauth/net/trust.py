@@ -349,6 +349,21 @@ async def _lookAt(reactor: Any, host: str, port: int, options: Any) -> x509.Cert
         await handshake.closed
 
 
+#: What OpenSSL says of an answer that is not TLS.
+_NOT_TLS = (
+    "wrong version number",
+    "http request",
+    "packet length too long",
+    "record layer failure",
+)
+
+NO_TLS = (
+    "The connection could not be protected: the server does not answer in TLS. Another program "
+    "listens at this address and port, or the server listens there on plain TCP. In that case, if "
+    "it is on this machine, use tcp: in place of tls:."
+)
+
+
 def explainSSL(error: SSL.Error) -> str:
     """
     Explain in one sentence, for people, why a TLS connection failed.
@@ -359,6 +374,8 @@ def explainSSL(error: SSL.Error) -> str:
     details = "; ".join(str(part[-1]) for part in (error.args[0] if error.args else []) if part)
     if "protocol version" in details or "unsupported protocol" in details:
         return NO_TLS_1_3
+    if any(each in details for each in _NOT_TLS):
+        return NO_TLS
     if "verify failed" in details:
         return NOT_TRUSTED
     return f"The connection could not be protected: {details or 'TLS failed'}."
