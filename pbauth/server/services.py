@@ -206,7 +206,16 @@ class ReloadService(Service):
     def privilegedStartService(self) -> None:
         """Begin to listen for the signal, before anybody is informed that the server is there."""
         super().privilegedStartService()
-        self._before = signal.signal(signal.SIGHUP, self._hungUp)
+        self._listen()
+
+    def startService(self) -> None:
+        """Begin to listen for the signal, unless that is so: `twist` has no privileged start."""
+        super().startService()
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._before is None:
+            self._before = signal.signal(signal.SIGHUP, self._hungUp)
 
     def stopService(self) -> None:
         """Listen until the reactor has stopped."""
@@ -214,7 +223,9 @@ class ReloadService(Service):
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
 
     def _end(self) -> None:
-        signal.signal(signal.SIGHUP, self._before)
+        if self._before is not None:
+            signal.signal(signal.SIGHUP, self._before)
+            self._before = None
 
     def _hungUp(self, number: int, frame: Any) -> None:
         # A signal comes in the middle of anything, a line that is being written for instance.

@@ -1068,3 +1068,21 @@ class ServerTests(TestCase):
         Audit().userAdded("root", "bob")
         self.assertEqual((self.read(old), self.read(self.path)), ([], ["user.added"]))
         self.assertEqual(signal.getsignal(signal.SIGHUP), before)
+
+    def test_twist(self) -> None:
+        """The same where the start has no part with privileges, as with `twist`."""
+        before = signal.getsignal(signal.SIGHUP)
+        triggers: list[Any] = []
+        done: list[str] = []
+        reactor: Any = Clock()
+        reactor.addSystemEventTrigger = lambda phase, event, end: triggers.append(end)
+        reactor.callFromThread = lambda act: act()
+        service = ReloadService(reactor, [lambda: done.append("read again")])
+        service.startService()
+        self.assertNotEqual(signal.getsignal(signal.SIGHUP), before)
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(done, ["read again"])
+        service.stopService()
+        for trigger in triggers:
+            trigger()
+        self.assertEqual(signal.getsignal(signal.SIGHUP), before)

@@ -31,6 +31,7 @@ from pbauth.audit.events import NAMESPACE
 from pbauth.testing import MemoryServer, RecordingService
 from pbauth.wire.broker import Broker
 from pbauth.wire.decoding import Limits
+from tests.support.memory import freezeHeap
 from tests.support.streams import CALLS, SIZES, TOKENS, cut, mutated
 from tests.support.tls import TLSTestCase
 from tests.support.wire import SCRAM, WireTestCase
@@ -217,6 +218,7 @@ class LimitTests(StrangerTestCase):
 
     def test_memory(self) -> None:
         """Whatever a stranger sends to fill the memory, little of it is kept."""
+        freezeHeap(self)
         attacks = {
             "endless list": [b"\x00\x00\x28\x80", *[b"\x00\x01\x82" + b"x" * 128] * 20_000],
             "deep": [b"\x01\x80"] * 100_000,
@@ -240,6 +242,7 @@ class LimitTests(StrangerTestCase):
         What is kept of a message that never ends is not much more than its bytes, even where they
         are chosen so that the values take more.
         """
+        freezeHeap(self)
         limits = Limits()
         for kind in (b"set", b"list", b"tuple"):
             numbers = [500 + number for number in range(limits.longestList - 1)]

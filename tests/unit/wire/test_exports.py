@@ -11,6 +11,7 @@ from twisted.spread import pb
 
 from pbauth import Detached, EndReason, IdentityConnector, Password
 from pbauth.testing import RecordingPerspective
+from tests.support.memory import freezeHeap
 from tests.support.pieces import Board, BoardCopy, Piece
 from tests.support.wire import WireTestCase
 
@@ -333,6 +334,7 @@ class ExportTests(WireTestCase):
 
     def test_memory(self) -> None:
         """What the client, and what the server, has dropped is forgotten."""
+        freezeHeap(self)
         ear = Ear()
         alice = self.attach(client=ear)
 
