@@ -15,6 +15,7 @@ from pbauth.cli.demo import runDemo
 from pbauth.cli.dumps import exportUsers, importUsers
 from pbauth.cli.groups import group
 from pbauth.cli.keys import key
+from pbauth.cli.known import known
 from pbauth.cli.passwd import passwd
 from pbauth.cli.remote import serverOf, serverOptions
 from pbauth.cli.running import CarefulGroup, GlobalOptions, run
@@ -124,6 +125,7 @@ main.add_command(whoCan)
 main.add_command(session)
 main.add_command(call)
 main.add_command(passwd)
+main.add_command(known)
 main.add_command(exportUsers)
 main.add_command(backup)
 main.add_command(restore)

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -160,6 +160,41 @@ class KnownServers:
         """
         return [known for known in self._parse(self._read()) if known.address == address]
 
+    def all(self) -> list[KnownServer]:
+        """
+        Return all lines about servers.
+
+        Raises:
+            ServerNotTrusted: the file can't be read, or is not to be relied on.
+        """
+        return list(self._parse(self._read()))
+
+    def forget(self, server: str) -> int:
+        """
+        Remove the lines about a server; all others stay as they are.
+
+        Args:
+            server: ``"example.com:8787"``, or an endpoint string.
+
+        Returns:
+            How many lines were removed.
+
+        Raises:
+            TypeError: the server is not a `str`.
+            ServerNotTrusted: the file can't be read or written, or is not to be relied on.
+        """
+        if not isinstance(server, str):
+            raise TypeError(f"server must be a str, not {type(server).__name__}.")
+        address = _addressIn(server)
+        with self._mistakes("write"), self._locked(True) as path:
+            text = self._read()
+            removed = {each.line for each in self._parse(text) if each.address == address}
+            if removed and path is not None:
+                lines = text.split(b"\n")
+                kept = [line for place, line in enumerate(lines, 1) if place not in removed]
+                writePrivate(path, b"\n".join(kept), former=os.stat(path))
+        return len(removed)
+
     def add(self, address: str, pin: str) -> list[KnownServer]:
         """
         Add a server; whatever other programs add at the same time stays.
@@ -261,6 +296,18 @@ class KnownServers:
             os.close(descriptor)
 
 
+def _addressIn(server: str) -> str:
+    """Return how the file names a server that a person names."""
+    with suppress(ValueError):
+        where = tlsAddress(server)
+        if where is not None:
+            return addressOf(*where)
+    host, _, port = server.rpartition(":")
+    with suppress(ValueError):
+        return addressOf(host.removeprefix("[").removesuffix("]"), int(port))
+    return server
+
+
 def _alarm(path: str, address: str, pin: str, known: list[KnownServer]) -> str:
     numbers = " and ".join(str(each.line) for each in known)
     lines = "line" if len(known) == 1 else "lines"
@@ -272,7 +319,7 @@ def _alarm(path: str, address: str, pin: str, known: list[KnownServer]) -> str:
             *(f"  known: {each.pin} (line {each.line} of {path})" for each in known),
             f"  shown: {pin}",
             "Ask its administrator which one is right. If the key was to be expected, remove",
-            f"{lines} {numbers} of {path} and try again.",
+            f"{lines} {numbers} of {path} (pbauth known forget {address}) and try again.",
         ]
     )
 

@@ -81,6 +81,8 @@ class TutorialTests(TestCase):
 
     def setUp(self) -> None:
         self.folder = Path(os.path.abspath(self.mktemp()))
+        self.home = Path(os.path.abspath(self.mktemp()))
+        self.home.mkdir()
         self.ports = freePorts()
         self.key = ""
 
@@ -112,8 +114,8 @@ class TutorialTests(TestCase):
             directory=str(self.folder),
             terminal=True,
             forked=True,
-            HOME=str(self.folder),
-            XDG_CONFIG_HOME=str(self.folder),
+            HOME=str(self.home),
+            XDG_CONFIG_HOME=str(self.home),
             PYTHONPATH=os.pathsep.join(path),
         )
         self.addCleanup(program.stop)
@@ -121,12 +123,19 @@ class TutorialTests(TestCase):
         fcntl.ioctl(program.process.fd, termios.TIOCSWINSZ, size)
         return program
 
+    def enter(self, programs: Path, folder: Path) -> None:
+        """Go to a folder that holds these programs; copy them, if nobody has been there."""
+        self.folder = folder
+        if folder.exists():
+            return
+        ignored = shutil.ignore_patterns("__pycache__", "dropin.cache", "pbauth-state", "go-games")
+        shutil.copytree(programs, folder, ignore=ignored)
+        for path in folder.glob("*.py"):
+            path.write_text(self.moved(path.read_text()))
+
     async def walk(self, name: str, programs: Path = LISTINGS) -> None:
         """Type a page, in a copy of the folder that holds its programs."""
-        ignored = shutil.ignore_patterns("__pycache__", "dropin.cache", "pbauth-state", "go-games")
-        shutil.copytree(programs, self.folder, ignore=ignored)
-        for path in self.folder.glob("*.py"):
-            path.write_text(self.moved(path.read_text()))
+        self.enter(programs, self.folder)
         terminals: dict[str, Terminal] = {}
         for caption, lines in commands(TUTORIAL / name):
             terminal = terminals.setdefault(caption, Terminal(caption))
@@ -188,8 +197,25 @@ class TutorialTests(TestCase):
         """A server is known by its key, and another one is not trusted."""
         await self.walk("live.rst")
 
+    async def test_inOrder(self) -> None:
+        """One after the other, by one reader: who is known, and which server, stays."""
+        go = DOCS / "examples" / "go"
+        # On each page the key of the server is another one.
+        for name, programs in (
+            ("keyrings.rst", LISTINGS),
+            ("services.rst", LISTINGS),
+            ("live.rst", LISTINGS),
+            ("go.rst", go),
+        ):
+            self.key = ""
+            self.folder = self.home / programs.name
+            await self.walk(name, programs)
+
     async def test_go(self) -> None:
-        """Two players, and a board in the browser."""
+        """Two players, and a board in the browser; of the pages before, the pub is known."""
+        known = self.home / "pbauth" / "known_servers"
+        known.parent.mkdir()
+        known.write_text(f"127.0.0.1:{self.ports[2]} SHA256:{'A' * 43}=\n")
         await self.walk("go.rst", DOCS / "examples" / "go")
 
 
@@ -201,5 +227,5 @@ class CoverageTests(SynchronousTestCase):
         source = Path(__file__).read_text()
         for page in TUTORIAL.glob("*.rst"):
             if page.name != "index.rst":
-                self.assertIn(f'self.walk("{page.name}"', source)
+                self.assertIn(f'"{page.name}"', source)
                 self.assertTrue(list(commands(page)), page.name)

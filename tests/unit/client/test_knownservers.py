@@ -7,12 +7,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from click.testing import CliRunner
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import KnownServers, ServerNotTrusted, connect
 from pbauth._files import lock
+from pbauth.cli import main
 from pbauth.client.knownservers import KnownServer, addressOf
 from tests.support.processes import Program
 from tests.support.tls import TLSTestCase
@@ -305,3 +307,37 @@ class ProcessesTests(TestCase):
         for name in ("one", "two", "three"):
             for number in range(20):
                 self.assertEqual(len(known.find(f"{name}{number}:87")), 1)
+
+
+class ForgettingTests(SynchronousTestCase):
+    """`pbauth known`, and what it is made of."""
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+        self.lines = [
+            f"# mine\n127.0.0.1:8787 {PIN}\n",
+            f"[::1]:8787 {PIN}\n",
+            f"127.0.0.1:8787 {OTHER}\nexample.com:8787 {OTHER}\n",
+        ]
+        Path(self.path).write_text("".join(self.lines))
+
+    def run_(self, *arguments: str) -> Any:
+        """Run the command in this process."""
+        return CliRunner().invoke(main, ["known", *arguments, "--known-servers", self.path])
+
+    def test_listed(self) -> None:
+        """A line for each key."""
+        ran = self.run_("list")
+        self.assertEqual(ran.exit_code, 0)
+        self.assertEqual(ran.output.count("127.0.0.1:8787\t"), 2)
+        self.assertIn(f"[::1]:8787\t{PIN}\n", ran.output)
+
+    def test_forgotten(self) -> None:
+        """A server with all its keys, however it is named; the rest stays."""
+        for name in ("tls:127.0.0.1:8787", "Example.com.:8787", "[::1]:8787"):
+            ran = self.run_("forget", name)
+            self.assertEqual((ran.output, ran.exit_code), (f"Forgot {name}.\n", 0))
+        self.assertEqual(Path(self.path).read_text(), "# mine\n")
+        ran = self.run_("forget", "127.0.0.1:8787")
+        self.assertIn("pbauth known list", ran.output)
+        self.assertEqual(ran.exit_code, 1)
