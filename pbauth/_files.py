@@ -41,6 +41,13 @@ class OtherOwner(PermissionError):
     """A file belongs to another user, and can't be given to them."""
 
 
+class ForeignLink(PermissionError):
+    """Another user has made a link that stands in a path."""
+
+    def __init__(self, link: str) -> None:
+        super().__init__(errno.EPERM, f"{link} is a link that another user has made")
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[BinaryIO]:
     """
@@ -54,9 +61,10 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         The file, to be written to.
 
     Raises:
+        ForeignLink: there is a link in the path that another user has made.
         OSError: it can't be written.
     """
-    path = os.path.realpath(path)
+    path = _target(path)
     with _draft(path, None) as (name, file):
         yield file
         _sync(file)
@@ -88,9 +96,10 @@ def writePrivate(
 
     Raises:
         OtherOwner: the file belongs to somebody else, and can't be given to them.
+        ForeignLink: there is a link in the path that another user has made.
         OSError: it can't be written.
     """
-    path = os.path.realpath(path)
+    path = _target(path)
     with _draft(path, draft) as (name, file):
         if former is not None:
             keepOwner(file.fileno(), former)
@@ -143,7 +152,10 @@ def createPrivate(path: str, data: bytes = b"") -> bool:
 
 def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077) -> str | None:
     """
-    Return whether others may do with a file or a folder what only its owner may.
+    Return whether others may do with a file or a folder what only its owner may: by its mode, as
+    its owner, or by a link that leads to it.
+
+    Root administers the files of other users, and may use those of anybody.
 
     Args:
         path: of it.
@@ -155,10 +167,83 @@ def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077
         What is wrong, and what to do about it; `None` if nothing is.
     """
     mode = stat.S_IMODE(found.st_mode)
-    if not mode & forbidden:
+    if mode & forbidden:
+        private = "700" if stat.S_ISDIR(found.st_mode) else "600"
+        return f"{what} (mode {mode:04o}). Run: chmod {private} {path}"
+    user = _user()
+    if user not in (0, None, found.st_uid) and found.st_uid != 0:
+        return f"{what}: it belongs to another user ({found.st_uid}). Run: chown {user} {path}"
+    link = foreignLink(path)
+    if link is not None:
+        return f"{what}: {link} is a link that another user has made. Name the target itself."
+    folder = os.path.dirname(os.path.realpath(path))
+    mode = stat.S_IMODE(os.stat(folder).st_mode)
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return (
+            f"Other users can replace {path}, since they can write to its folder "
+            f"(mode {mode:04o}). Run: chmod o-w {folder}"
+        )
+    return None
+
+
+def foreignLink(path: str) -> str | None:
+    """
+    Find a link that leads elsewhere than who runs this process has meant: one that stands in a
+    folder that others can write to, and was made by somebody other than this user and root.
+
+    Args:
+        path: of a file or a folder, which need not exist.
+
+    Returns:
+        The path of the link; `None`: there is none.
+    """
+    user = _user()
+    if user is None:
         return None
-    private = "700" if stat.S_ISDIR(found.st_mode) else "600"
-    return f"{what} (mode {mode:04o}). Run: chmod {private} {path}"
+    rest = os.path.abspath(path).split(os.sep)[1:]
+    place, seen = os.sep, 0
+    while rest:
+        name = rest.pop(0)
+        if name in ("", os.curdir):
+            continue
+        if name == os.pardir:
+            place = os.path.dirname(place)
+            continue
+        here = os.path.join(place, name)
+        try:
+            found = os.lstat(here)
+            if not stat.S_ISLNK(found.st_mode):
+                place = here
+                continue
+            folder = os.lstat(place)
+            target = os.readlink(here)
+        except OSError:
+            # Nothing is there, or can't be reached: there is no link to follow.
+            return None
+        seen += 1
+        if (folder.st_mode & 0o022 and found.st_uid not in (0, user)) or seen > _MOST_LINKS:
+            return here
+        rest = [*target.split(os.sep), *rest]
+        if os.path.isabs(target):
+            place = os.sep
+    return None
+
+
+# As many as the system follows, or more.
+_MOST_LINKS = 40
+
+
+def _user() -> int | None:
+    """Return who runs this process; `None` where there are no such users."""
+    return os.geteuid() if hasattr(os, "geteuid") else None
+
+
+def _target(path: str) -> str:
+    """Return the path of what is to be replaced, behind links that can be trusted."""
+    link = foreignLink(path)
+    if link is not None:
+        raise ForeignLink(link)
+    return os.path.realpath(path)
 
 
 def keepOwner(descriptor: int, former: os.stat_result) -> None:

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth import _files
 from pbauth._files import (
+    ForeignLink,
     OtherOwner,
     createPrivate,
     exposure,
+    foreignLink,
     keepOwner,
     lock,
     replacing,
@@ -57,6 +60,76 @@ class FilesTestCase(SynchronousTestCase):
     def names(self) -> list[str]:
         """What is in the folder."""
         return sorted(os.listdir(self.folder))
+
+
+class ForeignTests(FilesTestCase):
+    """Files, links and folders of other users."""
+
+    def makeForeign(self, link: Path) -> None:
+        """Let a link belong to somebody else."""
+        if os.geteuid():
+            self.patch(_files, "_user", lambda: os.geteuid() + 1)
+        else:
+            os.lchown(link, NOBODY, NOBODY)
+
+    def problem(self, path: Any, forbidden: int = 0o077) -> str:
+        """Say what is wrong with a file."""
+        return exposure(str(path), os.stat(path), "Others can read it", forbidden) or ""
+
+    def test_links(self) -> None:
+        """A link of another user, in a folder that others can write to, leads nowhere."""
+        writePrivate(self.path, b"secret")
+        shared = self.folder / "shared"
+        shared.mkdir()
+        (shared / "file").symlink_to(self.path)
+        (shared / "folder").symlink_to(self.folder)
+        (self.folder / "way").symlink_to("shared/folder")
+        paths = [shared / "file", shared / "folder" / "file", self.folder / "way" / "file"]
+        for mode in (0o777, 0o1777, 0o775):
+            shared.chmod(mode)
+            for path in paths:
+                self.assertEqual(self.problem(path), "", oct(mode))
+        for link in shared.iterdir():
+            self.makeForeign(link)
+        for mode in (0o777, 0o1777, 0o775):
+            shared.chmod(mode)
+            for path in paths:
+                self.assertIn("is a link that another user has made", self.problem(path))
+                for name, function in self.writers[:2]:
+                    error = self.assertRaises(ForeignLink, function, str(path), b"x" * 20)
+                    self.assertIn("is a link that another", error.strerror, name)
+        self.assertEqual(self.read(), b"secret")
+        shared.chmod(0o755)
+        for path in paths:
+            self.assertIsNone(foreignLink(str(path)))
+
+    def test_noLinks(self) -> None:
+        """What is not there, or leads in a circle, is no way to something else."""
+        (self.folder / "circle").symlink_to("circle")
+        self.assertIsNone(foreignLink(str(self.folder / "nothing" / "at" / "all")))
+        self.assertIsNone(foreignLink(str(self.folder / "nothing" / ".." / "file")))
+        self.assertEqual(foreignLink(str(self.folder / "circle")), str(self.folder / "circle"))
+
+    def test_owner(self) -> None:
+        """What belongs to another user is not ours, but for root's; root uses that of anybody."""
+        writePrivate(self.path, b"secret")
+        found = os.stat(self.path)
+        for user, refused in ((found.st_uid, False), (found.st_uid + 1, found.st_uid > 0)):
+            self.patch(_files, "_user", lambda user=user: user)
+            self.assertEqual("belongs to another user" in self.problem(self.path), refused)
+        fields = list(found)
+        fields[stat.ST_UID] = 4_000
+        for user, refused in ((4_000, False), (4_001, True), (0, False), (None, False)):
+            self.patch(_files, "_user", lambda user=user: user)
+            text = exposure(self.path, os.stat_result(fields), "Others can read it") or ""
+            self.assertEqual("chown 4001" in text, refused)
+
+    def test_folder(self) -> None:
+        """In a folder that everybody can write to, without the sticky bit, nothing is ours."""
+        writePrivate(self.path, b"secret")
+        for mode, refused in ((0o777, True), (0o1777, False), (0o755, False)):
+            self.folder.chmod(mode)
+            self.assertEqual("Other users can replace" in self.problem(self.path), refused)
 
 
 class WritingTests(FilesTestCase):

@@ -314,13 +314,6 @@ class PasswdFile:
         )
         if problem is not None:
             raise StoreError(problem)
-        folder = os.path.dirname(os.path.realpath(self._path))
-        mode = stat.S_IMODE(os.stat(folder).st_mode)
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise StoreError(
-                f"Other users can replace {self._path}, since they can write to its folder "
-                f"(mode {mode:04o}). Run: chmod o-w {folder}"
-            )
 
     def change(self, change: Callable[[Editing], _Result]) -> tuple[_Result, Content]:
         """

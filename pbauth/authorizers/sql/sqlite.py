@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from itertools import chain, count
 from typing import Any
@@ -14,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pbauth._files import createPrivate
+from pbauth._files import createPrivate, exposure
 from pbauth.accounts.authorizer import MOST_COSTS, Cost
 from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed, costsOf
 from pbauth.authorizers.sql.sqliteschema import APPLICATION_ID, STEPS
@@ -52,11 +54,13 @@ class SQLiteEngine:
     def __init__(self, path: str, lockTimeout: float) -> None:
         self.where = path
         self.upgraded = ""
+        self._file: tuple[int, int] | None = None
         self._lockTimeout = lockTimeout
 
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the file, make it, or upgrade it (see `Engine`)."""
         _makePrivate(self.where)
+        self._file = fileOf(self.where)
         with closing(
             sqlite3.connect(self.where, self._lockTimeout, isolation_level=None)
         ) as connection:
@@ -64,6 +68,7 @@ class SQLiteEngine:
             self._chooseWriteAheadLog(connection)
             connection.execute("BEGIN IMMEDIATE")
             version = versionOf(connection, self.where)
+            checkPrivate(self.where)
             if version < SCHEMA_VERSION:
                 self._upgrade(connection, version)
             connection.execute(
@@ -118,7 +123,8 @@ class SQLiteEngine:
 
     def openPool(self, reactor: Any) -> Any:
         """Open the file (see `Engine`)."""
-        return adbapi.ConnectionPool(
+        return _Pool(
+            self._checkFile,
             "sqlite3",
             self.where,
             timeout=self._lockTimeout,
@@ -129,6 +135,11 @@ class SQLiteEngine:
             cp_noisy=False,
             cp_reactor=reactor,
         )
+
+    def _checkFile(self) -> None:
+        # What a connection has open would not be what commands open.
+        if fileOf(self.where) != self._file:
+            raise sqlite3.OperationalError(_REPLACED)
 
     def translate(self, statement: str) -> str:
         """Return the statement as it is."""
@@ -152,6 +163,11 @@ class SQLiteEngine:
             )
         if "readonly" in text or "read-only" in text:
             return f"{self.where} is read-only. Make the file and its folder writable."
+        if text == _REPLACED:
+            return (
+                f"{self.where} was replaced by another file while it was in use. Restart this "
+                "server. To put a backup in place while servers run, use: pbauth restore"
+            )
         if "not a database" in text or "malformed" in text:
             return f"{self.where} is damaged, or not an SQLite database. Restore it from a backup."
         if "full" in text:
@@ -163,6 +179,63 @@ class SQLiteEngine:
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesInFile:
         """Return a service that looks for changes (see `Engine`)."""
         return ChangesInFile(pool, reactor, changed)
+
+
+_REPLACED = "replaced"
+
+
+class _Pool(adbapi.ConnectionPool):
+    """
+    Connections to a file, which are of use as long as the file is the same.
+
+    Args:
+        check: raises an error if it is not.
+    """
+
+    def __init__(self, check: Callable[[], None], *arguments: Any, **options: Any) -> None:
+        self._check = check
+        super().__init__(*arguments, **options)
+
+    def connect(self) -> Any:
+        """Check the file, and give a connection; called for each interaction."""
+        self._check()
+        return super().connect()
+
+
+def fileOf(path: str) -> tuple[int, int] | None:
+    """Return which file it is that has a path; `None`: there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+#: What SQLite puts beside a database.
+_SIDES = ("", "-wal", "-shm", "-journal")
+
+
+def checkPrivate(path: str) -> None:
+    """
+    Check that a database, and what SQLite puts beside it, are for their owner only.
+
+    Args:
+        path: of the database.
+
+    Raises:
+        StoreError: others can read or change them.
+    """
+    for side in _SIDES:
+        try:
+            found = os.stat(path + side)
+        except OSError:
+            # There is none, or opening it will say more.
+            continue
+        problem = exposure(
+            path + side, found, f"Other users can access the verifiers in {path}{side}"
+        )
+        if problem is not None:
+            raise StoreError(problem)
 
 
 @implementer(IChangesService)

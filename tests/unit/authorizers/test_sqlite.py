@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 
 from pbauth import Hashing, SQLAuthorizer, StoreError
+from pbauth._files import createPrivate
 from pbauth.authorizers.sql import sqlite
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
 from pbauth.authorizers.sql.sqliteschema import STEPS
@@ -36,7 +38,8 @@ class SQLTestCase(ServingTestCase):
         return authorizer
 
     def database(self) -> Any:
-        """Open the file as SQLite itself does."""
+        """Open the file as SQLite itself does; it is made for its owner only."""
+        createPrivate(self.path)
         return closing(sqlite3.connect(self.path))
 
 
@@ -84,6 +87,52 @@ class FileTests(SQLTestCase):
         self.open()
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
 
+    def test_exposed(self) -> None:
+        """A database that others can read is refused, and so are the files that SQLite adds."""
+        for side in ("", "-wal", "-shm"):
+            for reading in (False, True):
+                self.path = os.path.abspath(self.mktemp())
+                SQLAuthorizer(self.path, hashing=Hashing.CHEAPEST).close()
+                with self.database() as database:
+                    # While this is open, the others are there.
+                    database.execute("INSERT INTO changes (identity) VALUES ('alice')")
+                    database.commit()
+                    createPrivate(self.path + side)
+                    os.chmod(self.path + side, 0o640)
+                    error = self.assertRaises(StoreError, self.open, reading=reading)
+                    self.assertIn(f"chmod 600 {self.path}{side}", str(error))
+                    os.chmod(self.path + side, 0o600)
+                    self.open(reading=reading)
+
+    async def test_replaced(self) -> None:
+        """A server notices that its file was replaced, lets nobody in, and says what to do."""
+        clock = Clock()
+        authorizer = self.open(reactor=None)
+        await addUser(authorizer, "alice")
+        other = os.path.abspath(self.mktemp())
+        with self.database() as database, closing(sqlite3.connect(other)) as copy:
+            database.backup(copy)
+        os.chmod(other, 0o600)
+        seen: list[Any] = []
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        looking = sqlite.ChangesInFile(authorizer._pool, clock, seen.append)
+        await looking._look()
+        self.assertTrue(looking.hears)
+        os.replace(other, self.path)
+        with self.assertRaises(StoreError) as raised:
+            await authorizer.getIdentityRequest("alice")
+        self.assertIn("was replaced by another file", str(raised.exception))
+        self.assertIn("Restart this server", str(raised.exception))
+        await looking._look()
+        self.assertFalse(looking.hears)
+        told = [event for event in events if event["log_level"].name == "error"]
+        self.assertIn("was replaced by another file", str(told[0]["refusal"]))
+        # Who opens it again finds what is there now.
+        identity = await self.open().getIdentityRequest("alice")
+        self.assertEqual(identity.name, "alice")
+
     async def test_listed(self) -> None:
         """All identities are listed, sorted by name."""
         authorizer = self.open()
@@ -129,6 +178,7 @@ class TroubleTests(SQLTestCase):
 
     def test_madeByTwo(self) -> None:
         """Two programs that make the file at the same moment wait for each other."""
+        createPrivate(self.path)
         other = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self.addCleanup(other.close)
         other.execute("BEGIN IMMEDIATE")
@@ -149,6 +199,7 @@ class TroubleTests(SQLTestCase):
         """A file of each earlier version is upgraded; nothing in it is lost."""
         for version in range(1, SCHEMA_VERSION):
             path = self.mktemp()
+            createPrivate(path)
             with closing(sqlite3.connect(path, isolation_level=None)) as database:
                 for step in range(1, version + 1):
                     for statement in STEPS[step]:
