@@ -72,7 +72,7 @@ def exportUsers(context: click.Context, file: str, form: str | None) -> None:
                     progress=lambda users: update(users, watch.said(users), whole),
                 )
 
-            count = administer(context, export, reading=True)
+            count = administer(context, export, reading=True, audited=True)
     except ExportFailed as error:
         raise click.ClickException(str(error)) from None
     said = f"Exported {_users(count)} in {watch.seconds:.1f} seconds."

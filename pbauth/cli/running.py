@@ -136,6 +136,7 @@ def administer(
     ask: Callable[[], Any] | None = None,
     *,
     reading: bool = False,
+    audited: bool = False,
 ) -> _Result:
     """
     Run an administrative operation, on the accounts directly or on a running server.
@@ -149,6 +150,7 @@ def administer(
         ask: asks the user for what the operation needs, or reads it from standard input; called
             after the user's own password is read, and before anything is opened.
         reading: the operation changes nothing, and so nothing is written.
+        audited: events of the operation are written to the audit file, though it changes nothing.
 
     Returns:
         What the operation returns.
@@ -163,7 +165,7 @@ def administer(
     arguments = () if ask is None else (ask(),)
 
     async def main(reactor: Any) -> _Result:
-        with auditing(None if reading else options.audit):
+        with auditing(options.audit if audited or not reading else None):
             authorizer = openAuthorizer(
                 options.state, options.accounts, reading=reading, hashing=hashing, reactor=reactor
             )
