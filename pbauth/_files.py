@@ -188,8 +188,8 @@ def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077
 
 def foreignLink(path: str) -> str | None:
     """
-    Find a link that leads elsewhere than who runs this process has meant: one that stands in a
-    folder that others can write to, and was made by somebody other than this user and root.
+    Find a link that leads where somebody else wants it to lead: one in a folder that others can
+    write to, made by another user than this one and root.
 
     Args:
         path: of a file or a folder, which need not exist.
