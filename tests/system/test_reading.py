@@ -62,10 +62,10 @@ class LookingTests(TestCase):
         """Run the command on the accounts."""
         return await run(*PBAUTH, "--state", self.state, *arguments, **options)
 
-    async def assertSeen(self, *options: str) -> None:
-        """Whatever is asked is answered."""
+    async def assertSeen(self, *options: str, audit: tuple[str, ...] = ()) -> None:
+        """Whatever is asked is answered; none but the export has to do with the audit log."""
         for arguments, said in LOOKS:
-            program = await self.pbauth(*options, *arguments)
+            program = await self.pbauth(*options, *audit, *arguments)
             self.assertEqual((program.output, program.exitCode), (said, 0))
         program = await self.pbauth(*options, "export")
         self.assertIn('"name":"alice"', program.output)
@@ -83,7 +83,12 @@ class LookingTests(TestCase):
         self.state = mountDisk(self)
         await self.make()
         makeReadOnly(self.state)
-        await self.assertSeen("--audit", f"{self.state}/audit.jsonl")
+        audit = ("--audit", f"{self.state}/audit.jsonl")
+        await self.assertSeen(audit=audit)
+        # Whoever reads all verifiers is recorded, or does not get them.
+        program = await self.pbauth(*audit, "export")
+        self.assertNotIn("alice", program.output)
+        self.assertEqual(program.exitCode, 1)
 
     async def test_fullDisk(self) -> None:
         """There is no space left."""
