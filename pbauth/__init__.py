@@ -102,6 +102,8 @@ from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
 from pbauth.perspectives.sessions import EndReason, Session, Sessions, currentSession
 from pbauth.wire.broker import Broker
+from pbauth.wire.remotestreams import stream
+from pbauth.wire.streams import Stream, sendBytes
 
 __version__ = "0.1.0"
 
@@ -185,6 +187,7 @@ __all__ = [
     "Session",
     "Sessions",
     "StoreError",
+    "Stream",
     "Throttle",
     "TooManyAttempts",
     "TooManyReferences",
@@ -200,6 +203,8 @@ __all__ = [
     "getObjectAt",
     "logIn",
     "makeCertificate",
+    "sendBytes",
     "serverOptions",
+    "stream",
     "wireError",
 ]

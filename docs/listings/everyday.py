@@ -1,4 +1,4 @@
-"""What applications need every day: errors of their own, and calls with a deadline."""
+"""What applications need every day: errors of their own, deadlines, streams."""
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,6 +53,16 @@ class Customer(pbauth.Perspective):
         session = pbauth.currentSession()
         return f"{item} for {session.identity.name} at {session.peer.host}"
 
+    async def perspective_log(self, first):
+        for number in range(first, 100):
+            yield f"line {number}"
+
+    async def perspective_picture(self, name, chunks):
+        size = 0
+        async for chunk in chunks:
+            size += len(chunk)
+        return f"{name}: {size} bytes"
+
     def perspective_order(self, item, count):
         if count > 3:
             raise OutOfStock(item, 3)
@@ -71,6 +81,17 @@ async def price(shop, item):
         return await pbauth.call(shop, "price", item, timeout=5)
     except TimeoutError:
         return "ask again"
+
+
+async def follow(shop, lines):
+    async for line in pbauth.stream(shop, "log", 1):
+        lines.append(line)
+        if len(lines) == 3:
+            break
+
+
+async def upload(shop, data):
+    return await shop.callRemote("picture", "pens.png", pbauth.sendBytes(data))
 
 
 class ShopTests(SynchronousTestCase):
@@ -96,6 +117,15 @@ class ShopTests(SynchronousTestCase):
         self.assertEqual(names, ["alice", "bob"])
         self.memory.disconnect(bob)
         self.assertEqual(door.log, ["bob came from 127.0.0.1", "bob went: connection lost"])
+
+    def test_streams(self):
+        lines = []
+        reading = Deferred.fromCoroutine(follow(self.alice, lines))
+        sending = Deferred.fromCoroutine(upload(self.alice, bytes(1_000_000)))
+        self.memory.flush()
+        self.successResultOf(reading)
+        self.assertEqual(lines, ["line 1", "line 2", "line 3"])
+        self.assertEqual(self.successResultOf(sending), "pens.png: 1000000 bytes")
 
     def test_deadline(self):
         answer = Deferred.fromCoroutine(price(self.alice, "pens"))

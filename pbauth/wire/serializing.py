@@ -7,13 +7,14 @@ jelly.  What is not sent after all, be it that a part of it can't be, leaves no 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sized
+from collections.abc import AsyncIterable, Coroutine, Sized
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.spread import pb
+from twisted.spread.banana import SIZE_LIMIT, BananaError
 
 from pbauth._contained import contained
 from pbauth.audit.events import LeanLogger
@@ -28,10 +29,17 @@ from pbauth.wire.encoding import (
 )
 from pbauth.wire.messages import nameOf
 from pbauth.wire.revocation import Exports
+from pbauth.wire.streams import Stream
 from pbauth.wire.twistedprivate import PrivateBroker, jellyStrictly
 
 _log = LeanLogger()
 
+
+#: What to do about values that Twisted's banana can't send, which are nearly always too long.
+_ADVICE = (
+    f"A string has at most {SIZE_LIMIT:,} bytes, and a list as many items. Send more as a stream: "
+    "pbauth.sendBytes for bytes, pbauth.Stream for items"
+)
 
 #: What the peer gets a reference to: its number, the object, whether it is copied, and the sessions
 #: that it belonged to before.
@@ -115,7 +123,10 @@ class SerializingBroker(PrivateBroker):
             made = self._jelly(object, perspective, method, args, kw)
             # Now, since what can't be written is to be taken back.
             pieces: list[bytes] = []
-            encodeExpression(made, pieces.append, self._reader.limit, self._words)
+            try:
+                encodeExpression(made, pieces.append, self._reader.limit, self._words)
+            except BananaError as error:
+                raise BananaError(f"{error}. {_ADVICE}") from None
             if not (self._writesOwnWay and self._words):
                 return made
             return Encoded(b"".join(pieces), given)
@@ -192,6 +203,10 @@ class SerializingBroker(PrivateBroker):
         finally:
             self.serializingPerspective = None
             self.jellyMethod = self.jellyArgs = self.jellyKw = None
+
+    def streamOf(self, generator: AsyncIterable[Any]) -> Stream:
+        """Return what is sent in place of an asynchronous generator."""
+        return Stream(generator)
 
     def _encodeReference(self, value: Any) -> bytes:
         """Write a reference to an object of ours; other objects are written by jelly."""

@@ -35,7 +35,7 @@ Twisted may change them without notice.  For each of them, why it is used, and t
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from types import AsyncGeneratorType, FunctionType
 from typing import Any, ClassVar
 
 from twisted.application.internet import StreamServerEndpointService
@@ -190,6 +190,8 @@ class _StrictJellier(jelly._Jellier):
         self._trail: list[Any] = []
 
     def jelly(self, obj: Any) -> Any:
+        if type(obj) is AsyncGeneratorType:
+            obj = self.invoker.streamOf(obj)
         self._trail.append(obj)
         if type(obj) is FunctionType:
             # Twisted's banana can't write what its jelly makes of them.
@@ -231,6 +233,17 @@ def whenReleased(broker: pb.Broker, object: pb.Serializable, act: Callable[[], A
         act: the function.
     """
     broker._localCleanup[object.processUniqueID()] = act
+
+
+def unlessReleased(broker: pb.Broker, object: pb.Serializable) -> None:
+    """
+    Take back `whenReleased`.
+
+    Args:
+        broker: of the connection.
+        object: the object.
+    """
+    broker._localCleanup.pop(object.processUniqueID(), None)
 
 
 def released(broker: pb.Broker, puid: Any) -> None:

@@ -275,7 +275,7 @@ class ListingTests(ListingTestCase):
             directory=str(LISTINGS),
             forked=True,
         )
-        self.assertIn("PASSED (successes=12)", program.output)
+        self.assertIn("PASSED (successes=13)", program.output)
 
     async def test_sqlAccounts(self) -> None:
         """Accounts that the command keeps, while the server runs."""

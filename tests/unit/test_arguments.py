@@ -84,6 +84,9 @@ UNTYPED = {
     "*.createPerspective": "the perspective is of the application's class",
     "Session.*": "its broker may be Twisted's",
     "Sessions.holders": "sessions, and logins, which are defined above it",
+    "Stream.*": "values of any kind",
+    "sendBytes": "a file has no type",
+    "stream": "as for call",
     "call": "a PerspectiveClient, which may be called in place of a reference, is defined above it",
     "serverOptions": "a TLSVersion has no type",
 }
