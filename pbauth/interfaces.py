@@ -405,6 +405,21 @@ class IChangesService(service.IService):
     notices = Attribute("Whether a change is noticed at all: at once, or a few seconds later.")
 
 
+class IServerMessages(Interface):
+    """
+    Carries texts between the servers that share a store.
+    """
+
+    def send(text: str) -> Any:
+        """Send a text of at most 7,500 bytes to all; return a Deferred that fires once it is."""
+
+    def subscribe(receive: Any) -> None:
+        """Call this with each text that comes, also with those of this server."""
+
+    def countOthers() -> Any:
+        """Return a Deferred of how many other servers there are now."""
+
+
 class ISharedAccountStore(IAccountStore):
     """
     A store that other processes may change at any time: a file, a database.

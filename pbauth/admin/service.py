@@ -11,9 +11,8 @@ to connections over TLS or from this machine, as the ports of ``twistd pbauth`` 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from heapq import nsmallest
-from operator import attrgetter
 from typing import Any
 
 from twisted.application.service import IServiceCollection
@@ -21,18 +20,17 @@ from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.python.components import Componentized
 from twisted.spread import pb
 
-from pbauth._arguments import checkProvides, listed
+from pbauth._arguments import checkProvides, checkType, listed
 from pbauth._async import shielded
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
+from pbauth.admin.peers import SessionPeers, SessionRow, endByAdministrator, rowOf
 from pbauth.errors import PasswordsElsewhere, ProtocolViolation, UnknownSession
 from pbauth.interfaces import ClientReference, IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import Verifier, plain, scram, verifiersFor
-from pbauth.net.origin import originOf
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
-from pbauth.perspectives.sessions import EndReason
 from pbauth.wire.calls import readCall
 
 
@@ -47,6 +45,8 @@ class Administrator(Perspective):
 
     _administration: Administration
     _broker: Any
+    # The sessions of other servers, while they are listed page by page.
+    _elsewhere: Sequence[SessionRow] = ()
 
     def brokerAttached(
         self, clientref: ClientReference, identity: IIdentity, broker: pb.Broker
@@ -489,11 +489,10 @@ class Administrator(Perspective):
 
     # Sessions.
 
-    def perspective_listSessions(
-        self, after: Any, most: Any
-    ) -> list[tuple[str, str, str, str, str, float]]:
+    async def perspective_listSessions(self, after: Any, most: Any) -> list[SessionRow]:
         """
-        Return the next page of the live sessions of this server, sorted by id.
+        Return the next page of the live sessions, sorted by id: of this server, and of all others
+        that share the database.
 
         Args:
             after: the id of the last session of the page before; empty: begin with the first one.
@@ -503,23 +502,17 @@ class Administrator(Perspective):
             Rows of `(id, identity, service, perspective, peer, since)`, the last one in seconds by
             the server's clock; no rows after the last session.
         """
-        first = protocol.decodeCursor(after)
-        later = (each for each in self._sessions if each.live and each.id > first)
-        return protocol.encodePage(
-            (
-                each.id,
-                each.identity.name,
-                each.serviceName,
-                each.perspectiveName,
-                originOf(each.broker).peer,
-                float(each.since),
-            )
-            for each in nsmallest(protocol.decodeCount(most), later, key=attrgetter("id"))
-        )
+        first, count = protocol.decodeCursor(after), protocol.decodeCount(most)
+        if not first:
+            # The pages are of one moment, as far as the others are concerned.
+            self._elsewhere = [] if self._peers is None else await self._peers.rows()
+        here = [rowOf(each) for each in self._sessions if each.live]
+        later = (row for row in (*here, *self._elsewhere) if row[0] > first)
+        return protocol.encodePage(nsmallest(count, later))
 
-    def perspective_endSession(self, session: Any) -> None:
+    async def perspective_endSession(self, session: Any) -> None:
         """
-        End a session.
+        End a session, on whichever server that shares the database.
 
         Args:
             session: its id.
@@ -530,14 +523,15 @@ class Administrator(Perspective):
         wanted = protocol.decodeName(session, "session")
         for each in list(self._sessions):
             if each.id == wanted and each.live:
-                self._end(each)
+                endByAdministrator(self._sessions, each, self.identityName)
                 return
-        raise UnknownSession(wanted)
+        if self._peers is None or not await self._peers.end(wanted, self.identityName):
+            raise UnknownSession(wanted)
 
-    def perspective_endSessions(self, name: Any) -> int:
+    async def perspective_endSessions(self, name: Any) -> int:
         """
-        End all sessions of an identity; if that is the administrator, all but those of this
-        connection.
+        End all sessions of an identity, on all servers that share the database; if that is the
+        administrator, all but those of this connection.
 
         Args:
             name: of the identity.
@@ -545,23 +539,27 @@ class Administrator(Perspective):
         Returns:
             How many there were.
         """
+        wanted = protocol.decodeName(name)
         found = [
             each
-            for each in self._sessions.ofIdentity(protocol.decodeName(name))
+            for each in self._sessions.ofIdentity(wanted)
             if each.live and not (name == self.identityName and each.broker is self._broker)
         ]
         for each in found:
-            self._end(each)
-        return len(found)
+            endByAdministrator(self._sessions, each, self.identityName)
+        ended = len(found)
+        if self._peers is not None:
+            ended += await self._peers.endAll(wanted, self.identityName)
+        return ended
+
+    @property
+    def _peers(self) -> SessionPeers | None:
+        peers: SessionPeers | None = self.getService().peers
+        return peers
 
     @property
     def _sessions(self) -> Any:
         return self.getService().authorizer.sessions
-
-    def _end(self, session: Any) -> None:
-        self._sessions.audit.sessionEnded(self.identityName, session.identity.name, session.id)
-        # Nobody waits for what the application does then.
-        session.end(EndReason.ADMINISTRATOR)
 
     def _passwordVerifiers(self, verifiers: Any) -> dict[str, Verifier]:
         made = protocol.decodeVerifiers(verifiers)
@@ -583,8 +581,10 @@ class AdminService(Service):
             `CredAuthorizer` is not: here belong its ``accounts``.
         mechanisms: the names of those that the server offers, as its `Policy` lists them: the last
             administrator is somebody who can log in with one of them. By default any.
+        peers: the sessions of other servers on the same store; `None`: there are none.
 
     Attributes:
+        peers: the same.
         administration: what the administrators do, in nobody's name.
 
     Raises:
@@ -601,9 +601,12 @@ class AdminService(Service):
         *,
         accounts: IAccountStore | None = None,
         mechanisms: Iterable[str] | None = None,
+        peers: SessionPeers | None = None,
     ) -> None:
         offered = None if mechanisms is None else listed(mechanisms, "names", "mechanisms")
         owner = checkProvides(IAuthorizer, authorizer, "authorizer")
+        if peers is not None:
+            checkType(SessionPeers, peers, "peers")
         store = owner if accounts is None else accounts
         if not IAccountStore.providedBy(store):
             raise TypeError(
@@ -611,6 +614,7 @@ class AdminService(Service):
                 "can't be administered. Name the accounts by AdminService(..., accounts=...)."
             )
         super().__init__(serviceName, serviceParent, authorizer)
+        self.peers = peers
         self.administration = Administration(
             store,
             keeping=KeptAdministrator(

@@ -8,11 +8,13 @@ from typing import Any
 from attrs import evolve
 from twisted.application.service import IService, MultiService
 
+from pbauth.admin.peers import SessionPeers
 from pbauth.admin.protocol import NAME as ADMIN
 from pbauth.admin.service import AdminService
 from pbauth.audit.file import AuditFile, AuditUnwritable
 from pbauth.cred.authorizer import CredAuthorizer
 from pbauth.errors import StoreError
+from pbauth.interfaces import IServerMessages
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.drain import Drain
 from pbauth.login.root import AuthServerFactory
@@ -74,21 +76,23 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     if settings.checkers:
         kind = _importUnixGroups() if settings.authGroups else CredAuthorizer
         authorizer = kind(settings.checkers, services, accounts=accounts)
-    _addServices(settings, services, authorizer, accounts)
+    changes = accounts.changesService()
+    peers = None
+    if IServerMessages.providedBy(changes):
+        peers = SessionPeers(authorizer.sessions, changes, reactor)
+    _addServices(settings, services, authorizer, accounts, peers)
     makeFactory: Any = AuthServerFactory
     limits = ConnectionLimits(settings.policy, reactor)
     notifying = NotifyService(reactor, Notifier.fromEnvironment(os.environ))
     draining = DrainService(
         reactor, Drain(limits, authorizer.sessions, reactor), settings.drain, notifying.stopping
     )
-    changes = accounts.changesService()
     readiness = Readiness(
         {
             "it does not listen": lambda: all(port.listens for port in draining.ports),
             "it is draining": lambda: not draining.draining,
             ACCOUNTS: lambda: _canRead(accounts),
             "it does not notice changes of the accounts": lambda: changes.notices,
-            "changes of accounts are not noticed": lambda: changes.notices,
         },
         reactor,
     )
@@ -164,7 +168,11 @@ async def _canRead(accounts: Any) -> bool:
 
 
 def _addServices(
-    settings: Settings, services: MultiService, authorizer: Any, accounts: Any
+    settings: Settings,
+    services: MultiService,
+    authorizer: Any,
+    accounts: Any,
+    peers: SessionPeers | None,
 ) -> None:
     for service in settings.services:
         try:
@@ -182,7 +190,9 @@ def _addServices(
         made.setServiceParent(services)
     if settings.runsAdmin:
         mechanisms = settings.policy.mechanisms
-        AdminService(ADMIN, services, authorizer, accounts=accounts, mechanisms=mechanisms)
+        AdminService(
+            ADMIN, services, authorizer, accounts=accounts, mechanisms=mechanisms, peers=peers
+        )
 
 
 def _importMetrics() -> Any:

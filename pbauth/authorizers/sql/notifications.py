@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
@@ -22,9 +22,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pbauth._contained import contained
 from pbauth.authorizers.sql.engine import OFTEN, Changed
 from pbauth.errors import StoreError
-from pbauth.interfaces import IChangesService
+from pbauth.interfaces import IChangesService, IServerMessages
 
 _log = Logger()
 
@@ -33,6 +34,12 @@ CHANNEL = "pbauth_changes"
 
 #: Where a listener proves that it hears.
 PROOFS = "pbauth_proofs"
+
+#: What servers ask each other, and answer.
+MESSAGES = "pbauth_messages"
+
+#: How PostgreSQL names the connections that listen.
+LISTENER = "pbauth listener"
 
 #: Seconds from one proof to the next, and until a notification that has not come is taken for lost.
 PROVE_EVERY = 10.0
@@ -54,7 +61,7 @@ class _NotHeard(Exception):
         )
 
 
-@implementer(IReadDescriptor, IChangesService)
+@implementer(IReadDescriptor, IChangesService, IServerMessages)
 class ChangesTold(Service):
     """
     Listens for changes that others make; after a lost connection, listens again, and says that
@@ -85,6 +92,7 @@ class ChangesTold(Service):
         self._next: Any = None
         self._wait = OFTEN
         self._proof: str | None = None
+        self._subscribers: list[Callable[[str], None]] = []
         self.hears = False
         self._saidDeaf = False
         # Names that were notified, and not looked at yet; `None`: anything.
@@ -128,9 +136,11 @@ class ChangesTold(Service):
         connecting.addCallbacks(self._connected, lambda failure: self._lost(failure.value))
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection: psycopg.Connection[Any] = self._makeConnection(autocommit=True)
+        connection: psycopg.Connection[Any] = self._makeConnection(
+            autocommit=True, application_name=LISTENER
+        )
         try:
-            for channel in (CHANNEL, PROOFS):
+            for channel in (CHANNEL, PROOFS, MESSAGES):
                 connection.execute(f"LISTEN {channel}")
         except psycopg.Error:
             connection.close()
@@ -226,14 +236,42 @@ class ChangesTold(Service):
             protocol.consume_input()
             while told := protocol.notifies():
                 text = told.extra.decode("utf-8")
-                if told.relname.decode("utf-8") == CHANNEL:
+                channel = told.relname.decode("utf-8")
+                if channel == CHANNEL:
                     names.add(text)
+                elif channel == MESSAGES:
+                    self._pass(text)
                 elif text == self._proof:
                     self._heard()
         except psycopg.Error as error:
             self._lost(error)
         if names:
             self._tell(None if "" in names else names)
+
+    # Messages between servers.
+
+    def send(self, text: str) -> Deferred[Any]:
+        """Send a text to all servers (see `IServerMessages`)."""
+        sent: Deferred[Any] = self._pool.runQuery("SELECT pg_notify(%s, %s)", (MESSAGES, text))
+        return sent
+
+    def subscribe(self, receive: Callable[[str], None]) -> None:
+        """Call this with each text that comes (see `IServerMessages`)."""
+        self._subscribers.append(receive)
+
+    def countOthers(self) -> Deferred[int]:
+        """Count the other servers (see `IServerMessages`)."""
+        counted: Deferred[Any] = self._pool.runQuery(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = %s",
+            (LISTENER,),
+        )
+        return counted.addCallback(lambda rows: max(0, rows[0][0] - 1))
+
+    def _pass(self, text: str) -> None:
+        for receive in self._subscribers:
+            with contained(_log, "A message between servers was not understood"):
+                receive(text)
 
     # Telling.
 
