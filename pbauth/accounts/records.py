@@ -87,7 +87,8 @@ class Record:
         )
         for key in self.keys:
             identity.addKeyByString(*key)
-        identity.setGroups({name: groups[name] for name in self.groups if name in groups})
+        if self.groups:
+            identity.setGroups({name: groups[name] for name in self.groups if name in groups})
         self._setLife(identity)
         return identity
 

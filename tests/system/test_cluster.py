@@ -174,6 +174,50 @@ class ClusterTests(TestCase):
         for perspective in sessions["dave"]:
             self.assertEqual(await perspective.callRemote("say", "still"), "still")
 
+    async def test_groupsAndDates(self) -> None:
+        """
+        What a group loses, and when an account expires, ends the sessions on all servers within
+        about a second; who holds the key without the group stays.
+        """
+        await self.start("dave")
+        await self.accounts.addGroup("staff")
+        await self.accounts.grantGroupKey("staff", "echo", "{name}")
+        for name in ("alice", "bob", "carol", "dave"):
+            if name != "dave":
+                # With a key to another service alone.
+                await addUser(self.accounts, name)
+            await self.accounts.addMember("staff", name)
+        sessions: dict[str, list[Any]] = {}
+        for _ in self.cluster.servers:
+            for name in ("alice", "bob", "carol", "dave"):
+                sessions.setdefault(name, []).append(await self.logIn(name))
+        for perspectives in sessions.values():
+            for perspective in perspectives:
+                self.addCleanup(self.hangUp, perspective)
+        for server in self.cluster.servers:
+            await server.waitFor("Attached 'carol'")
+        alice = await self.accounts.getIdentityRequest("alice")
+        alice.expires = self.accounts.now()
+        for names, change in (
+            (("alice",), alice.save),
+            (("bob",), lambda: self.accounts.removeMember("staff", "bob")),
+            (("carol",), lambda: self.accounts.revokeGroupKey("staff", "echo", "{name}")),
+        ):
+            begun = time.monotonic()
+            await change()
+            for name in names:
+                await gatherResults(
+                    [Deferred.fromCoroutine(self.untilDetached(each)) for each in sessions[name]]
+                )
+            _log.info(
+                "{names}: ended on all servers {ended:.3f} s after the change began",
+                names=names,
+                ended=time.monotonic() - begun,
+            )
+        await self.accounts.removeGroup("staff")
+        for perspective in sessions["dave"]:
+            self.assertEqual(await perspective.callRemote("say", "still"), "still")
+
     def hangUp(self, perspective: Any) -> Any:
         """Close a connection."""
         closed = perspective.broker.whenClosed()

@@ -22,7 +22,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.application.service import IServiceCollection
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -751,56 +751,48 @@ def _recordsOf(found: dict[str, Found]) -> tuple[list[Record], Groups]:
 
 def _read(statements: Statements, names: Sequence[str]) -> dict[str, Found]:
     """Read identities."""
-    identities: dict[str, Record] = {}
+    # This is done for each login, so it is written for speed.
+    identities: dict[str, tuple[Any, ...]] = {}
     former: dict[str, frozenset[str]] = {}
     verifiers: dict[str, list[tuple[str, str]]] = {}
     keys: dict[str, list[Key]] = {}
-    groups: dict[str, dict[str, set[Key]]] = {}
+    groups: dict[str, dict[str, list[Key]]] = {}
     for start in range(0, len(names), _MANY):
-        some = names[start : start + _MANY]
-        query = _READ.format(names=", ".join("?" * len(some)))
-        for name, part, *columns in statements.rows(query, *some, *some, *some, *some):
+        page = names[start : start + _MANY]
+        query = _READ.format(names=", ".join("?" * len(page)))
+        for row in statements.rows(query, *page, *page, *page, *page):
+            name, part, first, second, third = row[:5]
             if part == 0:
-                identities[name] = _recordOf(name, *columns)
-                continue
-            first, second, third = columns[:3]
-            if part == 1:
+                identities[name] = row[2:]
+            elif part == 1:
                 verifiers.setdefault(name, []).append((first, second))
                 if third:
                     former[name] = frozenset(third.split())
             elif part == 2:
                 keys.setdefault(name, []).append((first, second))
             else:
-                held = groups.setdefault(name, {}).setdefault(first, set())
+                some = groups.setdefault(name, {}).setdefault(first, [])
                 if second is not None:
-                    held.add((second, third))
-    return {
-        name: Found(
-            evolve(
-                record,
-                verifiers=frozenset(verifiers.get(name, ())),
-                keys=frozenset(keys.get(name, ())),
-                groups=frozenset(groups.get(name, ())),
-            ),
-            former.get(name, frozenset()),
-            {group: frozenset(held) for group, held in groups.get(name, {}).items()},
+                    some.append((second, third))
+    found = {}
+    for name, (locked, expires, mustChange, created, lastLogin) in identities.items():
+        held = {group: frozenset(some) for group, some in groups.get(name, {}).items()}
+        record = Record(
+            name,
+            locked == "1",
+            frozenset(verifiers.get(name, ())),
+            frozenset(keys.get(name, ())),
+            frozenset(held),
+            None if expires is None else fromStamp(expires),
+            mustChange == "1",
+            None if created is None else fromStamp(created),
+            None if lastLogin is None else fromStamp(lastLogin),
         )
-        for name, record in identities.items()
-    }
+        found[name] = Found(record, former.get(name, _NONE), held)
+    return found
 
 
-def _recordOf(
-    name: str, locked: str, expires: str | None, mustChange: str, *moments: str | None
-) -> Record:
-    created, lastLogin = map(fromStamp, moments)
-    return Record(
-        name,
-        locked == "1",
-        expires=fromStamp(expires),
-        mustChangePassword=mustChange == "1",
-        created=created,
-        lastLogin=lastLogin,
-    )
+_NONE: frozenset[str] = frozenset()
 
 
 def _groupOf(statements: Statements, name: str) -> None:
