@@ -324,6 +324,7 @@ class Authorizer:
         self._endUnauthorized(identity, self.sessions.holders(identity.name))
 
     def _endUnauthorized(self, identity: IIdentity, holders: list[Any]) -> None:
+        begun = self.now()
         for holder in holders:
             reason: EndReason | None = EndReason.REVOKED
             # Nobody stays because of what the class of the identity raises.
@@ -332,21 +333,25 @@ class Authorizer:
             if reason is not None:
                 holder.end(reason)
         if holders:
-            self._watch(identity)
+            self._watch(identity.name, begun, identity)
 
-    def _watch(self, identity: IIdentity) -> None:
-        """Set the timer to when the first login of an identity ends by itself."""
-        with contained(_log, "Can't find out when {name!r} expires", name=identity.name):
-            holders = self.sessions.holders(identity.name)
-            ends = [identity.standsUntil(holder.proof) for holder in holders]
-            self._expiries.set(
-                identity.name,
-                min((secondsOf(end) for end in ends if end is not None), default=None),
-            )
+    def _watch(self, name: str, since: datetime, identity: IIdentity | None) -> None:
+        """
+        Set the timer to when the first login of an identity ends by itself.
 
-    def _hasEnded(self, identity: IIdentity, holder: Any) -> bool:
-        end = identity.standsUntil(holder.proof)
-        return end is not None and end <= self.now()
+        Args:
+            name: of the identity.
+            since: what was to end until then has been ended; it may still be there, if it is just
+                being attached.
+            identity: as it is now; `None`: that can't be found out.
+        """
+        with contained(_log, "Can't find out when {name!r} expires", name=name):
+            ends = [
+                (identity or holder.identity).standsUntil(holder.proof)
+                for holder in self.sessions.holders(name)
+            ]
+            later = [secondsOf(end) for end in ends if end is not None and end > since]
+            self._expiries.set(name, min(later, default=None))
 
     def _expire(self, name: str) -> None:
         async def expire() -> None:
@@ -358,14 +363,15 @@ class Authorizer:
                 return
             except Exception:
                 _log.failure("Can't find out whether {name!r} has been given more time", name=name)
+            now = self.now()
             for holder in self.sessions.holders(name):
                 ended = True
                 with contained(_log, "Can't find out when {holder!r} ends", holder=holder):
-                    ended = self._hasEnded(identity or holder.identity, holder)
+                    end = (identity or holder.identity).standsUntil(holder.proof)
+                    ended = end is not None and end <= now
                 if ended:
                     holder.end(EndReason.EXPIRED)
-            if identity is not None:
-                self._watch(identity)
+            self._watch(name, now, identity)
 
         run(expire())
 
@@ -402,7 +408,8 @@ class Authorizer:
             return None if held else EndReason.KEY_REVOKED
         if identity.locked:
             return EndReason.LOCKED
-        if self._hasEnded(identity, holder):
+        end = identity.standsUntil(holder.proof)
+        if end is not None and end <= self.now():
             return EndReason.EXPIRED
         if isinstance(holder.proof, (ScramVerifier, MD5Verifier)):
             return EndReason.PASSWORD_CHANGED

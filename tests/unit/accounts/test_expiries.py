@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import DefaultAuthorizer, Detached, EndReason, Hashing, PasswordChangeRequired
 from pbauth.accounts.expiries import LONGEST_WAIT, Expiries
-from pbauth.testing import MemoryServer, RecordingService
+from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 
 
 class ExpiriesTests(SynchronousTestCase):
@@ -122,6 +123,28 @@ class SessionTests(SynchronousTestCase):
         self.memory.advance(100)
         self.assertEqual(len(self.authorizer.sessions), 1)
         self.expire("alice", 0)
+        self.assertEqual(len(self.authorizer.sessions), 0)
+
+    def test_whileAttaching(self) -> None:
+        """One that is just being attached is ended once; there is no timer for it any more."""
+
+        waiting: Deferred[Any] = Deferred()
+
+        class Slow(RecordingPerspective):
+            def attached(self, clientref: Any, identity: Any) -> Any:
+                return waiting
+
+        service = RecordingService("slow", self.memory.services, self.authorizer)
+        perspective = Slow("alice")
+        service.addPerspective(perspective)
+        self.authorizer.identities["alice"].addKeyByString("slow", "alice")
+        login = self.memory.logIn("alice", "secret", "slow")
+        self.expire("alice", 10)
+        self.memory.advance(10)
+        self.assertEqual(len(self.authorizer._expiries), 0)
+        waiting.callback(perspective)
+        self.memory.flush()
+        self.failureResultOf(login)
         self.assertEqual(len(self.authorizer.sessions), 0)
 
     def test_noTimerIsLeft(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import settings
@@ -299,11 +302,14 @@ class Attached:
 class Machine(RuleBasedStateMachine):
     """
     Attach at once or slowly, detach, revoke, grant, end, change the password, disconnect and log in
-    again, in any order: what was attached is detached once each, what was ended stays dead, what
-    was not is alive, and no call reaches a perspective that its identity holds no key for.
+    again, join and leave groups, take keys from them, remove them, expire, in any order: what was
+    attached is detached once each, what was ended stays dead, what was not is alive, and no call
+    reaches a perspective that its identity holds no key for.
     """
 
     names = ("alice", "shared", "third")
+    groups = ("crew", "staff")
+    groupKeys = ("*", "{name}", "shared", "third")
 
     def __init__(self) -> None:
         super().__init__()
@@ -312,11 +318,30 @@ class Machine(RuleBasedStateMachine):
         self.alice = self.memory.addUser("alice", "secret", *(("game", n) for n in self.names))
         self.password = Password("secret")
         self.passwords = 0
-        self.held = set(self.names)
+        self.own = set(self.names)
+        # Of each group that is there: its keys, and whether alice is in it.
+        self.keys: dict[str, set[str]] = {}
+        self.member: set[str] = set()
         self.connectors: list[Any] = []
         self.attached: list[Attached] = []
         # Those that are slow: what finishes it, and what it will come to.
         self.attaching: list[tuple[Attached, Deferred[Any], SlowPlayer, Any]] = []
+
+    @property
+    def held(self) -> set[str]:
+        """The perspectives that alice may use."""
+        patterns = set().union(*(self.keys[group] for group in self.member))
+        held = self.own | (patterns & set(self.names))
+        held |= {"alice"} if "{name}" in patterns else set()
+        return set(self.names) if "*" in patterns else held
+
+    @contextmanager
+    def losing(self) -> Iterator[None]:
+        """Sessions whose key is held before, and not afterwards, are ended."""
+        before = self.held
+        yield
+        lost = before - self.held
+        self.kill(lambda each: each.name in lost)
 
     def result(self, deferred: Any) -> Any:
         """What a call came to: a value, or an error."""
@@ -432,23 +457,77 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(names))
     def revoke(self, name: str) -> None:
-        if name in self.held:
-            self.held.discard(name)
-            self.alice.removeKey("game", name)
-            self.kill(lambda each: each.name == name)
+        if name in self.own:
+            with self.losing():
+                self.own.discard(name)
+                self.alice.removeKey("game", name)
 
     @rule(name=st.sampled_from(names))
     def grant(self, name: str) -> None:
-        self.held.add(name)
+        self.own.add(name)
         self.alice.addKeyByString("game", name)
+
+    @rule(group=st.sampled_from(groups), key=st.sampled_from(groupKeys))
+    def grantGroup(self, group: str, key: str) -> None:
+        if group not in self.keys:
+            self.result(self.memory.authorizer.addGroup(group))
+        self.keys.setdefault(group, set()).add(key)
+        self.result(self.memory.authorizer.grantGroupKey(group, "game", key))
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data())
+    def join(self, data: Any) -> None:
+        group = data.draw(st.sampled_from(sorted(self.keys)))
+        self.member.add(group)
+        self.result(self.memory.authorizer.addMember(group, "alice"))
+
+    @precondition(lambda self: self.member)
+    @rule(data=st.data())
+    def leave(self, data: Any) -> None:
+        group = data.draw(st.sampled_from(sorted(self.member)))
+        with self.losing():
+            self.member.discard(group)
+            self.result(self.memory.authorizer.removeMember(group, "alice"))
+
+    @precondition(lambda self: any(self.keys.values()))
+    @rule(data=st.data())
+    def revokeGroup(self, data: Any) -> None:
+        some = sorted((group, key) for group, keys in self.keys.items() for key in keys)
+        group, key = data.draw(st.sampled_from(some))
+        with self.losing():
+            self.keys[group].discard(key)
+            self.result(self.memory.authorizer.revokeGroupKey(group, "game", key))
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data())
+    def removeGroup(self, data: Any) -> None:
+        group = data.draw(st.sampled_from(sorted(self.keys)))
+        with self.losing():
+            self.member.discard(group)
+            del self.keys[group]
+            self.result(self.memory.authorizer.removeGroup(group))
+
+    @rule(seconds=st.sampled_from([0, 10]))
+    def expire(self, seconds: int) -> None:
+        self.alice.expires = self.memory.authorizer.now() + timedelta(seconds=seconds)
+        if seconds:
+            self.memory.advance(seconds - 1)
+            for session in self.attached:
+                self.check(session, *session.references[-1])
+            self.memory.advance(1)
+        self.leaveAll()
+        self.alice.expires = None
 
     @rule()
     def changePassword(self) -> None:
         self.passwords += 1
         self.alice.setPassword(f"secret {self.passwords}")
         self.password = Password(f"secret {self.passwords}")
+        self.leaveAll()
+
+    def leaveAll(self) -> None:
+        """All logins are void. Who has logged in gets nowhere; so they go, all of them."""
         self.kill(lambda each: True)
-        # Who has logged in with the old one gets nowhere; so they go, all of them.
         for session in self.attached:
             self.check(session, *session.references[-1])
         for connector in self.connectors:
