@@ -18,6 +18,7 @@ from pbauth.audit.events import DropReason
 from pbauth.authorizers.ondemand import OnDemandAuthorizer
 from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
 from pbauth.authorizers.sql.authorizer import SQLAuthorizer
+from pbauth.client.connected import connected
 from pbauth.client.connector import IdentityConnector
 from pbauth.client.credentials import (
     Anonymous,
@@ -198,6 +199,7 @@ __all__ = [
     "call",
     "changePassword",
     "connect",
+    "connected",
     "currentSession",
     "fingerprintOf",
     "getObjectAt",

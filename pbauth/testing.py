@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 from typing import Any
+from weakref import ref
 
 from attrs import frozen
 from twisted.application.service import IServiceCollection, MultiService
@@ -38,6 +39,7 @@ from twisted.test import iosim
 from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, checkType
+from pbauth._async import chooseReactor
 from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.client.login import connect
@@ -96,6 +98,8 @@ class MemoryServer:
     ) -> None:
         self.services = MultiService()
         self.clock = Clock()
+        self._moving = False
+        self._soon: Any = None
         if authorizer is None:
             calendar = _Calendar(self.clock)
             authorizer = DefaultAuthorizer(self.services, Hashing.CHEAPEST, reactor=calendar)
@@ -171,20 +175,33 @@ class MemoryServer:
         server = self._factory.buildProtocol(self._peer)
         pump = iosim.connect(
             server,
-            iosim.FakeTransport(server, True, _SERVER, self._peer),
+            _Transport(self._moveSoon, server, True, _SERVER, self._peer),
             client,
-            iosim.FakeTransport(client, False, self._peer, _SERVER),
+            _Transport(self._moveSoon, client, False, self._peer, _SERVER),
             greet=False,
         )
         self.pumps.append(pump)
+        self._moveSoon()
         return succeed(client)
 
     def flush(self) -> None:
         """Carry all bytes, both ways, until there are no more."""
-        moved = True
-        while moved:
-            self.clock.advance(0)
-            moved = sum(bool(pump.pump()) for pump in self.pumps) > 0
+        soon, self._soon = self._soon, None
+        if soon is not None and soon.active():
+            soon.cancel()
+        before, self._moving = self._moving, True
+        try:
+            moved = True
+            while moved:
+                self.clock.advance(0)
+                moved = sum(bool(pump.pump()) for pump in self.pumps) > 0
+        finally:
+            self._moving = before
+
+    def _moveSoon(self) -> None:
+        """Carry what was sent once a reactor runs, as it does while a test waits."""
+        if not self._moving and self._soon is None:
+            self._soon = chooseReactor().callLater(0, _flush, ref(self))
 
     def advance(self, seconds: float) -> None:
         """
@@ -229,6 +246,32 @@ class MemoryServer:
         checkType(pb.RemoteReference, reference, "reference")
         reference.broker.transport.loseConnection()
         self.flush()
+
+
+def _flush(weak: ref[MemoryServer]) -> None:
+    memory = weak()
+    if memory is not None:
+        memory.flush()
+
+
+class _Transport(iosim.FakeTransport):
+    """Tells when there is something to carry."""
+
+    def __init__(self, moveSoon: Any, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._moveSoon = moveSoon
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._moveSoon()
+
+    def loseConnection(self) -> None:
+        super().loseConnection()
+        self._moveSoon()
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self._moveSoon()
 
 
 class _CutPump:

@@ -1,12 +1,12 @@
 from twisted.internet.task import react
 
-from pbauth import Unauthorized, connect
+from pbauth import Login, Unauthorized, connect, connected
 
 
 async def main(reactor):
-    alice = await connect("127.0.0.1", 8800, "alice", "open sesame", "greetings")
-    print(await alice.callRemote("greet", "Hello"))
-    alice.broker.transport.loseConnection()
+    login = Login("tcp:127.0.0.1:8800", "alice", "open sesame", "greetings")
+    async with connected(login) as alice:
+        print(await alice.callRemote("greet", "Hello"))
 
     try:
         await connect("127.0.0.1", 8800, "alice", "wrong", "greetings")

@@ -186,7 +186,8 @@ def connect(
     """
     Connect, log in, and get a perspective.
 
-    To let go of it, close the connection: ``perspective.broker.transport.loseConnection()``.
+    To let go of it, close the connection: ``perspective.broker.transport.loseConnection()``; or use
+    `connected`, which does so at the end of a block.
 
     Args:
         host: a host, to connect to it by plain TCP; or, where `port` is `None`, an endpoint

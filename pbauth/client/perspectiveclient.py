@@ -187,6 +187,15 @@ class PerspectiveClient(service.Service):
         self._receive(Input.STOP)
         return closed
 
+    def close(self) -> Deferred[None]:
+        """
+        Log out, as `stopService` does.
+
+        Returns:
+            Fires when the connection is closed.
+        """
+        return self.stopService()
+
     def whenAttached(self) -> Deferred[pb.RemoteReference]:
         """
         Wait for the current perspective.

@@ -6,13 +6,14 @@ import os
 import re
 import socket
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.conch.ssh.keys import Key
 from twisted.internet.defer import gatherResults
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from pbauth import Detached, PlainPassword, Unauthorized, connect
 from tests.support.listings import DOCS, LISTINGS, ListingTestCase
@@ -288,6 +289,18 @@ class ListingTests(ListingTestCase):
             forked=True,
         )
         self.assertIn("PASSED (successes=13)", program.output)
+
+    async def test_pytest(self) -> None:
+        """The example for pytest passes with Twisted's reactor, and with that of asyncio."""
+        if find_spec("pytest_twisted") is None:
+            raise SkipTest("pytest-twisted is not installed: pip install -e '.[dev]'")
+        for reactor in ("default", "asyncio"):
+            program = await run(
+                *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--reactor={reactor}"),
+                "pytest_example.py",
+                directory=str(LISTINGS),
+            )
+            self.assertIn("2 passed", program.output)
 
     async def test_sqlAccounts(self) -> None:
         """Accounts that the command keeps, while the server runs."""
