@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from pbauth.audit import Audit
 from pbauth.net.servercertificate import ServerCertificate
-from pbauth.server.services import stop
+from pbauth.server.services import EarlyService, stop
 
 _log = Logger()
 
@@ -27,7 +26,7 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-class CertificateService(Service):
+class CertificateService(EarlyService):
     """
     Warn before the certificates of a server expire.
 
@@ -51,9 +50,8 @@ class CertificateService(Service):
         self._loop = LoopingCall(self._look)
         self._loop.clock = reactor
 
-    def privilegedStartService(self) -> None:
+    def begin(self) -> None:
         """End the program if a certificate has expired: no client would trust it."""
-        super().privilegedStartService()
         for port, certificate in self._certificates.items():
             if certificate.expires <= self._now():
                 stop(

@@ -138,7 +138,39 @@ class HealthService(PortService):
         _log.info("The state of health is at {scheme}://{where}/readyz", scheme=scheme, where=where)
 
 
-class ObserverService(Service):
+class EarlyService(Service):
+    """
+    Begins before anybody listens. ``twistd`` starts services in two steps, the first with its
+    privileges; ``twist`` starts them in one.
+    """
+
+    _begun = False
+
+    def privilegedStartService(self) -> None:
+        """Begin."""
+        super().privilegedStartService()
+        self._beginOnce()
+
+    def startService(self) -> None:
+        """Begin, unless that was done."""
+        super().startService()
+        self._beginOnce()
+
+    def stopService(self) -> Any:
+        """End; another start begins again."""
+        self._begun = False
+        return super().stopService()
+
+    def begin(self) -> None:
+        """Do what there is to be done at the start."""
+
+    def _beginOnce(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self.begin()
+
+
+class ObserverService(EarlyService):
     """
     Lets somebody observe the log while the server runs, and until all connections are closed.
 
@@ -151,9 +183,8 @@ class ObserverService(Service):
         self._reactor = reactor
         self._observer = observer
 
-    def privilegedStartService(self) -> None:
-        """Begin, before anybody listens."""
-        super().privilegedStartService()
+    def begin(self) -> None:
+        """Begin to observe."""
         globalLogPublisher.addObserver(self._observer)
 
     def stopService(self) -> None:
@@ -188,7 +219,7 @@ class AuditService(ObserverService):
         self._file.close()
 
 
-class ReloadService(Service):
+class ReloadService(EarlyService):
     """
     Read files again on SIGHUP, by which a server is asked for that, and which would end it.
 
@@ -203,17 +234,8 @@ class ReloadService(Service):
         self._before: Any = None
         self._onTerminal = os.isatty(0)
 
-    def privilegedStartService(self) -> None:
-        """Begin to listen for the signal, before anybody is informed that the server is there."""
-        super().privilegedStartService()
-        self._listen()
-
-    def startService(self) -> None:
-        """Begin to listen for the signal, unless that is so: `twist` has no privileged start."""
-        super().startService()
-        self._listen()
-
-    def _listen(self) -> None:
+    def begin(self) -> None:
+        """Begin to listen for the signal."""
         if self._before is None:
             self._before = signal.signal(signal.SIGHUP, self._hungUp)
 

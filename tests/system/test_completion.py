@@ -112,7 +112,8 @@ class NameTests(TestCase):
         unfit = ["x$(id)", "x[1]", "x{a,b}"]
         unfit += [f"x{each}y" for each in "\"' `;*?|&<>!#^~:\\"]
         for name in fit + unfit:
-            await accounts.createIdentity(name).save()
+            # They may be older than the rule for new names.
+            await accounts.identityClass(name, accounts).save()
         accounts.close()
         offered = await self.complete(f"--state {self.state} user lock x")
         self.assertEqual(sorted(offered), sorted(fit))

@@ -65,8 +65,8 @@ END = """
 import atexit, os, signal, sys, threading, time
 how = sys.argv[1]
 atexit.register(lambda: print("at exit"))
-threading.Thread(target=lambda: (time.sleep(0.01), print("thread"))).start()
-print("started", end="")
+print("started", end="", flush=True)
+threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
 if how == "code":
     sys.exit(3)
 elif how == "text":

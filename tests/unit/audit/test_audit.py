@@ -1056,7 +1056,7 @@ class ServerTests(TestCase):
         parent = MultiService()
         AuditService(reactor, file).setServiceParent(parent)
         ReloadService(reactor, [file.reopen]).setServiceParent(parent)
-        parent.privilegedStartService()
+        # As `twist` does it; `twistd` calls `privilegedStartService` first.
         parent.startService()
         old = self.path.rename(self.path.with_suffix(".1"))
         os.kill(os.getpid(), signal.SIGHUP)
