@@ -62,6 +62,7 @@ from pbauth.audit.events import (
     USER_UNLOCKED,
     USERS_IMPORTED,
     USERS_READ,
+    USERS_RESTORED,
     VERIFIER_RENEWED,
     DropReason,
     Kind,
@@ -348,6 +349,11 @@ class Audit:
         """Record that whole accounts are read, as for an export."""
         event = {"event": USERS_READ.name, "operator": cut(operator)}
         self._log.send(LogLevel.info, USERS_READ.text, event)
+
+    def restored(self, operator: str) -> None:
+        """Record that all accounts are replaced by those of a backup."""
+        event = {"event": USERS_RESTORED.name, "operator": cut(operator)}
+        self._log.send(LogLevel.info, USERS_RESTORED.text, event)
 
     def certificateExpiring(self, port: str, expires: datetime) -> None:
         """

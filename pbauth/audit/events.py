@@ -231,6 +231,11 @@ USERS_READ = Kind(
 )
 
 
+USERS_RESTORED = Kind(
+    "users.restored", "{operator!r} replaced all accounts by those of a backup", ("operator",)
+)
+
+
 CERTIFICATE_EXPIRING = Kind("certificate.expiring", None, ("port", "expires"))
 
 

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 import click
 
-from pbauth.cli.running import GlobalOptions
+from pbauth.audit import Audit
+from pbauth.audit.file import AuditUnwritable, auditing
+from pbauth.cli.running import GlobalOptions, operatorName
 from pbauth.errors import StoreError
 from pbauth.server.backup import backUp
 from pbauth.server.backup import restore as putBack
@@ -24,7 +26,8 @@ def backup(context: click.Context, file: str) -> None:
     out passwords: it is made for its owner only.
     """
     options = _local(context)
-    with _explained(file):
+    with _explained(file), auditing(options.audit):
+        Audit().exported(operatorName())
         backUp(options.state, options.accounts, file)
     click.echo(f"Wrote {file}. Keep it where nobody else can read it.")
 
@@ -42,8 +45,9 @@ def restore(context: click.Context, file: str, replace: bool) -> None:
     options = _local(context)
     if not os.path.exists(file):
         raise click.ClickException(f"There is no file {file}.")
-    with _explained(file):
+    with _explained(file), auditing(options.audit):
         putBack(options.state, options.accounts, file, replace)
+        Audit().restored(operatorName())
     click.echo(f"Restored {file}. If the server runs with another key or certificate, restart it.")
 
 
@@ -58,7 +62,7 @@ def _local(context: click.Context) -> GlobalOptions:
 def _explained(file: str) -> Iterator[None]:
     try:
         yield
-    except StoreError as error:
+    except (StoreError, AuditUnwritable) as error:
         said = str(error)
     except OSError as error:
         said = f"{error.filename or file}: {error.strerror or error}."

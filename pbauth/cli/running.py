@@ -173,7 +173,7 @@ def administer(
             if upgraded:
                 click.echo(f"{upgraded}.", err=True)
             try:
-                administration = Administration(authorizer, _operator(), options.policy)
+                administration = Administration(authorizer, operatorName(), options.policy)
                 return await operation(administration, *arguments)
             finally:
                 authorizer.close()
@@ -181,7 +181,7 @@ def administer(
     return run(main)
 
 
-def _operator() -> str:
+def operatorName() -> str:
     """
     Return who runs the command, as the system has it: what the environment says, its user has said.
     Only root may be believed that somebody else is behind it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import tarfile
@@ -113,6 +114,17 @@ class BackupTests(ServingTestCase):
             self.assertEqual(restored.getDecoyVerifier("mallory", scram.NAME), decoy)
             self.assertEqual(openCertificate(self.state).getPublicKey().keyHash(), key)
             self.assertEqual(os.stat(f"{self.state}/server.pem").st_mode & 0o777, 0o600)
+
+    async def test_audited(self) -> None:
+        """Both are recorded, with who did it."""
+        await addUser(self.open(None), "alice")
+        audit = os.path.abspath(self.mktemp())
+        for command in (("backup",), ("restore", "--replace")):
+            program = await self.pbauth(None, "--audit", audit, *command, self.backup)
+            self.assertEqual(program.exitCode, 0, program.output)
+        lines = [json.loads(line) for line in Path(audit).read_text().splitlines()]
+        self.assertEqual([each["event"] for each in lines], ["users.read", "users.restored"])
+        self.assertTrue(all(each["operator"] for each in lines))
 
     async def test_whileWritten(self) -> None:
         """What another program is about to write is not in it, and does not keep it waiting."""
