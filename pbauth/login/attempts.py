@@ -127,8 +127,8 @@ class Attempt:
 
     def fail(self) -> None:
         """
-        Take note that the proof could not be checked. The network and the connection pay for it as
-        for a refusal, since whoever sends many makes the store fail for others.
+        Take note that the proof could not be checked. It counts for the connection alone: it may be
+        the store that is away, for which no network has to wait.
         """
         self.abandon()
         self._attempts.fail(self.name, self.mechanism)
@@ -151,7 +151,8 @@ class Attempts:
     The attempts of one connection to log in.
 
     Attributes:
-        unanswered: challenges that wait for their response.
+        unanswered: challenges that wait for their response, and those that are being made.
+        beginning: of these, those that are being made: the client waits for the server.
         logins: those that stand on the connection, which is closed when the last of them ends.
 
     Args:
@@ -174,7 +175,7 @@ class Attempts:
         audit: Audit,
         known: ByName[StandingLogin],
     ) -> None:
-        self.unanswered = 0
+        self.unanswered = self.beginning = 0
         self.logins = StandingLogins(broker, known, self._closeSoon)
         self._broker = broker
         self._policy = policy
@@ -288,7 +289,6 @@ class Attempts:
         """
         if not self._exhausted:
             self._audit.refused(self._origin, name, mechanism, "it could not be checked")
-            self._limits.checkFailed(self._network)
             self._countFailure()
 
     def accept(self, claimed: str, name: str, mechanism: str, begun: float) -> None:
@@ -463,7 +463,9 @@ class Attempts:
         self.cut()
 
     def _timeOut(self) -> None:
-        self._misbehaved()
+        if not (self.beginning or self._checks):
+            # Otherwise it is the server that takes so long.
+            self._misbehaved()
         self._drop(DropReason.GRACE_TIME)
 
     def _connectionLost(self) -> None:
@@ -474,7 +476,9 @@ class Attempts:
         if self._closing is not None:
             self._closing.cancel()
         restrictable = IRestrictableBroker.providedBy(self._broker)
-        if self.unanswered or (unauthenticated and restrictable and self._broker.brokeProtocol):
+        if self.unanswered > self.beginning or (
+            unauthenticated and restrictable and self._broker.brokeProtocol
+        ):
             self._misbehaved()
 
     def _misbehaved(self) -> None:

@@ -61,6 +61,8 @@ class UnauthenticatedConnections:
     NEAR = 0.9
     #: From this part of it on, not everybody should get one of the places that are left.
     CROWDED = 0.5
+    #: From this part on, not even everybody who may be known.
+    PACKED = 0.75
 
     def __init__(
         self,
@@ -81,10 +83,14 @@ class UnauthenticatedConnections:
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def crowded(self) -> bool:
-        """Return whether connections are about to be refused."""
-        return self._count >= self._most * self.CROWDED
+    def isFull(self, part: float) -> bool:
+        """
+        Return whether so many of the places are taken.
+
+        Args:
+            part: of all, from 0 to 1.
+        """
+        return self._count >= self._most * part
 
     def admits(self) -> bool:
         """Return whether one more connection is admitted."""
@@ -183,15 +189,19 @@ class ConnectionLimits:
 
     def admits(self, network: str) -> bool:
         """
-        Return whether one more connection is admitted. A network that has to wait can't log in now,
-        and takes no place from those that can.
+        Return whether one more connection is admitted. A network that has to wait takes none of
+        the last places from others: of the second half, or of the last quarter if anybody has
+        logged in from there before, who need not wait.
 
         Args:
             network: that it comes from.
         """
-        if self.throttle is not None and self.unauthenticated.crowded:
-            return not self.throttle.waitOfNetwork(network) and self.unauthenticated.admits()
-        return self.unauthenticated.admits()
+        throttle, places = self.throttle, self.unauthenticated
+        if throttle is not None and places.isFull(places.CROWDED):
+            part = places.PACKED if throttle.isKnown(network) else places.CROWDED
+            if places.isFull(part) and throttle.waitOfNetwork(network):
+                return False
+        return places.admits()
 
     async def beginCheck(self, network: str, name: str, checkWait: Callable[[], None]) -> Check:
         """
@@ -220,11 +230,6 @@ class ConnectionLimits:
         """Tell the throttle that a login failed."""
         if self.throttle is not None:
             self.throttle.failed(network, name)
-
-    def checkFailed(self, network: str) -> None:
-        """Tell the throttle that a login could not be checked."""
-        if self.throttle is not None:
-            self.throttle.checkFailed(network)
 
     def misbehaved(self, network: str) -> None:
         """Tell the throttle that a connection did not log in in time, or broke the protocol."""

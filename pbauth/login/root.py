@@ -281,6 +281,7 @@ class AuthServ(WireObject):
         if isTooLong(name):
             # Nobody's, before anything looks at it.
             raise attempt.refuse("the name is too long")
+        self._attempts.beginning += 1
         try:
             claim = await self._negotiation.begin(name, mechanism, self._channel)
             challenge = await settled(claim.exchange.challenge(initial))
@@ -294,6 +295,8 @@ class AuthServ(WireObject):
             # Nobody is to blame who asks while the store can't be read.
             attempt.abandon()
             raise
+        finally:
+            self._attempts.beginning -= 1
         return challenge, AuthChallenger(self, attempt, claim)
 
     def _serviceForStockClients(self, name: Any, mechanism: str) -> str:

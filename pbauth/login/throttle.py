@@ -242,6 +242,7 @@ class ThrottleState:
         self._pairs = Penalties(now, most, throttle.longestWait)
         self._most = most
         self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._knownNetworks: OrderedDict[str, None] = OrderedDict()
         self._exempt = [ipaddress.ip_network(each) for each in throttle.exempt]
 
     def _concerned(self, network: str, name: str) -> list[tuple[Penalties, Hashable]]:
@@ -303,16 +304,12 @@ class ThrottleState:
 
     def failed(self, network: str, name: str) -> None:
         """Add the penalties for a failed login."""
-        self.checkFailed(network)
+        if not self._isExempt(network):
+            self._networks.add(network, self._cost)
         who, pair = _digest(name), _digest(network, name)
         self._names.add(who, self._cost)
         if pair in self._known:
             self._pairs.add(pair, self._cost)
-
-    def checkFailed(self, network: str) -> None:
-        """Add the penalty for a login that could not be checked, for which no name is to blame."""
-        if not self._isExempt(network):
-            self._networks.add(network, self._cost)
 
     def misbehaved(self, network: str) -> None:
         """Add the penalty for a connection that did not log in in time, or broke the protocol."""
@@ -321,11 +318,17 @@ class ThrottleState:
 
     def succeeded(self, network: str, name: str) -> None:
         """Remember that this name has logged in from this network."""
-        pair = _digest(network, name)
-        self._known.pop(pair, None)
-        self._known[pair] = None
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)
+        _remember(self._known, _digest(network, name), self._most)
+        _remember(self._knownNetworks, network, self._most)
+
+    def isKnown(self, network: str) -> bool:
+        """
+        Return whether anybody has logged in from a network before.
+
+        Args:
+            network: the network.
+        """
+        return network in self._knownNetworks
 
     def _isExempt(self, network: str) -> bool:
         if not network:
@@ -338,6 +341,13 @@ class ThrottleState:
             # This machine.
             return False
         return any(each.version == found.version and found.subnet_of(each) for each in self._exempt)
+
+
+def _remember(known: OrderedDict[Any, None], what: Hashable, most: int) -> None:
+    known.pop(what, None)
+    known[what] = None
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 def responsible(network: str, name: str) -> tuple[Hashable, ...]:

@@ -1,4 +1,4 @@
-"""Attacks before login, one after the other: each is cut off, and leaves nothing behind."""
+"""Attacks, one after the other: each is cut off, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.benchmarks.peers.accounts import nameOf
 from tests.benchmarks.program import Program, Stage
 from tests.stress.attackers import POURED, PROXIED
 from tests.stress.findings import Findings
+from tests.stress.greedy import GREED
 from tests.stress.resources import MEBIBYTE, forgetPeakOf, peakOf, sizeOf
 
 #: The most that the server may have grown after an attack.
@@ -39,6 +40,7 @@ class Plan:
         most: how many there may be that have not logged in.
         calls: logins that are begun and never ended.
         tries: honest logins while one address takes all places.
+        greedy: connections that ask for too much after their login, in each way.
         again: what needs memory for each connection is done twice.
         judged: the grace time is so long that a busy machine lets everybody in before its end.
     """
@@ -52,6 +54,7 @@ class Plan:
     most: int = 1000
     calls: int = 100_000
     tries: int = 200
+    greedy: int = 50
     again: bool = True
     judged: bool = True
 
@@ -67,6 +70,7 @@ SHORT = Plan(
     most=40,
     calls=17 * 20,
     tries=10,
+    greedy=2,
     again=False,
     judged=False,
 )
@@ -106,10 +110,11 @@ def run(plan: Plan, findings: Findings, stage: Stage) -> None:
     )
     attacker = stage.start("tests.stress.attackers", "Attacker", clientCore, {})
     honest = stage.start("tests.stress.clients", "Honest", clientCore, {})
+    greedy = stage.start("tests.stress.greedy", "Greedy", clientCore, {})
     strangers = stage.start("tests.stress.strangers", "Strangers", clientCore, {})
     ports = server.ask("listen")
     attacker.ask("expect", graceTime=plan.graceTime)
-    Attacks(plan, findings, server, attacker, honest, strangers, ports).all()
+    Attacks(plan, findings, server, attacker, honest, strangers, greedy, ports).all()
 
 
 class Attacks:
@@ -123,6 +128,7 @@ class Attacks:
         attacker: attacks.
         honest: logs in after each attack.
         strangers: takes all places.
+        greedy: logs in, and asks for too much.
         ports: of the server.
     """
 
@@ -134,6 +140,7 @@ class Attacks:
         attacker: Program,
         honest: Program,
         strangers: Program,
+        greedy: Program,
         ports: dict[str, int],
     ) -> None:
         self._plan = plan
@@ -142,6 +149,7 @@ class Attacks:
         self._attacker = attacker
         self._honest = honest
         self._strangers = strangers
+        self._greedy = greedy
         self._ports = ports
         self._made: dict[str, Any] = {}
 
@@ -161,6 +169,7 @@ class Attacks:
                 connections=plan.connections,
             )
         self._guesses()
+        self._greed()
         self._ordinary()
         self._attack(
             f"{plan.calls:,} logins that are never ended",
@@ -216,6 +225,20 @@ class Attacks:
         self._findings.expect(
             0 < checked <= most, f"of {_GUESSES} passwords {checked} were looked at"
         )
+
+    def _greed(self) -> None:
+        """Who has logged in asks for too much: it is refused, and at last disconnected."""
+        for what, (limit, most, name) in GREED.items():
+            port = self._server.ask("listenLimited", limits={limit: most})
+            self._attack(
+                name, "ask", by=self._greedy, what=what, port=port, connections=self._plan.greedy
+            )
+            made = self._made[name]
+            self._findings.note(
+                f"  {made['calls'] / made['connections']:,.0f} calls on each connection until it "
+                f"was ended, {made['answered'] / made['connections']:,.0f} of them answered, "
+                f"{made['refused'] / made['connections']:,.0f} refused"
+            )
 
     def _ordinary(self) -> None:
         """What as many connections take as there will be at once; the attacks should add little."""
@@ -282,6 +305,7 @@ class Attacks:
         *,
         allowed: float = MOST_GROWTH,
         highest: int | None = None,
+        by: Program | None = None,
         **arguments: Any,
     ) -> int:
         """
@@ -290,6 +314,7 @@ class Attacks:
         Args:
             name: of the attack.
             do: what the attacker does.
+            by: the attacker, if it is one that logs in.
             allowed: so much the server may grow.
             highest: what it had at most the last time; by default, what it has before.
             arguments: for the attacker.
@@ -301,7 +326,7 @@ class Attacks:
         forgetPeakOf(server.pid)
         before, lines = sizeOf(server.pid), self._server.ask("log")["lines"]
         begun = time.monotonic()
-        told = self._attacker.ask(do, **arguments)
+        told = (by or self._attacker).ask(do, **arguments)
         seconds = time.monotonic() - begun
         left = self._strangersLeft()
         after, peak = sizeOf(server.pid), peakOf(server.pid)

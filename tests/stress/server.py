@@ -13,7 +13,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import ssl
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -59,6 +59,12 @@ class Guarded(Perspective):
 
     def perspective_whoami(self) -> str:
         return self.perspectiveName
+
+    def perspective_wait(self) -> Any:
+        return Deferred()
+
+    def perspective_take(self, value: Any) -> None:
+        pass
 
 
 class GuardedService(Service):
@@ -175,6 +181,17 @@ class Server:
         path = f"{folder}/socket"
         reactor.listenUNIX(path, AuthServerFactory(authorizer, policy, reactor, self._limits))
         return path
+
+    def do_listenLimited(self, limits: dict[str, int]) -> int:
+        """Listen for clients that may not ask for much after their login; tell the port."""
+        from twisted.internet import reactor as running
+
+        reactor: Any = running
+        policy = evolve(self._policy, **limits)
+        shared = ConnectionLimits(policy, reactor)
+        factory: Any = AuthServerFactory(self._authorizer, policy, reactor, shared)
+        port = reactor.listenTCP(0, factory, interface=HOST, backlog=1024)
+        return int(port.getHost().port)
 
     def do_checked(self) -> int:
         """Tell how many passwords were checked elsewhere."""

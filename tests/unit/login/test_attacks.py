@@ -273,16 +273,52 @@ class SlowCheckTests(SynchronousTestCase):
 
     def test_storeError(self) -> None:
         """
-        Who makes the store fail gets an error without a traceback in the log, and has to wait;
-        others, and the name, do not.
+        While passwords can't be checked, whoever tries gets an error without a traceback in the
+        log. When they can again, nobody has to wait, neither a name nor a network.
         """
         answers = [self.guess(self.root(), "wrong") for _ in range(20)]
+        self.assertEqual(len(self.checker.asked), Throttle().checksAtOnce)
         self.answerAll(StoreError)
-        self.assertEqual(self.kinds(answers), [StoreError] * 6 + [TooManyAttempts] * 14)
+        self.assertEqual(self.kinds(answers), [StoreError] * 20)
         told = [(each["identity"], each["reason"]) for each in self.refused()]
-        self.assertEqual(told, [("alice", "it could not be checked")] * 6)
+        self.assertEqual(told, [("alice", "it could not be checked")] * 20)
         self.assertEqual(self.flushLoggedErrors(), [])
-        self.from_("elsewhere")
+        for place in ("alice's", "elsewhere"):
+            self.from_(place)
+            answer = self.guess(self.root(), "secret")
+            self.answerAll()
+            self.assertEqual(self.kinds([answer]), [tuple])
+
+    def test_storeErrorsOfOneConnection(self) -> None:
+        """A connection has no more of them than it may have failures."""
+        root = self.root()
+        answers = [self.guess(root, "wrong") for _ in range(20)]
+        self.answerAll(StoreError)
+        self.assertEqual(self.kinds(answers).count(StoreError), 6)
+        self.assertEqual(len(self.checker.passwords), 6)
+
+    def test_slowStore(self) -> None:
+        """Where a check, or a look-up, takes longer than the grace time, no client is to blame."""
+        for _ in range(10):
+            self.guess(self.root(), "secret")
+            self.memory.advance(31)
+        self.answerAll()
+        stuck: list[Any] = []
+        finding = self.memory.authorizer.getIdentityRequest
+
+        def find(name: str) -> Any:
+            stuck.append(Deferred())
+            return stuck[-1]
+
+        self.memory.authorizer.getIdentityRequest = find
+        for _ in range(10):
+            self.guess(self.root(), "secret")
+            self.memory.advance(31)
+        self.assertEqual(len(stuck), 10)
+        for each in stuck:
+            each.errback(StoreError())
+        self.memory.flush()
+        self.memory.authorizer.getIdentityRequest = finding
         answer = self.guess(self.root(), "secret")
         self.answerAll()
         self.assertEqual(self.kinds([answer]), [tuple])

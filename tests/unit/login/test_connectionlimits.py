@@ -155,6 +155,21 @@ class LimitsTests(SynchronousTestCase):
             limits.unauthenticated.add(lambda: None)
         self.assertTrue(limits.admits("203.0.113.1"))
 
+    def test_crowdedButKnown(self) -> None:
+        """A network where somebody has logged in before has half of the other half."""
+        limits = ConnectionLimits(Policy(maxUnauthenticated=20), Clock())
+        limits.succeeded("203.0.113.1", "alice")
+        for network in ("203.0.113.1", "203.0.113.2"):
+            for _ in range(3):
+                limits.misbehaved(network)
+        while limits.admits("203.0.113.2"):
+            limits.unauthenticated.add(lambda: None)
+        self.assertEqual(len(limits.unauthenticated), 10)
+        while limits.admits("203.0.113.1"):
+            limits.unauthenticated.add(lambda: None)
+        self.assertEqual(len(limits.unauthenticated), 15)
+        self.assertTrue(limits.admits("203.0.113.3"))
+
     def test_crowdedWithoutThrottle(self) -> None:
         """Without the throttle all are alike."""
         limits = ConnectionLimits(Policy(maxUnauthenticated=10, throttle=False), Clock())
