@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pbauth.accounts.groups import Group
 from pbauth.accounts.records import Record
 from pbauth.dumps.formats import JSONLines
 from pbauth.mechanisms.scram import ScramVerifier
@@ -31,6 +32,10 @@ _READER = "tests.benchmarks.peers.accountstore"
 
 _PBAUTH = ("-m", "pbauth")
 _TWISTD = ("-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "pbauth")
+
+#: The groups of a store, each with a key; and of how many of them each identity is a member.
+GROUPS = [f"group {number}" for number in range(100)]
+MEMBERSHIPS = 3
 
 #: Seconds that a server gets to end.
 _PATIENCE = 5.0
@@ -143,6 +148,8 @@ def _fill(stage: Stage, folder: str, state: str, number: int) -> dict[str, float
     dump = os.path.join(folder, "users.jsonl")
     chance = random.Random(number)
     with open(dump, "wb") as file:
+        for group in GROUPS:
+            file.write(JSONLines().writeGroup(Group(group, frozenset({(group, "{name}")}))))
         for name in map(nameOf, range(number)):
             verifier = ScramVerifier(
                 chance.randbytes(16), 4096, chance.randbytes(32), chance.randbytes(32)
@@ -153,6 +160,7 @@ def _fill(stage: Stage, folder: str, state: str, number: int) -> dict[str, float
                 keys=frozenset(
                     {(SERVICE, name), ("mail", name), ("game", f"table {chance.randrange(1000)}")}
                 ),
+                groups=frozenset(chance.sample(GROUPS, MEMBERSHIPS)),
             )
             file.write(JSONLines().write(record))
     command = _command(stage, (*_PBAUTH, "--state", state, "import", dump))

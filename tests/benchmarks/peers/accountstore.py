@@ -25,7 +25,7 @@ class Server:
 
     async def do_lookUp(self, count: int, seed: int) -> float:
         """
-        Look up identities with their keyrings, one after the other, all over the store.
+        Look up identities with their keyrings and groups, one after the other, all over the store.
 
         Args:
             count: how many.
@@ -41,6 +41,6 @@ class Server:
             began = time.perf_counter()
             identity = await self._authorizer.getIdentityRequest(name)
             taken.append(time.perf_counter() - began)
-            if len(identity.getAllKeys()) != 3:
-                raise AssertionError(f"{name} does not hold three keys.")
+            if len(identity.getAllKeys()) != 6:
+                raise AssertionError(f"{name} does not hold three keys, and three by groups.")
         return median(taken)
