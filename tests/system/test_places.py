@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
@@ -66,7 +68,11 @@ class OwnerTests(PlacesTestCase):
 
     async def test_uid(self) -> None:
         """A server that root starts for another user can use what it has made."""
-        self.state = os.path.abspath(self.mktemp())
+        # Not below a folder of root's, through which that user can't pass.
+        folder = tempfile.mkdtemp(prefix="pbauth-uid-")
+        self.addCleanup(shutil.rmtree, folder)
+        os.chmod(folder, 0o755)
+        self.state = os.path.join(folder, "state")
         front = [*TWISTD[:-1], "--uid", str(NOBODY), TWISTD[-1]]
         server = Program(
             *(*front, "--state", self.state, "--port", "ssl:0:interface=127.0.0.1"), forked=True
