@@ -83,6 +83,11 @@ async def price(shop, item):
         return "ask again"
 
 
+async def operate(staying):
+    clerk = await staying.attach("shop", "clerk")
+    return await clerk.callRemote("order", "pens", 1)
+
+
 async def follow(shop, lines):
     async for line in pbauth.stream(shop, "log", 1):
         lines.append(line)
@@ -126,6 +131,18 @@ class ShopTests(SynchronousTestCase):
         self.successResultOf(reading)
         self.assertEqual(lines, ["line 1", "line 2", "line 3"])
         self.assertEqual(self.successResultOf(sending), "pens.png: 1000000 bytes")
+
+    def test_furtherPerspective(self):
+        self.shop.createPerspective("clerk")
+        self.memory.addUser("bob", "secret", ("shop", "alice"), ("shop", "clerk"))
+        login = pbauth.Login(self.memory, "bob", "secret", "shop", "alice")
+        staying = pbauth.PerspectiveClient(login, reactor=self.memory.clock)
+        staying.startService()
+        answer = Deferred.fromCoroutine(operate(staying))
+        self.memory.flush()
+        self.assertEqual(self.successResultOf(answer), "1 of pens for clerk")
+        staying.close()
+        self.memory.flush()
 
     def test_deadline(self):
         answer = Deferred.fromCoroutine(price(self.alice, "pens"))

@@ -143,6 +143,28 @@ class Login:
 
         return within(self.timeout, theReactor, run())
 
+    def attach(
+        self, reactor: Reactor = None
+    ) -> Deferred[tuple[pb.RemoteReference, pb.RemoteReference]]:
+        """
+        Connect, log in, and attach, as `run`; for further perspectives of the same login.
+
+        Args:
+            reactor: as for `run`.
+
+        Returns:
+            Fires with a reference to the `IdentityWrapper`, and the remote perspective; fails as
+            `connect` does.
+        """
+        theReactor = chooseReactor(reactor)
+
+        async def run() -> tuple[pb.RemoteReference, pb.RemoteReference]:
+            root = await openRoot(theReactor, self.target)
+            wanted = (str(self.service), self.perspective or self.identity, self.client)
+            return await using(root, prove(root, self.identity, self.credentials, wanted))
+
+        return within(self.timeout, theReactor, run())
+
     async def on(self, root: pb.RemoteReference) -> pb.RemoteReference:
         """
         Log in, and attach, over a connection that there is already.

@@ -19,7 +19,8 @@ from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
 from pbauth._calling import send
 from pbauth._quoting import MOST, cut
-from pbauth.client.login import Login, asCredentials
+from pbauth.client.further import FurtherPerspective
+from pbauth.client.login import Login, asCredentials, checkClient
 from pbauth.client.moving import Move
 from pbauth.client.reconnect import (
     Action,
@@ -139,12 +140,14 @@ class PerspectiveClient(service.Service):
         self._mostWaiting = mostWaiting
         self._backoff = BackoffState(BackOff() if retryPolicy is None else retryPolicy)
         self._machine = Machine()
-        self._move = Move(lambda: login.run(self._reactor), self._moved, self._reactor)
+        self._move = Move(lambda: login.attach(self._reactor), self._moved, self._reactor)
         self._inputs: deque[tuple[Input, Failure | None]] = deque()
         self._acting = False
         # What there is of these: see the machine.
         self._login: Deferred[Any] | None = None
+        self._identity: Any = None
         self._perspective: Any = None
+        self._further: dict[FurtherPerspective, None] = {}
         self._attachedAt: float | None = None
         self._timer: Any = None
         self._nextQuestion: Any = None
@@ -215,6 +218,51 @@ class PerspectiveClient(service.Service):
             return succeed(perspective)
         # By then it may be gone again.
         return self._served.wait().addCallback(lambda _: self.whenAttached())
+
+    def attach(
+        self,
+        serviceName: str,
+        perspectiveName: str | None = None,
+        client: pb.Referenceable | None = None,
+    ) -> Deferred[FurtherPerspective]:
+        """
+        Attach to a further perspective, on the same connection and with the same login. It comes
+        back after each other login.
+
+        Args:
+            serviceName: the service.
+            perspectiveName: the perspective; the identity's own name by default.
+            client: an object of yours that the server may call back; the same each time.
+
+        Returns:
+            Fires with the further perspective, which has `callRemote`, `whenAttached` and `close`,
+            once it is attached for the first time. Fails with `KeyNotFound` if there is no such
+            key, or with what the server raised; with the reason if this client gives up, and with
+            `NotAttached` if it is stopped. Of a client that was not started yet it waits.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            InvalidName: a name breaks the rule.
+        """
+        checkClient(client)
+        service = checkName(serviceName, "name of a service")
+        name = self._request.identity if perspectiveName is None else perspectiveName
+        checkName(name, "name of a perspective")
+        if self._ended is not None:
+            return fail(self._ended)
+        further = FurtherPerspective(service, name, client, self._reactor, self._let)
+        self._further[further] = None
+        if self._identity is not None and not self._identity.broker.disconnected:
+            further.begin(self._identity)
+
+        def failed(failure: Failure) -> Failure:
+            self._let(further)
+            return failure
+
+        return further.whenAttached().addCallbacks(lambda _: further, failed)
+
+    def _let(self, further: FurtherPerspective) -> None:
+        self._further.pop(further, None)
 
     def callRemote(self, _name: str, *args: WireValue, **kw: WireValue) -> Deferred[WireValue]:
         """
@@ -302,15 +350,19 @@ class PerspectiveClient(service.Service):
         finally:
             self._acting = False
 
-    def _loggedIn(self, perspective: Any) -> None:
+    def _loggedIn(self, references: tuple[Any, Any]) -> None:
+        identity, perspective = references
         self._login = None
         self._backoff.attached()
         self._askLater()
-        self._take(perspective)
+        self._take(identity, perspective)
         self._receive(Input.LOGGED_IN)
         perspective.broker.whenClosed().addCallback(self._lost, perspective)
 
-    def _take(self, perspective: Any) -> None:
+    def _take(self, identity: Any, perspective: Any) -> None:
+        self._identity = identity
+        for further in [*self._further]:
+            further.begin(identity)
         self._perspective = perspective
         self._attachedAt = self._reactor.seconds()
         self._keepAlive.add(perspective.broker)
@@ -318,10 +370,11 @@ class PerspectiveClient(service.Service):
         endings.watch(perspective.luid, partial(self._sessionEnded, perspective))
         endings.leaves = self._move.begin
 
-    def _moved(self, perspective: Any) -> None:
+    def _moved(self, references: tuple[Any, Any]) -> None:
+        identity, perspective = references
         old = self._perspective
         old.broker.endings.leaves = None
-        self._take(perspective)
+        self._take(identity, perspective)
         perspective.broker.whenClosed().addCallback(self._lost, perspective)
         self._receive(Input.MOVED)
         self._move.letGo(old.broker)
@@ -336,7 +389,9 @@ class PerspectiveClient(service.Service):
         if perspective is not self._perspective:
             # It was let go.
             return
-        self._perspective = None
+        self._perspective = self._identity = None
+        for further in self._further:
+            further.lost()
         if self._nextQuestion is not None:
             self._nextQuestion.cancel()
         ended, self._detached = self._detached, None
@@ -376,10 +431,12 @@ class PerspectiveClient(service.Service):
     def _open(self) -> None:
         self._ended = None
         self._backoff.reset()
+        for further in self._further:
+            further.restart()
 
     def _logIn(self) -> None:
         self._attachedAt = None
-        login = self._login = self._request.run(self._reactor)
+        login = self._login = self._request.attach(self._reactor)
         login.addCallbacks(self._loggedIn, self._failed)
         login.addErrback(lambda bug: _log.failure("A client failed", bug))
 
@@ -466,6 +523,8 @@ class PerspectiveClient(service.Service):
         for turn in turns:
             turn.errback(ended)
         served.fail(ended)
+        for further in [*self._further]:
+            further.end(ended)
 
     def _report(self) -> None:
         assert self._reason is not None  # noqa: S101 - something has failed or was lost

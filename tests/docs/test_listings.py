@@ -288,7 +288,7 @@ class ListingTests(ListingTestCase):
             directory=str(LISTINGS),
             forked=True,
         )
-        self.assertIn("PASSED (successes=13)", program.output)
+        self.assertIn("PASSED (successes=14)", program.output)
 
     async def test_pytest(self) -> None:
         """The example for pytest passes with Twisted's reactor, and with that of asyncio."""
