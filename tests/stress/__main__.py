@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.program import BenchmarkFailed, Stage
-from tests.stress import attacks, crowd, faults, fuzz
+from tests.stress import attacks, crowd, exports, faults, fuzz
 from tests.stress.findings import Findings
 
 SCENARIOS: dict[str, Any] = {
     "crowd": crowd,
     "attacks": attacks,
     "faults": faults,
+    "exports": exports,
     "fuzz": fuzz,
 }
 

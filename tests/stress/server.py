@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.spread import pb
 from zope.interface import implementer
 
 from pbauth import (
@@ -47,6 +48,20 @@ CAN_PING = "pingInterval" in fields_dict(Policy)
 CAN_QUEUE = hasattr(Perspective, "clients")
 
 
+class Thing(pb.Referenceable):
+    """What is given."""
+
+
+class Board(pb.Cacheable):
+    """What is watched."""
+
+    def getStateToCacheAndObserveFor(self, perspective: Any, observer: Any) -> Any:
+        return {"first": Thing()}
+
+    def stoppedObserving(self, perspective: Any, observer: Any) -> None:
+        pass
+
+
 class Guarded(Perspective):
     """Tells its service who comes and goes."""
 
@@ -65,6 +80,10 @@ class Guarded(Perspective):
 
     def perspective_take(self, value: Any) -> None:
         pass
+
+    async def perspective_give(self, number: int, ear: Any) -> Any:
+        await ear.callRemote("hear", Thing())
+        return [Board(), *(Thing() for _ in range(number))]
 
 
 class GuardedService(Service):
@@ -203,6 +222,20 @@ class Server:
             "sessions": len(self._authorizer.sessions),
             "strangers": len(self._limits.unauthenticated),
         }
+
+    def do_held(self) -> int:
+        """Tell how many entries the books of the sessions' connections have."""
+        brokers: Any = {session.broker for session in self._authorizer.sessions}
+        return sum(
+            len(book)
+            for broker in brokers
+            for book in (
+                *(broker.localObjects, broker.luids),
+                *(broker.remotelyCachedObjects, broker.remotelyCachedLUIDs),
+                *(broker.locallyCachedObjects, broker.waitingForAnswers),
+                broker._exports,
+            )
+        )
 
     def do_events(self) -> list[tuple[str, str]]:
         """Tell who was attached and detached, in that order."""
