@@ -301,7 +301,7 @@ class SlowCheckTests(SynchronousTestCase):
         """Where a check, or a look-up, takes longer than the grace time, no client is to blame."""
         for _ in range(10):
             self.guess(self.root(), "secret")
-            self.memory.advance(31)
+        self.memory.advance(31)
         self.answerAll()
         stuck: list[Any] = []
         finding = self.memory.authorizer.getIdentityRequest
@@ -313,7 +313,7 @@ class SlowCheckTests(SynchronousTestCase):
         self.memory.authorizer.getIdentityRequest = find
         for _ in range(10):
             self.guess(self.root(), "secret")
-            self.memory.advance(31)
+        self.memory.advance(31)
         self.assertEqual(len(stuck), 10)
         for each in stuck:
             each.errback(StoreError())
