@@ -454,9 +454,11 @@ class Broker(SerializingBroker):
     def proto_decache(self, objectID: Any) -> None:
         """Take note that the peer has dropped its copy of a `Cacheable`."""
         checkKnown(objectID, self.remotelyCachedObjects)
-        super().proto_decache(objectID)
-        if self._exports is not None and objectID not in self.remotelyCachedObjects:
+        local: Any = self.remotelyCachedObjects[objectID]
+        if self._exports is not None and local.refcount == 1:
+            # Before `stoppedObserving` runs, which may end the session: it has to run once.
             self._exports.forget(True, objectID)
+        super().proto_decache(objectID)
 
     def proto_uncache(self, objectID: Any) -> None:
         """Forget the copy of a `Cacheable` of the peer's."""

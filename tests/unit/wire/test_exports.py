@@ -412,6 +412,26 @@ class ExportTests(WireTestCase):
         self.assertIsInstance(self.refusal(piece, "name"), Detached)
         self.assertEqual(board.observers, [])
 
+    def test_stoppedObservingThatEndsTheSession(self) -> None:
+        """When the client drops its copy, this runs once, and the connection stays."""
+        stopped: list[Any] = []
+
+        def stoppedObserving(board: Any, perspective: Any, observer: Any) -> None:
+            stopped.append(observer)
+            self.end()
+
+        self.patch(Board, "stoppedObserving", stoppedObserving)
+        board = self.answer(self.attach(), "board")
+        server = self.session().broker
+        del board
+        gc.collect()
+        self.memory.flush()
+        self.assertEqual(len(stopped), 1)
+        self.assertEqual((server.remotelyCachedObjects, server.remotelyCachedLUIDs), ({}, {}))
+        self.assertEqual(self.answer(self.attach(), "whoami"), "alice")
+        self.assertFalse(server.disconnected)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_sharedCache(self) -> None:
         """A `Cacheable` that two sessions gave is observed until the last of them ends."""
         alice, shared = self.attach(), self.attach("shared")
