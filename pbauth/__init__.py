@@ -27,6 +27,7 @@ from pbauth.client.credentials import (
     PlainPassword,
     PrivateKey,
 )
+from pbauth.client.further import FurtherPerspective
 from pbauth.client.knownservers import KnownServers
 from pbauth.client.login import (
     Login,
@@ -134,6 +135,7 @@ __all__ = [
     "DuplicateIdentity",
     "EndReason",
     "EquivalentProofs",
+    "FurtherPerspective",
     "Hashing",
     "IAccountStore",
     "IAdministration",

@@ -153,8 +153,9 @@ def callFor(
     Raises:
         Exception: whatever the method raises.
     """
-    (session, *others) = sessions
-    token = CURRENT.set(session if not others else next(filter(_isLive, sessions), session))
+    # Nearly always there is one.
+    live = sessions if len(sessions) == 1 else filter(_isLive, sessions)
+    token = CURRENT.set(next(iter(live), None))
     try:
         result = receive(broker, message, args, kw)
     except Exception as error:
@@ -170,6 +171,7 @@ def callFor(
     if not isinstance(result, Deferred):
         return result
     fails = getattr(broker, "fails", None)
+    (session, *others) = sessions
     return session.watch(result if fails is None else result.addErrback(fails), others)
 
 
