@@ -78,6 +78,7 @@ class Connection:
     Attributes:
         held: what the client has references to, by number.
         copies: the copies of boards that it has, by number.
+        mayClose: somebody closes it, or its login no longer stands.
         calls: those that were not answered yet: the seats that they belong to, and the answer.
     """
 
@@ -92,6 +93,7 @@ class Connection:
         self.calls: list[tuple[set[Seat], list[Any]]] = []
         self.seats: list[Seat] = []
         self.ears: list[Ear] = []
+        self.mayClose = False
 
     @property
     def isOpen(self) -> bool:
@@ -215,6 +217,12 @@ class Machine(RuleBasedStateMachine):
             if conn.isOpen:
                 self.sweep(conn)
 
+    def logOut(self, user: str) -> None:
+        """All sessions of a user end, and the connections, with their last login, may close."""
+        self.kill(lambda seat: seat.identity == user)
+        for conn in self.connections:
+            conn.mayClose = conn.mayClose or conn.user == user
+
     def kill(self, condition: Any) -> None:
         """These are to end, also those that are being attached."""
         for seat in self.world.seats:
@@ -225,6 +233,7 @@ class Machine(RuleBasedStateMachine):
         self.memory.flush()
         for conn in self.connections:
             if not conn.isOpen:
+                assert conn.mayClose, "A connection was closed for no reason."
                 self.kill(lambda seat, conn=conn: seat.transport is conn.server.transport)
         for conn in self.connections:
             for held in [*conn.copies.values()]:
@@ -503,7 +512,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS))
     def lock(self, user: str) -> None:
-        self.kill(lambda seat: seat.identity == user)
+        self.logOut(user)
         self.users[user].locked = True
         self.sweepAll()
         self.users[user].locked = False
@@ -511,7 +520,7 @@ class Machine(RuleBasedStateMachine):
     @rule(user=st.sampled_from(USERS))
     def changePassword(self, user: str) -> None:
         self.passwords[user] = f"secret {self.world.number()}"
-        self.kill(lambda seat: seat.identity == user)
+        self.logOut(user)
         self.users[user].setPassword(self.passwords[user])
         self.sweepAll()
         # They get nowhere, as long as they do not log in again.
@@ -525,6 +534,7 @@ class Machine(RuleBasedStateMachine):
     def disconnect(self, data: Any, byServer: bool) -> None:
         conn = self.drawConnection(data)
         self.kill(lambda seat: seat.transport is conn.server.transport)
+        conn.mayClose = True
         (conn.server if byServer else conn.client).transport.loseConnection()
         self.sweepAll()
 
@@ -591,6 +601,7 @@ class Machine(RuleBasedStateMachine):
         self.sweepAll()
         for conn in self.connections:
             if conn.isOpen:
+                conn.mayClose = True
                 conn.client.transport.loseConnection()
         self.settle()
         for waiting, seat in self.world.attaching:
