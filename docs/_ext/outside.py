@@ -22,7 +22,7 @@ TWISTED = "https://docs.twisted.org/en/stable/api/{}.html"
 PYTHON = "https://docs.python.org/3/library/{}.html#{}"
 
 #: Where the documentation of Python has names that it is enough to know by their module.
-_STANDARD = ("collections.abc", "datetime", "os")
+_STANDARD = ("collections.abc", "contextlib", "datetime", "os")
 
 #: Modules of Twisted whose classes docstrings name without their module.
 _NAMED_BARE = (
