@@ -282,9 +282,9 @@ class FailingTests(FilesTestCase):
         os.chmod(self.folder, 0o555)
         self.addCleanup(os.chmod, self.folder, 0o755)
         if os.geteuid() == 0:
-            # The way to the folder has to be open.
-            self.addCleanup(os.seteuid, 0)
+            # The way to the folder has to be open; that back need not be, for nobody.
             self.addCleanup(os.chdir, os.getcwd())
+            self.addCleanup(os.seteuid, 0)
             os.chdir(self.folder)
             self.folder, self.path = Path("."), "file"
             self.patch(os.path, "realpath", lambda path: path)
