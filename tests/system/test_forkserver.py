@@ -64,6 +64,7 @@ print(json.dumps({
 END = """
 import atexit, os, signal, sys, threading, time
 how = sys.argv[1]
+os.dup2(1, 2)  # What is written to two pipes is read in any order.
 atexit.register(lambda: print("at exit"))
 print("started", end="", flush=True)
 threading.Thread(target=lambda: (threading.main_thread().join(), print("thread"))).start()
