@@ -9,6 +9,7 @@ import shlex
 import shutil
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -95,6 +96,7 @@ class TutorialTests(TestCase):
     def start(self, command: str) -> Program:
         """Run a command as a shell would."""
         word, *arguments = shlex.split(command.replace("KEY", self.key))
+        python = word != "ssh-keygen"
         path = [str(DOCS.parent), os.environ.get("PYTHONPATH", "")]
         if word.startswith("PYTHONPATH="):
             path.insert(0, word.partition("=")[2])
@@ -107,13 +109,14 @@ class TutorialTests(TestCase):
             if "--port" not in arguments:
                 arguments += ["--port", f"ssl:{self.ports[2]}:interface=127.0.0.1"]
         else:
-            self.assertEqual(word, "python")
+            self.assertIn(word, ("python", "ssh-keygen"))
         program = Program(
             *arguments,
+            executable=sys.executable if python else word,
             stdin=None,
             directory=str(self.folder),
             terminal=True,
-            forked=True,
+            forked=python,
             HOME=str(self.home),
             XDG_CONFIG_HOME=str(self.home),
             PYTHONPATH=os.pathsep.join(path),
@@ -133,18 +136,20 @@ class TutorialTests(TestCase):
         for path in folder.glob("*.py"):
             path.write_text(self.moved(path.read_text()))
 
-    async def walk(self, name: str, programs: Path = LISTINGS) -> None:
+    async def walk(
+        self, name: str, programs: Path = LISTINGS, staying: tuple[str, ...] = ("first terminal",)
+    ) -> None:
         """Type a page, in a copy of the folder that holds its programs."""
         self.enter(programs, self.folder)
         terminals: dict[str, Terminal] = {}
         for caption, lines in commands(TUTORIAL / name):
             terminal = terminals.setdefault(caption, Terminal(caption))
-            others = [each for each in terminals.values() if each is not terminal]
             for line in map(self.moved, lines):
                 if line == "^C":
                     # A client is done when its server is stopped.
-                    for each in others:
-                        await each.program.whenEnded()
+                    for each in terminals.values():
+                        if each is not terminal and each.name not in staying:
+                            await each.program.whenEnded()
                 await self.type(terminal, line)
         for terminal in terminals.values():
             self.assertIsNotNone(terminal.program)
@@ -217,6 +222,11 @@ class TutorialTests(TestCase):
         known.parent.mkdir()
         known.write_text(f"127.0.0.1:{self.ports[2]} SHA256:{'A' * 43}=\n")
         await self.walk("go.rst", DOCS / "examples" / "go")
+
+    async def test_application(self) -> None:
+        """A dispatcher of jobs, first in memory, and then with accounts and a worker's key."""
+        staying = ("first terminal", "third terminal")
+        await self.walk("../howto/application.rst", DOCS / "examples" / "jobs", staying)
 
 
 class CoverageTests(SynchronousTestCase):
