@@ -482,6 +482,17 @@ class UnknownSession(WireError):
         self.session = session
 
 
+class CannotDrain(WireError):
+    """Raised where a server is asked to drain that has no way to stop itself."""
+
+    fields: ClassVar = {}
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server can't be drained by its administration. Stop it where it runs."
+        )
+
+
 class LastAdministrator(WireError):
     """
     Nobody would be left who can log in and administer; nothing was changed.

@@ -395,6 +395,12 @@ class ISessionAdministration(IAdministration):
     def endSessions(name: str) -> Awaitable[int]:
         """End all sessions of an identity, except this one; return how many."""
 
+    def drain() -> Awaitable[float]:
+        """
+        Have the server take no more connections, let its clients go, and stop; return the seconds
+        that this takes at most. Raises `CannotDrain`.
+        """
+
 
 class IChangesService(service.IService):
     """

@@ -314,6 +314,13 @@ def later(before: Any, last: Any) -> Any:
     return last
 
 
+def decodeSeconds(value: Any) -> float:
+    """Read a length of time, in seconds."""
+    if type(value) not in (int, float) or not 0 <= value < float("inf"):
+        raise notAnAnswer()
+    return float(value)
+
+
 def notAnAnswer() -> ProtocolViolation:
     """Return what to raise where a server answers anything else."""
     return ProtocolViolation("The server's answer is not one of an administration.")

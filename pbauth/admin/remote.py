@@ -294,6 +294,20 @@ class RemoteAdministration:
         name = checkName(name, "name of an identity")
         return protocol.decodeAnswer(await self._ask("endSessions", name))
 
+    # The server.
+
+    async def drain(self) -> float:
+        """
+        Have the server take no more connections, let its clients go, and stop.
+
+        Returns:
+            The seconds that this takes at most.
+
+        Raises:
+            CannotDrain: the program has no way to stop itself.
+        """
+        return protocol.decodeSeconds(await self._ask("drain"))
+
     # How.
 
     async def _ask(self, method: str, *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ to connections over TLS or from this machine, as the ports of ``twistd pbauth`` 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from heapq import nsmallest
 from typing import Any
 
@@ -20,13 +20,13 @@ from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.python.components import Componentized
 from twisted.spread import pb
 
-from pbauth._arguments import checkProvides, checkType, listed
+from pbauth._arguments import checkCallable, checkProvides, checkType, listed
 from pbauth._async import shielded
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
 from pbauth.admin.peers import SessionPeers, SessionRow, endByAdministrator, rowOf
-from pbauth.errors import PasswordsElsewhere, ProtocolViolation, UnknownSession
+from pbauth.errors import CannotDrain, PasswordsElsewhere, ProtocolViolation, UnknownSession
 from pbauth.interfaces import ClientReference, IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import Verifier, plain, scram, verifiersFor
 from pbauth.perspectives.perspective import Perspective
@@ -552,6 +552,24 @@ class Administrator(Perspective):
             ended += await self._peers.endAll(wanted, self.identityName)
         return ended
 
+    # The server.
+
+    def perspective_drain(self) -> float:
+        """
+        Have the server take no more connections, let its clients go, and stop.
+
+        Returns:
+            The seconds that this takes at most.
+
+        Raises:
+            CannotDrain: the program has no way to stop itself.
+        """
+        drain = self.getService().drain
+        if drain is None:
+            raise CannotDrain()
+        self._sessions.audit.drained(self.identityName)
+        return float(drain())
+
     @property
     def _peers(self) -> SessionPeers | None:
         peers: SessionPeers | None = self.getService().peers
@@ -582,9 +600,12 @@ class AdminService(Service):
         mechanisms: the names of those that the server offers, as its `Policy` lists them: the last
             administrator is somebody who can log in with one of them. By default any.
         peers: the sessions of other servers on the same store; `None`: there are none.
+        drain: begins to drain the server, soon, and returns the seconds that this takes at most;
+            `None`: no administrator can.
 
     Attributes:
         peers: the same.
+        drain: the same.
         administration: what the administrators do, in nobody's name.
 
     Raises:
@@ -602,11 +623,14 @@ class AdminService(Service):
         accounts: IAccountStore | None = None,
         mechanisms: Iterable[str] | None = None,
         peers: SessionPeers | None = None,
+        drain: Callable[[], float] | None = None,
     ) -> None:
         offered = None if mechanisms is None else listed(mechanisms, "names", "mechanisms")
         owner = checkProvides(IAuthorizer, authorizer, "authorizer")
         if peers is not None:
             checkType(SessionPeers, peers, "peers")
+        if drain is not None:
+            checkCallable(drain, "drain")
         store = owner if accounts is None else accounts
         if not IAccountStore.providedBy(store):
             raise TypeError(
@@ -615,6 +639,7 @@ class AdminService(Service):
             )
         super().__init__(serviceName, serviceParent, authorizer)
         self.peers = peers
+        self.drain = drain
         self.administration = Administration(
             store,
             keeping=KeptAdministrator(

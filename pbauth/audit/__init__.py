@@ -49,6 +49,7 @@ from pbauth.audit.events import (
     PASSWORD_CHANGED,
     PUBLIC_KEY_ADDED,
     PUBLIC_KEY_REMOVED,
+    SERVER_DRAINED,
     SESSION_ATTACHED,
     SESSION_DETACHED,
     SESSION_ENDED,
@@ -373,6 +374,11 @@ class Audit:
     def sessionEnded(self, operator: str, identity: str, session: str) -> None:
         """Record that an administrator ended a session; `session` is its id."""
         self._recordAct(SESSION_ENDED, operator, identity, session=session)
+
+    def drained(self, operator: str) -> None:
+        """Record that an administrator asked the server to drain and stop."""
+        event = {"event": SERVER_DRAINED.name, "operator": cut(operator)}
+        self._log.send(LogLevel.info, SERVER_DRAINED.text, event)
 
     def _record(self, kind: Kind, origin: Origin, event: dict[str, Any]) -> None:
         _bound(event)

@@ -246,6 +246,11 @@ SESSION_ENDED = Kind(
 )
 
 
+SERVER_DRAINED = Kind(
+    "server.drained", "{operator!r} asked the server to drain and stop", ("operator",)
+)
+
+
 AUDIT_GAP = Kind("audit.gap", "{lost} events could not be written to the audit file", ("lost",))
 
 

@@ -19,6 +19,7 @@ from pbauth.cli.known import known
 from pbauth.cli.passwd import passwd
 from pbauth.cli.remote import serverOf, serverOptions
 from pbauth.cli.running import CarefulGroup, GlobalOptions, run
+from pbauth.cli.servers import server
 from pbauth.cli.sessions import session
 from pbauth.cli.units import printUnit
 from pbauth.cli.users import user
@@ -123,6 +124,7 @@ main.add_command(key)
 main.add_command(group)
 main.add_command(whoCan)
 main.add_command(session)
+main.add_command(server)
 main.add_command(call)
 main.add_command(passwd)
 main.add_command(known)

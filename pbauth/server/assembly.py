@@ -80,13 +80,23 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     peers = None
     if IServerMessages.providedBy(changes):
         peers = SessionPeers(authorizer.sessions, changes, reactor)
-    _addServices(settings, services, authorizer, accounts, peers)
     makeFactory: Any = AuthServerFactory
     limits = ConnectionLimits(settings.policy, reactor)
     notifying = NotifyService(reactor, Notifier.fromEnvironment(os.environ))
     draining = DrainService(
         reactor, Drain(limits, authorizer.sessions, reactor), settings.drain, notifying.stopping
     )
+    _addServices(settings, services, authorizer)
+    if settings.runsAdmin:
+        AdminService(
+            ADMIN,
+            services,
+            authorizer,
+            accounts=accounts,
+            mechanisms=settings.policy.mechanisms,
+            peers=peers,
+            drain=draining.request,
+        )
     readiness = Readiness(
         {
             "it does not listen": lambda: all(port.listens for port in draining.ports),
@@ -167,13 +177,7 @@ async def _canRead(accounts: Any) -> bool:
     return True
 
 
-def _addServices(
-    settings: Settings,
-    services: MultiService,
-    authorizer: Any,
-    accounts: Any,
-    peers: SessionPeers | None,
-) -> None:
+def _addServices(settings: Settings, services: MultiService, authorizer: Any) -> None:
     for service in settings.services:
         try:
             made = service.make(service.name, authorizer)
@@ -188,11 +192,6 @@ def _addServices(
             )
         made.setName(service.name)
         made.setServiceParent(services)
-    if settings.runsAdmin:
-        mechanisms = settings.policy.mechanisms
-        AdminService(
-            ADMIN, services, authorizer, accounts=accounts, mechanisms=mechanisms, peers=peers
-        )
 
 
 def _importMetrics() -> Any:

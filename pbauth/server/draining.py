@@ -1,4 +1,4 @@
-"""The end of a server that clients do not notice: on SIGTERM it lets go of them before it stops."""
+"""The end of a server that clients do not notice: it lets go of them before it stops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAIN_TIME = 30.0
 
 class DrainService(Service):
     """
-    Drains the server on SIGTERM, and stops it then; a second SIGTERM stops it at once.
+    Drains the server on SIGTERM or on request, and stops it then; another SIGTERM stops it at once.
 
     Args:
         reactor: of the server.
@@ -81,6 +81,16 @@ class DrainService(Service):
         stopped.addCallback(lambda _: self._drain.run(self._seconds))
         stopped.addErrback(lambda bug: _log.failure("The server can't be drained", bug))
         stopped.addCallback(lambda _: self._reactor.stop())
+
+    def request(self) -> float:
+        """
+        Begin soon, once whoever asks for it has an answer; asked again, do nothing.
+
+        Returns:
+            The seconds that it takes at most.
+        """
+        self._reactor.callLater(0, lambda: None if self._drain.begun else self.begin())
+        return self._seconds
 
     def _install(self) -> None:
         if self.running and self._seconds:

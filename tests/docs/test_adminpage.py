@@ -62,7 +62,9 @@ class TextTests(SynchronousTestCase):
             else:
                 told.add((name, ""))
         there = {
-            (name, verb) for name in ("user", "key", "group", "session") for verb in _verbs(name)
+            (name, verb)
+            for name in ("user", "key", "group", "session", "server")
+            for verb in _verbs(name)
         } | {
             ("who-can", ""),
             ("completion", ""),

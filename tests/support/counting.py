@@ -23,6 +23,14 @@ class Counting(EchoPerspective):
             file.write(f"{call}\n")
         return call
 
+    async def perspective_until(self, path: str) -> str:
+        """Take until there is a file."""
+        from twisted.internet import reactor
+
+        while not os.path.exists(path):
+            await deferLater(reactor, 0.05)  # type: ignore[arg-type]
+        return "at last"
+
     def attached(self, clientref: Any, identity: Any) -> Any:
         """Give each client a perspective of its own."""
         own = Counting(self.perspectiveName, identity.name)

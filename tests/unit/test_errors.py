@@ -27,6 +27,7 @@ from pbauth import (
     Unauthorized,
 )
 from pbauth.errors import (
+    CannotDrain,
     LastAdministrator,
     PasswordsElsewhere,
     UnknownKey,
@@ -58,6 +59,7 @@ ERRORS: list[tuple[WireError, dict[str, Any]]] = [
     ),
     (UnknownPublicKey("alice", "laptop"), {"name": "alice", "which": "laptop"}),
     (UnknownSession("0123"), {"session": "0123"}),
+    (CannotDrain(), {}),
     (LastAdministrator("admin"), {"name": "admin"}),
     (PasswordsElsewhere(), {}),
 ]

@@ -40,7 +40,7 @@ from pbauth.admin import protocol
 from pbauth.admin import service as service
 from pbauth.admin.administration import Administration
 from pbauth.admin.remote import RemoteAdministration, openAdministration
-from pbauth.errors import LastAdministrator, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.errors import CannotDrain, LastAdministrator, UnknownKey, UnknownPublicKey, UnknownUser
 from pbauth.mechanisms import md5, scram
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.testing import MemoryServer, RecordingService
@@ -388,6 +388,13 @@ class RemoteTests(SameTests):
         self.do("endSession", own)
         self.fails(Detached, "listSessions")
 
+    def test_drain(self) -> None:
+        """The server says how long it takes, or that it can't."""
+        self.fails(CannotDrain, "drain")
+        service: Any = self.memory.services.getServiceNamed("admin")
+        service.drain = lambda: 7
+        self.assertEqual(self.do("drain"), 7.0)
+
     def test_records(self) -> None:
         """Whole accounts, read and added in as many messages as it takes."""
         self.do("addUser", "alice", "secret")
@@ -456,6 +463,11 @@ class HostileServerTests(SynchronousTestCase):
             ("readRecords", 5),
             ("readRecords", [("alice", False, [], [])], [("alice", False, [], [])]),
             ("endSessions", "many"),
+            ("drain", None),
+            ("drain", -1),
+            ("drain", True),
+            ("drain", float("inf")),
+            ("drain", float("nan")),
             ("addRecords", None),
         ]:
             answers = list(pages)
@@ -476,6 +488,7 @@ class HostileServerTests(SynchronousTestCase):
                 "readRecords": (),
                 "listSessions": (),
                 "addRecords": ([Record("alice")],),
+                "drain": (),
             }
             asked = getattr(admin, method)(*arguments.get(method, ("alice",)))  # type: ignore[call-overload]
             self.failureResultOf(Deferred.fromCoroutine(asked), ProtocolViolation)

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pbauth import (
@@ -27,6 +28,7 @@ from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
 from pbauth.audit.events import LeanLogger
 from pbauth.errors import (
+    CannotDrain,
     LastAdministrator,
     PasswordsElsewhere,
     UnknownKey,
@@ -239,6 +241,34 @@ class SessionTests(AdminTestCase):
         self.assertEqual(self.do("endSessions", "admin"), 1)
         self.fails(Detached, "listUsers", "", 10, of=other)
         self.do("listUsers", "", 10)
+
+
+class DrainTests(AdminTestCase):
+    """The end of the server."""
+
+    def test_drained(self) -> None:
+        """It is asked for, and recorded."""
+        asked: list[str] = []
+
+        def drain() -> float:
+            asked.append("drain")
+            return 7
+
+        service: Any = self.memory.services.getServiceNamed("admin")
+        service.drain = drain
+        told: list[Any] = []
+        globalLogPublisher.addObserver(told.append)
+        self.addCleanup(globalLogPublisher.removeObserver, told.append)
+        self.assertEqual(self.do("drain"), 7)
+        self.assertEqual(asked, ["drain"])
+        (event,) = (each for each in told if each.get("event") == "server.drained")
+        self.assertEqual(event["operator"], "admin")
+
+    def test_programOfOnesOwn(self) -> None:
+        """Where nobody has said how, it can't be."""
+        self.assertIn("where it runs", str(self.fails(CannotDrain, "drain")))
+        with self.assertRaisesRegex(TypeError, "drain"):
+            AdminService("other", self.memory.services, self.accounts, drain=5)  # type: ignore[arg-type]
 
 
 class WhoTests(AdminTestCase):
@@ -501,6 +531,7 @@ class ArgumentTests(AdminTestCase):
             ("listSessions", None, 10),
             ("endSession", {}),
             ("endSessions", None),
+            ("drain", 5),
             ("addRecords", [("alice", False, [], [])], "no"),
             ("addRecords", [("alice", False, [])], False),
             ("addRecords", [("alice", 0, [], [])], False),
