@@ -221,14 +221,15 @@ class Perspective:
         `Cacheable` objects learn that it is this one who asks.
         """
         name = message.decode("utf-8") if isinstance(message, bytes) else message
-        method = getattr(self, f"perspective_{name}", None)
-        if method is None:
-            raise pb.NoSuchMethod(f"No such method: perspective_{name}")
+        # First, so that references in the arguments are dropped if there is no such method.
         arguments = broker.unserialize(args, self)
         keywords = {
             key.decode("utf-8") if isinstance(key, bytes) else key: value
             for key, value in broker.unserialize(kw, self).items()
         }
+        method = getattr(self, f"perspective_{name}", None)
+        if method is None:
+            raise pb.NoSuchMethod(f"No such method: perspective_{name}")
         result = method(*arguments, **keywords)
         if isinstance(result, Coroutine):
             result = ensureDeferred(result)

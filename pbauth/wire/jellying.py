@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator
 from itertools import pairwise
 from reprlib import repr as shortRepr
 from types import FunctionType
@@ -33,6 +33,9 @@ _KINDS: list[tuple[Callable[[Any], bool], str, str]] = [
     (lambda value: isinstance(value, Coroutine), "", "await it"),
     (lambda value: isinstance(value, Deferred), "", "wait for it"),
     (lambda value: isinstance(value, BaseException), "", "raise it, or make it a str"),
+    (lambda value: isinstance(value, AsyncIterable), "", "make it a pbauth.Stream"),
+    (lambda value: isinstance(value, Generator), "", "make it a list, or an async generator"),
+    (lambda value: callable(getattr(value, "read", None)), "", "use pbauth.sendBytes"),
     *(
         (lambda value, kind=kind: isinstance(value, kind), "", f"make it a {kind.__name__}")
         for kind in (str, bytes, int, float, tuple, list, dict)

@@ -9,12 +9,12 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.spread import pb
-from twisted.spread.jelly import InsecureJelly, Unjellyable, setUnjellyableForClass
+from twisted.spread.jelly import InsecureJelly, Jellyable, Unjellyable, setUnjellyableForClass
 
 from pbauth._calling import send
 from pbauth.errors import Detached, ProtocolViolation
 from pbauth.perspectives.current import CURRENT
-from pbauth.wire.streams import MARK, MOST_BYTES, MOST_ITEMS, sizeOf
+from pbauth.wire.streams import MARK, MOST_BYTES, MOST_ITEMS, Stream, sizeOf
 
 #: How many values are on their way, or wait here, by default.
 BUFFER = 16
@@ -50,7 +50,9 @@ class _Inbox:
                     size = sizeOf(item)
                     self.items.append((item, size))
                     self.size += size
-                # One that sends nothing, and does not end, would be asked without an end.
+                if not items and not ended:
+                    # It would be asked without an end.
+                    self.failure = Failure(ProtocolViolation("The peer has sent an empty part."))
                 self.ended = ended or not items
             case _:
                 self.failure = Failure(ProtocolViolation("The peer has sent no part of a stream."))
@@ -60,9 +62,10 @@ class _Inbox:
             waiting.callback(None)
 
 
-class RemoteStream(Unjellyable):
+class RemoteStream(Jellyable, Unjellyable):
     """
-    The values of a stream of the peer's: an asynchronous iterator, for one reader.
+    The values of a stream of the peer's: an asynchronous iterator, for one reader. Where it is sent
+    on, the reader at the other end is that one.
 
     Args:
         reference: to the peer's `pbauth.wire.streams.StreamSource`.
@@ -85,6 +88,10 @@ class RemoteStream(Unjellyable):
         self.__init__(reference)  # type: ignore[misc]
         return self
 
+    def jellyFor(self, jellier: Any) -> Any:
+        """Send it on."""
+        return Stream(self).jellyFor(jellier)
+
     def withBuffer(self, buffer: int) -> RemoteStream:
         """Return the stream, with a buffer of this size; before anything is read."""
         self._buffer = buffer
@@ -103,6 +110,8 @@ class RemoteStream(Unjellyable):
             twisted.spread.pb.PBConnectionLost: the connection was lost.
         """
         inbox = self._inbox
+        if inbox.waiting is not None:
+            raise RuntimeError("A stream has one reader, and somebody else is reading this one.")
         while not inbox.items:
             if inbox.failure is not None:
                 failure, inbox.failure = inbox.failure, None
@@ -178,9 +187,9 @@ class RemoteStream(Unjellyable):
 setUnjellyableForClass(MARK, RemoteStream)  # type: ignore[arg-type]
 
 
-class _Calling:
+class _Calling(Jellyable):
     """
-    A stream that is asked for when it is read.
+    A stream that is asked for when it is read, here or where it is sent on.
 
     Args:
         reference: to what is called.
@@ -194,6 +203,7 @@ class _Calling:
         self._call = reference, method, args, kw
         self._buffer = buffer
         self._stream: RemoteStream | None = None
+        self._answer: Deferred[Any] | None = None
         self._over = False
 
     def __aiter__(self) -> _Calling:
@@ -203,10 +213,15 @@ class _Calling:
         if self._stream is None:
             if self._over:
                 raise StopAsyncIteration
+            if self._answer is not None:
+                raise RuntimeError("A stream has one reader, and somebody else is reading it.")
+            self._answer = send(*self._call)
             try:
-                answer = await send(*self._call)
-            except BaseException:
-                self._over = True
+                answer = await self._answer
+            except BaseException as error:
+                closed, self._over = self._over, True
+                if closed and isinstance(error, CancelledError):
+                    raise StopAsyncIteration from None
                 raise
             if not isinstance(answer, RemoteStream):
                 self._over = True
@@ -221,6 +236,11 @@ class _Calling:
         self._over = True
         if self._stream is not None:
             await self._stream.aclose()
+        elif self._answer is not None:
+            self._answer.cancel()
+
+    def jellyFor(self, jellier: Any) -> Any:
+        return Stream(self).jellyFor(jellier)
 
 
 def stream(

@@ -29,7 +29,7 @@ from pbauth.wire.encoding import (
 )
 from pbauth.wire.messages import nameOf
 from pbauth.wire.revocation import Exports
-from pbauth.wire.streams import Stream
+from pbauth.wire.streams import Stream, StreamSource
 from pbauth.wire.twistedprivate import PrivateBroker, jellyStrictly
 
 _log = LeanLogger()
@@ -39,6 +39,11 @@ _log = LeanLogger()
 _ADVICE = (
     f"A string has at most {SIZE_LIMIT:,} bytes, and a list as many items. Send more as a stream: "
     "pbauth.sendBytes for bytes, pbauth.Stream for items"
+)
+
+_ABOUT_INTS = (
+    "int is too large to send: it has more than 448 bits. Make it a str; or send bytes, as a "
+    "stream if there are many: pbauth.sendBytes"
 )
 
 #: What the peer gets a reference to: its number, the object, whether it is copied, and the sessions
@@ -126,7 +131,10 @@ class SerializingBroker(PrivateBroker):
             try:
                 encodeExpression(made, pieces.append, self._reader.limit, self._words)
             except BananaError as error:
-                raise BananaError(f"{error}. {_ADVICE}") from None
+                text = str(error)
+                # The number itself may have thousands of digits.
+                advice = _ABOUT_INTS if text.startswith("int") else f"{text}. {_ADVICE}"
+                raise BananaError(advice) from None
             if not (self._writesOwnWay and self._words):
                 return made
             return Encoded(b"".join(pieces), given)
@@ -239,6 +247,8 @@ class SerializingBroker(PrivateBroker):
             luids.pop(local.object.processUniqueID(), None)
             if luid == self.currentLocalID:
                 self.currentLocalID -= 1
+            if isinstance(local.object, StreamSource):
+                local.object.forget()
             if isCache and local.object is object:
                 observer = pb.RemoteCacheObserver(self, object, local.perspective)
                 with contained(_log, "stoppedObserving failed for {kind}", kind=qual(type(object))):

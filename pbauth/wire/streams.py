@@ -11,18 +11,20 @@ off, or the session ends that it belongs to: then what makes the values is cance
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 from twisted.spread import pb
 from twisted.spread.jelly import Jellyable
 
-from pbauth._async import run
-from pbauth._contained import contained
+from pbauth._async import OneShot, run, settled
 from pbauth.audit.events import LeanLogger
-from pbauth.errors import ProtocolViolation
+from pbauth.errors import NotSerializable, ProtocolViolation
+from pbauth.perspectives.current import CURRENT, runFor
 from pbauth.wire.twistedprivate import unlessReleased, whenReleased
 
 _log = LeanLogger()
@@ -45,6 +47,10 @@ class _End:
     """What stands for the value after the last one."""
 
 
+#: The iterators that a stream has begun to read: each has one reader.
+_BEGUN: WeakSet[Any] = WeakSet()
+
+
 class Stream(Jellyable):
     """
     Send the values of an asynchronous iterable, one by one, as the receiver asks for them.
@@ -53,7 +59,8 @@ class Stream(Jellyable):
     an argument of a call. At the other end it is an asynchronous iterator.
 
     Args:
-        asyncIterable: gives the values. If it is a generator, it is closed at the end.
+        asyncIterable: gives the values. If it is a generator, it is closed at the end, even if
+            nobody has read it, and can be sent once.
 
     Raises:
         TypeError: it is none.
@@ -66,7 +73,6 @@ class Stream(Jellyable):
                 f"not {type(asyncIterable).__name__}."
             )
         self._iterable = asyncIterable
-        self._source: StreamSource | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Iterate over the values here."""
@@ -74,9 +80,11 @@ class Stream(Jellyable):
 
     def jellyFor(self, jellier: Any) -> Any:
         """Make an expression of it: a reference that is marked."""
-        if self._source is None:
-            self._source = StreamSource(self._iterable)
-        return [MARK, self._source.jellyFor(jellier)]
+        if not getattr(jellier.invoker, "readsOurErrors", True):
+            raise NotSerializable(
+                "result", "stream", "a client needs pbauth to read it; give others a list"
+            )
+        return [MARK, StreamSource(self._iterable).jellyFor(jellier)]
 
 
 class StreamSource(pb.Referenceable):
@@ -91,13 +99,31 @@ class StreamSource(pb.Referenceable):
         self._iterable = iterable
         self._iterator: Any = None
         self._broker: Any = None
+        #: The session whose calls ask for the values.
+        self._session: Any = None
         # The value that is being made, if that has to be waited for.
         self._step: Any = None
-        self._asked = False
+        self._asked = self._advancing = False
         self._ended = False
         # The error that comes after the values that are sent before it.
         self._failure: Failure | None = None
         self._whenIdle: Deferred[None] | None = None
+        self._closing: OneShot | None = None
+
+    def jellyFor(self, jellier: Any) -> Any:
+        """Make a reference of it, and learn when it is gone: the receiver, or its session."""
+        reference = super().jellyFor(jellier)
+        broker = self._broker = jellier.invoker
+        whenReleased(broker, self, self._close)
+        broker.notifyOnDisconnect(self._close)
+        return reference
+
+    def forget(self) -> None:
+        """Learn nothing more: there are no more values, or they were not sent after all."""
+        broker, self._broker = self._broker, None
+        if broker is not None and not broker.disconnected:
+            broker.dontNotifyOnDisconnect(self._close)
+            unlessReleased(broker, self)
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Take a call of the receiver's (see `twisted.spread.pb.Referenceable`)."""
@@ -108,7 +134,7 @@ class StreamSource(pb.Referenceable):
             raise ProtocolViolation("A stream takes next(items, bytes) and close().")
         if self._asked:
             raise ProtocolViolation("A stream is asked for one batch at a time.")
-        self._watch(broker)
+        self._session = CURRENT.get()
         items, size = arguments
         self._asked = True
         batch = run(self._pull(min(items, MOST_ITEMS), min(size, MOST_BYTES)))
@@ -126,6 +152,10 @@ class StreamSource(pb.Referenceable):
                     step = run(self._advance())
                 if isinstance(step, Deferred):
                     self._step = step
+                    if self._ended:
+                        # What makes the values has ended the session itself, and goes on.
+                        _abandon(step)
+                        break
                     if made:
                         break
                     step = await step
@@ -147,15 +177,26 @@ class StreamSource(pb.Referenceable):
             self._asked = False
 
     async def _advance(self) -> Any:
-        if self._iterator is None:
-            self._iterator = aiter(self._iterable)
+        self._advancing = True
         try:
+            if self._iterator is None:
+                self._iterator = self._begin()
             return await anext(self._iterator)
         except StopAsyncIteration:
             return _End
         finally:
+            self._advancing = False
             if self._whenIdle is not None:
                 self._whenIdle.callback(None)
+
+    def _begin(self) -> Any:
+        """Return the iterator, which has one reader."""
+        iterator = aiter(self._iterable)
+        if _isBegun(iterator):
+            raise RuntimeError("A stream has one reader, and this one was sent before.")
+        with suppress(TypeError):
+            _BEGUN.add(iterator)
+        return iterator
 
     def _serialize(self, broker: Any, made: list[Any]) -> Any:
         if self._failure is not None and not made:
@@ -169,11 +210,10 @@ class StreamSource(pb.Referenceable):
             good = 0
             for value in made:
                 try:
-                    self._broker.takeBack(broker.serialize(value))
+                    broker.takeBack(broker.serialize(value))
                 except Exception:
                     break
                 good += 1
-            self._end()
             self._close()
             self._failure = failure
             if not good:
@@ -181,46 +221,67 @@ class StreamSource(pb.Referenceable):
                 raise
             return broker.serialize((made[:good], False))
 
-    def _watch(self, broker: Any) -> None:
-        """Learn when the receiver has gone, or its session has ended."""
-        if self._broker is None and not self._ended:
-            self._broker = broker
-            whenReleased(broker, self, self._close)
-            broker.notifyOnDisconnect(self._close)
-
     def _end(self) -> None:
         """There are no more values."""
         self._ended = True
-        broker = self._broker
-        if broker is not None and not broker.disconnected:
-            broker.dontNotifyOnDisconnect(self._close)
-            unlessReleased(broker, self)
+        self.forget()
 
     def _close(self) -> None:
         """Close what makes the values; nobody waits for that."""
-        run(self._contain())
+        if self._closing is None:
+            self._finish().addErrback(
+                lambda failure: _log.failure(
+                    "What makes the values of a stream can't be closed", failure
+                )
+            )
 
-    async def _contain(self) -> None:
-        with contained(_log, "What makes the values of a stream can't be closed"):
-            await self._finish()
+    def _finish(self) -> Deferred[None]:
+        """Cancel what makes the values, and close it; once, however many wait for that."""
+        if self._closing is None:
+            self._closing = OneShot()
+            runFor(self._session, self._cleanUp, self._closing)
+        return self._closing.wait()
 
-    async def _finish(self) -> None:
-        """Cancel what makes the values, and close it."""
-        if self._ended and self._iterator is None:
-            return
-        self._end()
-        step = self._step
-        if isinstance(step, Deferred) and not step.called:
-            idle = self._whenIdle = Deferred()
-            if not self._asked:
-                # Nobody else hears of it.
-                step.addErrback(lambda failure: failure.trap(CancelledError))
-            step.cancel()
-            await idle
-        iterator, self._iterator = self._iterator, None
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            await close()
+    async def _cleanUp(self, closing: OneShot) -> None:
+        try:
+            over = self._ended and self._iterator is None
+            self._end()
+            if self._advancing:
+                idle = self._whenIdle = Deferred()
+                if self._asked and self._step is not None:
+                    self._step.cancel()
+                elif self._step is not None:
+                    _abandon(self._step)
+                await idle
+            iterator = self._iterator
+            if iterator is None and not over and not _isBegun(self._iterable):
+                # What nobody has read may hold a file.
+                iterator = self._iterable
+            if iterator is not None:
+                close = getattr(iterator, "aclose", None)
+                if close is not None:
+                    await close()
+        except GeneratorExit:
+            # It is cleaning up still, and nobody is there any more.
+            raise
+        except BaseException:
+            closing.fail(Failure())
+        else:
+            closing.fire()
+
+
+def _isBegun(iterator: Any) -> bool:
+    try:
+        return iterator in _BEGUN
+    except TypeError:
+        # It has no weak references: nobody can tell.
+        return False
+
+
+def _abandon(step: Deferred[Any]) -> None:
+    """Cancel a step whose outcome nobody waits for."""
+    step.addErrback(lambda failure: failure.trap(CancelledError))
+    step.cancel()
 
 
 def sizeOf(value: Any) -> int:
@@ -255,8 +316,9 @@ def sendBytes(source: Any) -> Stream:
     ``async for``.
 
     Args:
-        source: `bytes`; or a file that is open for reading bytes, which is closed at the end; or an
-            iterable, or an asynchronous iterable, of `bytes` of any length.
+        source: `bytes`; or a file that is open for reading bytes; or an iterable, or an
+            asynchronous iterable, of `bytes` of any length. Files and generators are closed at the
+            end, even if the other end has not read them.
 
     Returns:
         The stream.
@@ -265,26 +327,57 @@ def sendBytes(source: Any) -> Stream:
         TypeError: it is of another kind.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return Stream(_pieces([source]))
+        return Stream(_ofIterable([source]))
     if callable(getattr(source, "read", None)):
-        return Stream(_read(source))
+        return Stream(_Pieces(source, _ofFile(source)))
     if isinstance(source, str) or not (hasattr(source, "__iter__") or hasattr(source, "__aiter__")):
         raise TypeError(
             "source must be bytes, a file open for reading bytes, or an iterable of bytes, "
             f"not {type(source).__name__}."
         )
-    return Stream(_pieces(source))
+    return Stream(_Pieces(source, _ofIterable(source)))
 
 
-async def _read(file: Any) -> AsyncIterator[bytes]:
-    try:
-        while chunk := file.read(CHUNK):
-            yield _checked(chunk)
-    finally:
-        file.close()
+class _Pieces:
+    """
+    The pieces of a source, which is closed at the end, even if nobody has read it.
+
+    Args:
+        source: what is closed, if it can be.
+        pieces: reads it.
+    """
+
+    def __init__(self, source: Any, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._source = source
+        self._pieces = pieces
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        source, self._source = self._source, None
+        await self._pieces.aclose()
+        close = getattr(source, "aclose", None) or getattr(source, "close", None)
+        if callable(close):
+            await settled(close())
 
 
-async def _pieces(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[bytes]:
+async def _ofFile(file: Any) -> AsyncGenerator[bytes, None]:
+    while (chunk := file.read(CHUNK)) is not None:
+        if not _checked(chunk):
+            return
+        yield _checked(chunk)
+    raise BlockingIOError("sendBytes can't wait for a file that does not block.")
+
+
+async def _ofIterable(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[bytes, None]:
     if isinstance(source, AsyncIterable):
         async for data in source:
             for piece in _cut(data):
