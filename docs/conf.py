@@ -16,6 +16,7 @@ release = version = __version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinxcontrib.towncrier.ext",
     "apilinks",
     "floors",
     "interfaces",
@@ -23,7 +24,12 @@ extensions = [
     "outside",
     "sequence",
 ]
-exclude_patterns = ["_build", "listings", "examples", "**.inc"]
+exclude_patterns = ["_build", "listings", "examples", "newsfragments", "**.inc"]
+
+# The page of changes also has the fragments of changes that are not released yet.
+towncrier_draft_autoversion_mode = "draft"
+towncrier_draft_include_empty = False
+towncrier_draft_working_directory = _here.parent
 
 # A name in single backticks is one of the API, where there is a page for it.
 highlight_language = "text"

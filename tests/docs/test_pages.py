@@ -70,6 +70,34 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(there - named, {"readme_server.py", "readme_client.py"} | tutorial)
 
 
+class NewsTests(SynchronousTestCase):
+    """The fragments of which towncrier makes the page of changes."""
+
+    def test_names(self) -> None:
+        """Each has the name of a kind that there is; towncrier leaves out what has another."""
+        kinds = re.findall(
+            r'^\[\[tool\.towncrier\.type\]\]\ndirectory = "(\w+)"',
+            (ROOT / "pyproject.toml").read_text(),
+            re.M,
+        )
+        self.assertEqual(kinds, ["security", "removal", "feature", "bugfix"])
+        wrong = [
+            path.name
+            for path in (DOCS / "newsfragments").iterdir()
+            if path.name != ".gitignore"
+            and not re.fullmatch(rf"(\+[\w-]+|\d+)\.({'|'.join(kinds)})\.rst", path.name)
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_content(self) -> None:
+        """They are good reStructuredText, without headings or bullets of their own."""
+        for path in (DOCS / "newsfragments").glob("*.rst"):
+            document, warnings = read(path)
+            self.assertEqual(warnings, "", path)
+            kinds = {type(each) for each in document.children}
+            self.assertLessEqual(kinds, {nodes.paragraph, nodes.literal_block}, path)
+
+
 class ThreatPagesTests(SynchronousTestCase):
     """The pages that say who gains what, and what that costs."""
 

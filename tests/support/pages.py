@@ -14,7 +14,9 @@ from docutils.parsers.rst import Directive, directives, roles
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted(path for path in DOCS.rglob("*.rst") if "_build" not in path.parts)
+PAGES = sorted(
+    path for path in DOCS.rglob("*.rst") if not {"_build", "newsfragments"} & set(path.parts)
+)
 
 
 class Toctree(Directive):
@@ -89,7 +91,14 @@ directives.register_directive("literalinclude", LiteralInclude)
 directives.register_directive("code-block", CodeBlock)
 for _name in (
     *("autoclass", "autofunction", "autoexception", "automodule", "py:currentmodule"),
-    *("floors", "interface", "sequence", "twistd-options", "pbauth-commands"),
+    *(
+        "floors",
+        "interface",
+        "sequence",
+        "towncrier-draft-entries",
+        "twistd-options",
+        "pbauth-commands",
+    ),
 ):
     directives.register_directive(_name, Ours)
 roles.register_local_role("doc", linkToPage)
