@@ -1,4 +1,4 @@
-"""``pbauth print-unit``: files for service managers and containers that run a server."""
+"""``pbauth print-unit``: files for what runs and watches a server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FILES = {
     "systemd": "pbauth.service",
     "logrotate": "pbauth.logrotate",
     "container": "Containerfile",
+    "prometheus": "pbauth.rules.yml",
+    "fail2ban": "pbauth.fail2ban",
 }
 
 # The folder of the programs, as the file of systemd has it.
@@ -33,10 +35,11 @@ def readFile(kind: str) -> str:
 @click.command("print-unit")
 @click.argument("kind", type=click.Choice([*FILES]), default="systemd")
 def printUnit(kind: str) -> None:
-    """Print a file to run the server with.
+    """Print a file to run or to watch the server with.
 
     That is a unit for systemd; with "logrotate", the configuration that rotates the audit log of
-    that server; with "container", a Containerfile.
+    that server; with "container", a Containerfile; with "prometheus", rules for alerts; with
+    "fail2ban", the filter that finds failed logins in the audit log.
 
     For instance: pbauth print-unit | sudo tee /etc/systemd/system/pbauth.service
     """

@@ -189,7 +189,7 @@ class FileTests(SynchronousTestCase):
             for option in ("--port",):
                 self.assertIn(option, readFile(kind))
         self.assertIn("EXPOSE 8787", readFile("container"))
-        self.assertEqual([*FILES], ["systemd", "logrotate", "container"])
+        self.assertEqual([*FILES], ["systemd", "logrotate", "container", "prometheus", "fail2ban"])
 
 
 class CommandTests(TestCase):
