@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -158,7 +159,7 @@ class TroubleTests(PostgresTestCase):
 
     async def test_upgraded(self) -> None:
         """A database of an earlier version is upgraded; nothing in it is lost."""
-        for version in range(2, SCHEMA_VERSION):
+        for version, suffix in product(range(2, SCHEMA_VERSION), ("", "_2")):
             verifier = Hashing.CHEAPEST.makeVerifiers("secret", b"salt" * 4)[SCRAM].encode()
             with psycopg.connect(self.url, options="-c search_path=pbauth") as database:
                 database.execute("DROP SCHEMA IF EXISTS pbauth CASCADE")
@@ -178,8 +179,14 @@ class TroubleTests(PostgresTestCase):
                     (SCRAM, verifier),
                 )
                 database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
-            for _ in range(2):
+                if suffix:
+                    # Somebody has upgraded it before, and went back.
+                    database.execute("CREATE TABLE keys_schema2 (x INT)")
+            for upgrades in (True, False):
                 authorizer = self.open()
+                self.assertEqual(bool(authorizer.upgraded), upgrades)
+                if upgrades:
+                    self.assertIn(f"pbauth.identities_schema2{suffix}, ", authorizer.upgraded)
                 alice = await authorizer.getIdentityRequest("alice")
                 self.assertEqual(alice.getAllKeys(), [("game", "black")])
                 self.assertEqual((alice.expires, alice.created), (None, None))
@@ -191,6 +198,12 @@ class TroubleTests(PostgresTestCase):
             await authorizer.addMember("staff", "alice")
             alice = await authorizer.getIdentityRequest("alice")
             self.assertTrue(alice.holdsKey("game", "white"))
+            with psycopg.connect(self.url, options="-c search_path=pbauth") as database:
+                for table, rows in (("identities", 2), ("verifiers", 1), ("keys", 1), ("meta", 2)):
+                    count = database.execute(
+                        f"SELECT count(*) FROM {table}_schema2{suffix}"  # type: ignore[call-overload]
+                    )
+                    self.assertEqual(count.fetchone(), (rows,), table)
 
     async def test_loginIsNotTold(self) -> None:
         """That somebody has logged in is told to nobody."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, count
 from typing import Any
 
 import psycopg
@@ -264,9 +265,11 @@ class PostgresEngine:
                 connection.execute(_LOCK)
                 version = self._checkVersion(connection)
                 if 1 < version < SCHEMA_VERSION:
+                    connection.execute("SET LOCAL statement_timeout = 0")
+                    kept = _keepCopies(connection, version)
                     self.upgraded = (
                         f"{self.where} was upgraded from version {version} of its schema to "
-                        f"{SCHEMA_VERSION}"
+                        f"{SCHEMA_VERSION}. Copies of its tables from before are {', '.join(kept)}"
                     )
                 for step in range(version + 1, SCHEMA_VERSION + 1):
                     for statement in STEPS[step]:
@@ -342,6 +345,21 @@ def _translate(statement: str) -> str:
 def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
     found = connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()
     return found is not None and found[0] is not None
+
+
+def _keepCopies(connection: psycopg.Connection[Any], version: int) -> list[str]:
+    """Copy all tables beside themselves, as they are before an upgrade; return the new names."""
+    tables = connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'pbauth'"
+        r" AND tablename !~ '_schema\d+(_\d+)?$' ORDER BY 1"
+    ).fetchall()
+    for suffix in chain([""], (f"_{number}" for number in count(2))):
+        copies = {name: f"pbauth.{name}_schema{version}{suffix}" for (name,) in tables}
+        if not any(_exists(connection, copy) for copy in copies.values()):
+            break
+    for name, copy in copies.items():
+        connection.execute(f"CREATE TABLE {copy} AS TABLE pbauth.{name}")  # type: ignore[call-overload]
+    return list(copies.values())
 
 
 def _row(connection: psycopg.Connection[Any], name: str) -> bytes:
