@@ -395,6 +395,12 @@ class ISessionAdministration(IAdministration):
     def endSessions(name: str) -> Awaitable[int]:
         """End all sessions of an identity, except this one; return how many."""
 
+    def unheardServers() -> Awaitable[int | None]:
+        """
+        Return how many other servers did not answer when sessions were last listed or ended, whose
+        sessions are left out; `None`: this server can't ask others.
+        """
+
     def drain() -> Awaitable[float]:
         """
         Have the server take no more connections, let its clients go, and stop; return the seconds
@@ -415,6 +421,8 @@ class IServerMessages(Interface):
     """
     Carries texts between the servers that share a store.
     """
+
+    hears = Attribute("Whether texts arrive, as far as is known.")
 
     def send(text: str) -> Any:
         """Send a text of at most 7,500 bytes to all; return a Deferred that fires once it is."""

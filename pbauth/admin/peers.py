@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.logger import Logger
 
@@ -59,10 +59,26 @@ def endByAdministrator(sessions: Any, session: Any, operator: str) -> None:
     session.end(EndReason.ADMINISTRATOR)
 
 
+@frozen
+class Answers:
+    """
+    What other servers answered.
+
+    Attributes:
+        rows: the sessions that they have, if that was asked.
+        ended: how many sessions they have ended.
+        unheard: how many servers did not answer; `None`: nobody could be asked.
+    """
+
+    rows: list[SessionRow] = field(factory=list)
+    ended: int = 0
+    unheard: int | None = None
+
+
 @define
 class _Question:
     """
-    A question, and what was answered.
+    A question, and what was answered so far.
 
     Attributes:
         servers: how many there are to answer; `None`: not known yet.
@@ -97,38 +113,33 @@ class SessionPeers:
         self._questions: dict[str, _Question] = {}
         messages.subscribe(self._received)
 
-    async def rows(self) -> list[SessionRow]:
+    async def rows(self) -> Answers:
         """Return the rows of the sessions of the other servers."""
-        return (await self._ask({"what": "list"})).rows
+        return await self._ask({"what": "list"})
 
-    async def end(self, session: str, operator: str) -> bool:
+    async def end(self, session: str, operator: str) -> Answers:
         """
         End a session on whichever server.
 
         Args:
             session: its id.
             operator: the administrator who does it.
-
-        Returns:
-            Whether there was one.
         """
-        asked = await self._ask({"what": "end", "session": session, "by": operator})
-        return asked.ended > 0
+        return await self._ask({"what": "end", "session": session, "by": operator})
 
-    async def endAll(self, name: str, operator: str) -> int:
+    async def endAll(self, name: str, operator: str) -> Answers:
         """
         End all sessions of an identity on the other servers.
 
         Args:
             name: of the identity.
             operator: the administrator who does it.
-
-        Returns:
-            How many there were.
         """
-        return (await self._ask({"what": "endAll", "name": name, "by": operator})).ended
+        return await self._ask({"what": "endAll", "name": name, "by": operator})
 
-    async def _ask(self, question: dict[str, str]) -> _Question:
+    async def _ask(self, question: dict[str, str]) -> Answers:
+        if not self._messages.hears:
+            return Answers()
         identifier = secrets.token_hex(8)
         asked = self._questions[identifier] = _Question()
         try:
@@ -146,7 +157,7 @@ class SessionPeers:
                     servers=asked.servers,
                     seconds=PATIENCE,
                 )
-            return asked
+            return Answers(asked.rows, asked.ended, asked.servers - asked.answered)
         finally:
             del self._questions[identifier]
 

@@ -294,6 +294,14 @@ class RemoteAdministration:
         name = checkName(name, "name of an identity")
         return protocol.decodeAnswer(await self._ask("endSessions", name))
 
+    async def unheardServers(self) -> int | None:
+        """
+        Return how many other servers did not answer when sessions were last listed or ended, whose
+        sessions are left out; `None`: this server can't ask others.
+        """
+        answer = await self._ask("unheardServers")
+        return None if answer is None else protocol.decodeAnswer(answer)
+
     # The server.
 
     async def drain(self) -> float:

@@ -11,7 +11,7 @@ to connections over TLS or from this machine, as the ports of ``twistd pbauth`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from heapq import nsmallest
 from typing import Any
 
@@ -25,7 +25,7 @@ from pbauth._async import shielded
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
-from pbauth.admin.peers import SessionPeers, SessionRow, endByAdministrator, rowOf
+from pbauth.admin.peers import Answers, SessionPeers, SessionRow, endByAdministrator, rowOf
 from pbauth.errors import CannotDrain, PasswordsElsewhere, ProtocolViolation, UnknownSession
 from pbauth.interfaces import ClientReference, IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import Verifier, plain, scram, verifiersFor
@@ -45,8 +45,8 @@ class Administrator(Perspective):
 
     _administration: Administration
     _broker: Any
-    # The sessions of other servers, while they are listed page by page.
-    _elsewhere: Sequence[SessionRow] = ()
+    # What other servers answered last; their sessions, while they are listed page by page.
+    _elsewhere = Answers()
 
     def brokerAttached(
         self, clientref: ClientReference, identity: IIdentity, broker: pb.Broker
@@ -505,9 +505,9 @@ class Administrator(Perspective):
         first, count = protocol.decodeCursor(after), protocol.decodeCount(most)
         if not first:
             # The pages are of one moment, as far as the others are concerned.
-            self._elsewhere = [] if self._peers is None else await self._peers.rows()
+            self._elsewhere = Answers() if self._peers is None else await self._peers.rows()
         here = [rowOf(each) for each in self._sessions if each.live]
-        later = (row for row in (*here, *self._elsewhere) if row[0] > first)
+        later = (row for row in (*here, *self._elsewhere.rows) if row[0] > first)
         return protocol.encodePage(nsmallest(count, later))
 
     async def perspective_endSession(self, session: Any) -> None:
@@ -524,8 +524,12 @@ class Administrator(Perspective):
         for each in list(self._sessions):
             if each.id == wanted and each.live:
                 endByAdministrator(self._sessions, each, self.identityName)
+                self._elsewhere = Answers(unheard=0)
                 return
-        if self._peers is None or not await self._peers.end(wanted, self.identityName):
+        self._elsewhere = Answers()
+        if self._peers is not None:
+            self._elsewhere = await self._peers.end(wanted, self.identityName)
+        if not self._elsewhere.ended:
             raise UnknownSession(wanted)
 
     async def perspective_endSessions(self, name: Any) -> int:
@@ -547,10 +551,17 @@ class Administrator(Perspective):
         ]
         for each in found:
             endByAdministrator(self._sessions, each, self.identityName)
-        ended = len(found)
+        self._elsewhere = Answers()
         if self._peers is not None:
-            ended += await self._peers.endAll(wanted, self.identityName)
-        return ended
+            self._elsewhere = await self._peers.endAll(wanted, self.identityName)
+        return len(found) + self._elsewhere.ended
+
+    def perspective_unheardServers(self) -> int | None:
+        """
+        Return how many other servers did not answer when this administrator last listed or ended
+        sessions, so that theirs are left out; `None`: nobody could be asked.
+        """
+        return self._elsewhere.unheard
 
     # The server.
 

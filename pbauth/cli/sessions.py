@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timezone
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from pbauth.cli.running import GlobalOptions, administer
 from pbauth.cli.tables import Listing, jsonOption
+from pbauth.interfaces import ISessionAdministration
 
 
 @click.group()
@@ -26,7 +28,10 @@ def session(context: click.Context) -> None:
 @jsonOption
 @click.pass_context
 def listSessions(context: click.Context, asJSON: bool) -> None:
-    """List the sessions: id, user, service, perspective, address, and start (UTC)."""
+    """List the sessions: id, user, service, perspective, address, and start (UTC).
+
+    Of all servers that share a PostgreSQL database; otherwise of the one that answers.
+    """
 
     def row(id: str, name: str, service: str, perspective: str, peer: str, since: float) -> Any:
         return id, name, service, perspective, peer, _moment(since)
@@ -36,9 +41,33 @@ def listSessions(context: click.Context, asJSON: bool) -> None:
         lambda *cells: cells,
         asJSON,
     )
-    sessions = administer(context, lambda admin: admin.listSessions())
+    sessions, unheard = administer(context, _asked(lambda admin: admin.listSessions()))
     listing.add(row(*each) for each in sorted(sessions, key=lambda each: (each[1:4], each[5])))
     listing.end("Nobody is attached.")
+    _sayUnheard(unheard)
+
+
+def _asked(operation: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """Make an operation also return how many servers could not be heard."""
+
+    async def both(admin: ISessionAdministration) -> tuple[Any, int | None]:
+        return await operation(admin), await admin.unheardServers()
+
+    return both
+
+
+def _sayUnheard(servers: int | None) -> None:
+    if servers is None:
+        click.echo(
+            "This is about one server alone: it can't ask others that may share its accounts.",
+            err=True,
+        )
+    elif servers:
+        click.echo(
+            f"Without those of {servers} other server{'' if servers == 1 else 's'}, which did not "
+            "answer.",
+            err=True,
+        )
 
 
 def _moment(seconds: float) -> str:
@@ -58,12 +87,16 @@ def _moment(seconds: float) -> str:
 )
 @click.pass_context
 def endSession(context: click.Context, session: str | None, user: str | None) -> None:
-    """End a session by its id, or all sessions of a user. To keep a user out, use user lock."""
+    """End a session by its id, or all sessions of a user. To keep a user out, use user lock.
+
+    On all servers that share a PostgreSQL database; otherwise on the one that answers.
+    """
     if (session is None) == (user is None):
         raise click.UsageError("Give the id of a session, or --user NAME.")
     if user is not None:
-        ended = administer(context, lambda admin: admin.endSessions(user))
+        ended, unheard = administer(context, _asked(lambda admin: admin.endSessions(user)))
         click.echo(f"Ended {ended} session{'' if ended == 1 else 's'} of {user}.")
+        _sayUnheard(unheard)
     else:
         administer(context, lambda admin: admin.endSession(session))
         click.echo(f"Ended {session}.")

@@ -80,6 +80,7 @@ class SessionsTests(ListeningTestCase):
                 [("alice", "game"), ("alice", "game"), ("bob", "game"), ("root", ADMIN)],
             )
             self.assertEqual(found, sorted(found))
+            self.assertEqual(await self.unheard(), 0)
 
     async def test_ended(self) -> None:
         """One is ended by its id, wherever it is; there is no other of that id."""
@@ -98,6 +99,7 @@ class SessionsTests(ListeningTestCase):
             with self.assertRaises(Detached):
                 await perspective.callRemote("whoami")
         self.assertEqual(await self.bob.callRemote("whoami"), "bob")
+        self.assertEqual(await self.unheard(), 0)
 
     async def test_silent(self) -> None:
         """A server that does not answer is left out."""
@@ -107,6 +109,22 @@ class SessionsTests(ListeningTestCase):
             [row[1] for row in sorted(await self.list(), key=lambda row: row[1])],
             ["alice", "bob", "root"],
         )
+        self.assertEqual(await self.unheard(), 1)
+        await self.admin.callRemote("endSessions", "nobody")
+        self.assertEqual(await self.unheard(), 1)
+
+    async def test_deaf(self) -> None:
+        """One that hears no notifications asks nobody, and says so."""
+        self.patch(self.servers[2].changes, "hears", False)
+        self.assertEqual([row[1] for row in await self.list()], ["root"])
+        self.assertIsNone(await self.unheard())
+        self.assertEqual(await self.admin.callRemote("endSessions", "alice"), 0)
+        self.assertIsNone(await self.unheard())
+
+    async def unheard(self) -> int | None:
+        """How many servers did not answer."""
+        answer: int | None = await self.admin.callRemote("unheardServers")
+        return answer
 
     async def test_garbage(self) -> None:
         """What others write to the channel is not believed."""

@@ -383,6 +383,7 @@ class RemoteTests(SameTests):
         one = next(each for each, name in ids.items() if name == "alice")
         self.do("endSession", one)
         self.assertEqual(self.do("endSessions", "alice"), 1)
+        self.assertIsNone(self.do("unheardServers"))
         self.assertEqual(game.kinds().count("detached"), 2)
         (own,) = [each for each, name in ids.items() if name == "admin"]
         self.do("endSession", own)
@@ -463,6 +464,8 @@ class HostileServerTests(SynchronousTestCase):
             ("readRecords", 5),
             ("readRecords", [("alice", False, [], [])], [("alice", False, [], [])]),
             ("endSessions", "many"),
+            ("unheardServers", "many"),
+            ("unheardServers", True),
             ("drain", None),
             ("drain", -1),
             ("drain", True),
@@ -489,6 +492,7 @@ class HostileServerTests(SynchronousTestCase):
                 "listSessions": (),
                 "addRecords": ([Record("alice")],),
                 "drain": (),
+                "unheardServers": (),
             }
             asked = getattr(admin, method)(*arguments.get(method, ("alice",)))  # type: ignore[call-overload]
             self.failureResultOf(Deferred.fromCoroutine(asked), ProtocolViolation)
@@ -681,7 +685,9 @@ class CommandTests(TLSTestCase):
         with self.assertRaises(Detached):
             await perspective.callRemote("whoami")
         self.assertEqual(
-            await self.says("session", "end", "--user", "alice"), "Ended 0 sessions of alice.\n"
+            await self.says("session", "end", "--user", "alice"),
+            "Ended 0 sessions of alice.\n"
+            "This is about one server alone: it can't ask others that may share its accounts.\n",
         )
         await self.hangUp(perspective)
 
