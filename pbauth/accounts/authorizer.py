@@ -203,21 +203,21 @@ class Authorizer:
         if mechanism in KEY_MECHANISMS:
             return AuthorizedKeys(mechanism)
 
-        def derive(*parts: object) -> bytes:
-            text = "\0".join(map(str, (mechanism, name, *parts)))
+        def derive(parts: str) -> bytes:
+            text = f"{mechanism}\0{name}{parts}"
             return hashlib.blake2b(text.encode(), key=secret).digest()
 
         if mechanism == md5.NAME:
-            return MD5Verifier(derive()[:16])
+            return MD5Verifier(derive("")[:16])
         # The client sees iterations and salt. Some accounts have those of another time, or of
         # another server; so have some decoys, each of them always the same.
         iterations, saltBytes = self.hashing.iterations, self.hashing.saltBytes
         costs = {(iterations, saltBytes), *self._otherCosts}
         if len(costs) > 1:
-            iterations, saltBytes = max(costs, key=lambda cost: derive(*cost))
-        salt = derive(iterations, saltBytes, "salt")
+            iterations, saltBytes = max(costs, key=lambda cost: derive(f"\0{cost[0]}\0{cost[1]}"))
+        salt = derive(f"\0{iterations}\0{saltBytes}\0salt")
         if saltBytes > len(salt):
-            salt += derive(iterations, saltBytes, "more salt")
+            salt += derive(f"\0{iterations}\0{saltBytes}\0more salt")
         # To fit these keys a proof would have to hash to zero.
         return ScramVerifier(salt[:saltBytes], iterations, bytes(32), bytes(32))
 

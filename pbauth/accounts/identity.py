@@ -502,12 +502,17 @@ class Identity:
             Whether the identity is not locked and has not expired, and still has this verifier or
             key.
         """
-        if self.locked or not (
-            proof is None or any(each.covers(proof) for each in self._verifiers.values())
-        ):
+        if self._locked or not (proof is None or self._covers(proof)):
             return False
         end = self.standsUntil(proof)
         return end is None or self.authorizer.now() < end
+
+    def _covers(self, proof: object) -> bool:
+        # Not `any`: each login asks this twice.
+        for each in self._verifiers.values():
+            if each.covers(proof):
+                return True
+        return False
 
     def standsUntil(self, proof: object) -> datetime | None:
         """
@@ -519,11 +524,13 @@ class Identity:
         Returns:
             When the identity expires, or the public key, whichever comes first; `None`: never.
         """
-        ends = [self._expires]
+        first = self._expires
         for each in self._verifiers.values():
             if isinstance(each, AuthorizedKeys):
-                ends.append(each.expiryOf(proof))
-        return min((end for end in ends if end is not None), default=None)
+                end = each.expiryOf(proof)
+                if end is not None and (first is None or end < first):
+                    first = end
+        return first
 
     def requestPerspectiveForKey(
         self, serviceName: str, perspectiveName: str

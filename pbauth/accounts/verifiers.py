@@ -148,6 +148,9 @@ class EquivalentProofs:
         """
         remembered = self._remembered.get(name)
         underWay = self._underWay.get(name)
+        if remembered is None and underWay is None:
+            # So it is nearly always.
+            return (proof,)
         groups: list[tuple[object, ...]] = [] if underWay is None else [*underWay.renewals]
         if remembered is not None:
             groups.append(remembered.known)

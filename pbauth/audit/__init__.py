@@ -110,7 +110,8 @@ class Audit:
             {
                 "identity": identity,
                 "mechanism": _mechanism(mechanism),
-                "seconds": None if seconds is None else round(seconds, 6),
+                # Which takes a tenth of the time of `round`.
+                "seconds": None if seconds is None else int(seconds * 1e6) / 1e6,
             },
         )
 
@@ -422,6 +423,9 @@ def _bound(event: dict[str, Any]) -> None:
     Cut all that is longer than it can be, and escape all that the text would show as it is.
     Mechanisms are seen to already.
     """
+    everything = "".join([value for value in event.values() if type(value) is str])
+    if len(everything) <= LONGEST and everything.isprintable():
+        return
     for field, value in event.items():
         if (
             type(value) is str

@@ -194,6 +194,7 @@ class Attempts:
         self._checks = 0
         # Of the peer; known once it speaks, since then the header of a proxy was read.
         self._network = ""
+        self._from: Origin | None = None
         self._unauthenticated = limits.unauthenticated.add(self._timeOut)
         limits.connections.add(self)
         broker.notifyOnDisconnect(self._connectionLost)
@@ -214,6 +215,7 @@ class Attempts:
             Unauthorized: this connection is about to be dropped.
         """
         if not self._network:
+            self._from = originOf(self._broker)
             self._network = self._findNetwork()
         self.checkWait(name, mechanism)
         if self.unanswered >= MOST_UNANSWERED:
@@ -382,7 +384,7 @@ class Attempts:
 
     @property
     def _origin(self) -> Origin:
-        return originOf(self._broker)
+        return self._from or originOf(self._broker)
 
     def _findNetwork(self) -> str:
         origin = self._origin

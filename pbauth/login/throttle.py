@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sized
 from typing import Any
 
 from attrs import Attribute, define, field, frozen
@@ -155,6 +155,11 @@ class Penalties:
     def __len__(self) -> int:
         return len(self._penalties)
 
+    @property
+    def remembered(self) -> Sized:
+        """Return those that have a penalty, or had one."""
+        return self._penalties
+
     def add(self, who: Hashable, seconds: float) -> None:
         """
         Add a penalty.
@@ -240,6 +245,8 @@ class ThrottleState:
         self._names = Penalties(now, most, throttle.longestWait)
         # Of names where they have logged in before.
         self._pairs = Penalties(now, most, throttle.longestWait)
+        # When all are empty nobody has to wait, which is so most of the time.
+        self._penalized = [each.remembered for each in (self._networks, self._names, self._pairs)]
         self._most = most
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._knownNetworks: OrderedDict[str, None] = OrderedDict()
@@ -263,8 +270,7 @@ class ThrottleState:
         Returns:
             Seconds; 0: not at all.
         """
-        if not (self._networks or self._names or self._pairs):
-            # Nobody has to, which is so most of the time.
+        if not any(self._penalized):
             return 0.0
         # The same work, whether it is known here or not.
         who, pair = _digest(name), _digest(network, name)

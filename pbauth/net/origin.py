@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
 
 from pbauth._quoting import cut
 from pbauth.net.addresses import uidOf
+
+# Ids tell connections and sessions apart in the log, and open nothing: they need not be secret.
+_RANDOM = random.Random()  # noqa: S311
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
 def newId() -> str:
@@ -18,7 +24,7 @@ def newId() -> str:
     Returns:
         A name for a connection or a session that no other one has, in whatever process.
     """
-    return os.urandom(8).hex()
+    return f"{_RANDOM.getrandbits(64):016x}"
 
 
 class Origin:

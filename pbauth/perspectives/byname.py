@@ -25,6 +25,10 @@ class ByName(Generic[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         return iter([item for some in self._items.values() for item in some])
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether an identity has any."""
+        return name in self._items
+
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
 

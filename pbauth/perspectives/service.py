@@ -9,13 +9,13 @@ from weakref import WeakValueDictionary
 
 from twisted.application import service
 from twisted.application.service import IServiceCollection
-from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pbauth._arguments import adapted, checkProvides
-from pbauth._async import SingleFlight
+from pbauth._async import SingleFlight, settled
 from pbauth.errors import KeyNotFound
 from pbauth.interfaces import (
     IAuthorizer,
@@ -160,7 +160,7 @@ class Service(service.Service):
         return self._loading.run(name) if loaded is None else succeed(loaded)
 
     async def _loadNew(self, name: str) -> IPerspective:
-        perspective = await maybeDeferred(self.loadPerspective, name)
+        perspective = await settled(self.loadPerspective(name))
         if not IPerspective.providedBy(perspective):
             raise TypeError(
                 f"loadPerspective of service {self.getServiceName()!r} must return a "

@@ -334,9 +334,8 @@ class Session:
         return call.answer
 
     def _cutOff(self) -> None:
-        underWay = self._underWay or set()
-        while underWay:
-            call = underWay.pop()
+        while self._underWay:
+            call = self._underWay.pop()
             call.sessions.discard(self)
             if not call.sessions:
                 call.answer.errback(Failure(self.detachedError()))
@@ -394,20 +393,21 @@ class Session:
                 f"attached() of {type(perspective).__name__} must return a perspective "
                 f"(usually self), not {type(given).__name__}."
             )
+        self.perspective = given
         if given is not perspective:
             if service is not None and given.getService() is None:
                 given.setService(service)
             self._introduce(given)
-        self.perspective = given
+            self._showPerspectiveToClient(given)
         if self._state is _State.ENDING:
             await self._detach()
             raise self.detachedError()
-        self._showPerspectiveToClient(given)
         self._state = _State.LIVE
-        with contained(_log, "The clients of {session!r} do not work", session=self):
-            clients = self._clients()
-            if clients is not None:
-                clients.joined(self)
+        if self.clientref is not None:
+            with contained(_log, "The clients of {session!r} do not work", session=self):
+                clients = IClients(self.perspective, None)
+                if clients is not None:
+                    clients.joined(self)
         presence = None if service is None else IPresence(service, None)
         if presence is not None and self.live:
             self._presence = presence
@@ -461,19 +461,16 @@ class Session:
         if isinstance(self.clientref, pb.RemoteReference):
             self.clientref.perspective = perspective
 
-    def _clients(self) -> Any:
-        """Return the perspective's clients, to which this one belongs; `None` if it has none."""
-        return None if self.clientref is None else IClients(self.perspective, None)
-
     async def _detach(self) -> None:
         self._state = _State.ENDED
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
         with contained(_log, "{session!r} can't be cut off", session=self):
             self._cutOff()
-        with contained(_log, "The clients of {session!r} do not work", session=self):
-            clients = self._clients()
-            if clients is not None:
-                clients.left(self)
+        if self.clientref is not None:
+            with contained(_log, "The clients of {session!r} do not work", session=self):
+                clients = IClients(self.perspective, None)
+                if clients is not None:
+                    clients.left(self)
         presence, self._presence = self._presence, None
         if presence is not None:
             presence.left(self)
@@ -490,10 +487,11 @@ class Session:
         self._sessions._discard(self)
         if not self.broker.disconnected:
             self.broker.dontNotifyOnDisconnect(self._connectionLost)
-        with contained(_log, "uncachePerspective() failed for {session!r}", session=self):
-            service = None if requested is None else requested.getService()
-            if requested is not None and service is not None:
-                service.uncachePerspective(requested)
+        if requested is not None:
+            with contained(_log, "uncachePerspective() failed for {session!r}", session=self):
+                service = requested.getService()
+                if service is not None:
+                    service.uncachePerspective(requested)
         self._ended.fire()
 
 
@@ -553,7 +551,7 @@ class Sessions:
             self._loggedIn(identity, proof)
 
     def _gone(self, name: str) -> None:
-        if self._noneLeft is not None and not self.holders(name):
+        if self._noneLeft is not None and name not in self._sessions and name not in self.logins:
             self._noneLeft(name)
 
     def names(self) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from socket import AF_INET, AF_INET6
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -32,6 +31,7 @@ from pbauth.audit import Audit
 from pbauth.audit.events import DropReason, LeanLogger
 from pbauth.errors import Detached, ProtocolViolation, ServerNotTrusted
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
+from pbauth.net.addresses import isOverTCP
 from pbauth.net.origin import originOf
 from pbauth.wire import peerobject
 from pbauth.wire.calllimits import CallCounts, CallLimits
@@ -72,6 +72,9 @@ def dropConnection(protocol: Protocol) -> None:
 
 
 _PEER_OBJECT = PeerObject()
+
+_DIALECTS = [b"pb", b"none"]
+_GREETING = b"\x02\x80\x02\x82pb\x04\x82none"
 
 compareReferences()
 
@@ -201,9 +204,7 @@ class Broker(SerializingBroker):
         """Take the transport of the connection."""
         if coalesces(transport):
             self._writer = CoalescingWriter(transport)
-        # Twisted tells the family of a client's socket only.
-        connected = getattr(transport, "socket", None)
-        if getattr(connected, "family", None) in (AF_INET, AF_INET6):
+        if isOverTCP(transport):
             # Messages go out whole, so there is nothing to gain by waiting for more.
             transport.setTcpNoDelay(True)
         super().makeConnection(transport)
@@ -339,6 +340,10 @@ class Broker(SerializingBroker):
 
     def sendEncoded(self, obj: Any) -> None:
         """Send an expression (see `twisted.spread.banana.Banana`), in one piece."""
+        if obj is self.knownDialects and obj == _DIALECTS:
+            # Each connection begins with it.
+            self._send(_GREETING)
+            return
         pieces: list[bytes] = []
         encodeExpression(obj, pieces.append, self._reader.limit, self._words)
         self._send(b"".join(pieces))
@@ -557,7 +562,7 @@ class Broker(SerializingBroker):
                 waiting.errback(Failure(self._calls.tooLarge()))
             else:
                 waiting.callback(items[2])
-        elif all(type(item) in _SCALARS for item in items):
+        elif _SCALARS.issuperset(map(type, items)):
             # There was nothing to be read otherwise.
             self.callExpressionReceived(items)
         else:

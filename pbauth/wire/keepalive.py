@@ -26,6 +26,7 @@ from functools import lru_cache
 from typing import Any
 
 from pbauth._async import chooseReactor
+from pbauth.net.addresses import isOverTCP
 from pbauth.net.sendqueue import bytesAcknowledged, bytesQueued
 from pbauth.wire import peerobject
 from pbauth.wire.broker import Broker, dropConnection
@@ -232,10 +233,10 @@ def _progress(transport: Any) -> tuple[int, int]:
 
 def _keepAlive(transport: Any, interval: float) -> None:
     """Let TCP notice a peer that is gone in about the same time."""
-    theSocket: Any = getattr(transport, "socket", None)
-    if getattr(theSocket, "family", None) not in (socket.AF_INET, socket.AF_INET6):
+    if not isOverTCP(transport):
         return
     transport.setTcpKeepAlive(True)
+    theSocket: Any = transport.socket
     for option, value in _optionsFor(interval):
         try:
             theSocket.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -183,7 +183,7 @@ class GoGameTests(SynchronousTestCase):
                 GoGame.fromSGF(bad)
 
     @given(st.lists(st.integers(0, 25), max_size=120))
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     def test_likeTheReferee(self, choices: list[int]) -> None:
         """Whatever is tried, just what the referee allows is allowed, and the boards are equal."""
         game = GoGame(5, 0)

@@ -100,7 +100,7 @@ class GarbageTests(WireTestCase):
     def garbage(self, connected: Any, mechanism: str) -> None:
         """Send a mechanism all kinds of it."""
 
-        @settings(max_examples=60, deadline=None)
+        @settings(max_examples=60)
         @given(NAMES, st.tuples(MESSAGES, MESSAGES))
         def send(name: Any, messages: tuple[Any, Any]) -> None:
             self.check(connected, mechanism, name, messages)
@@ -118,7 +118,7 @@ class GarbageTests(WireTestCase):
         self.assertEqual(seen, LISTABLE | {"PB-MD5"})
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(MESSAGES, MESSAGES)
     def test_noSuchMechanism(self, mechanism: Any, initial: Any) -> None:
         """What is no mechanism is not supported, whatever it is."""

@@ -273,5 +273,5 @@ class EquivalentProofsTests(SynchronousTestCase):
         """Renewals, changes, removals and logins in any order."""
         run_state_machine_as_test(
             EquivalentProofsMachine,
-            settings=settings(max_examples=100, stateful_step_count=40, deadline=None),
+            settings=settings(max_examples=100, stateful_step_count=40),
         )

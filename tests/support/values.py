@@ -20,7 +20,7 @@ MORE = int(os.environ.get("PBAUTH_EXAMPLES", "1"))
 
 def examples(number: int) -> Any:
     """Settings of hypothesis."""
-    return settings(max_examples=number * MORE, deadline=None)
+    return settings(max_examples=number * MORE)
 
 
 #: The most bytes of a prefix, by default.

@@ -225,7 +225,7 @@ class ViewTests(SynchronousTestCase):
 
     _names = st.none() | st.text(max_size=300)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.integers(SIZES[0], SIZES[-1]),
         st.lists(st.integers(0, 19 * 19), max_size=40),

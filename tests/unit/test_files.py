@@ -221,7 +221,7 @@ class WritingTests(FilesTestCase):
         writePrivate(self.path, b"whole", draft=str(draft))
         self.assertEqual((self.read(), self.names()), (b"whole", ["file"]))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(st.binary(max_size=200), max_size=5))
     def test_anything(self, pieces: list[bytes]) -> None:
         """What is written is what is there."""

@@ -44,7 +44,7 @@ class NameTests(SynchronousTestCase):
             self.assertIn("name of a service", str(raised.exception))
             self.assertNotIn("\n", str(raised.exception))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.text(st.characters(), max_size=300))
     def test_any(self, name: str) -> None:
         """A text is a name, or an `InvalidName`; a name can be written on one line."""

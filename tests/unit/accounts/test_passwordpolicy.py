@@ -56,7 +56,7 @@ class CheckTests(SynchronousTestCase):
         policy.check("gorilla envelope sundial", "bob")
         PasswordPolicy(strength=0).check("password", "bob")
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.text(min_size=1, max_size=200), st.text(max_size=20))
     def test_anyText(self, password: str, name: str) -> None:
         """Whatever it is, it is good or it is refused."""

@@ -61,7 +61,7 @@ DECODERS: list[Any] = [
 class ProtocolTests(SynchronousTestCase):
     """Each message, there and back; and whatever else may come."""
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(RECORDS, max_size=4))
     def test_records(self, records: list[Record]) -> None:
         """Accounts cross as they are, in a tuple or a list."""
@@ -73,7 +73,7 @@ class ProtocolTests(SynchronousTestCase):
         read = [record for batch in batches for record in protocol.decodeBatch(batch)]
         self.assertEqual(read, records)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(KEYS)
     def test_publicKeys(self, key: Any) -> None:
         """So do public keys, with their labels."""
@@ -87,7 +87,7 @@ class ProtocolTests(SynchronousTestCase):
         for wrong in (["ED25519$\nssh-ed25519 AAAA"], ["nonsense"], [5], "x", [VERIFIER[:-4]]):
             self.assertRaises(ProtocolViolation, protocol.decodeVerifiers, wrong)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(st.tuples(NAMES, NAMES), max_size=30, unique=True), st.integers(1, 7))
     def test_pages(self, items: list[tuple[str, str]], most: int) -> None:
         """All pages together are all items, once each, in order."""
@@ -107,7 +107,7 @@ class ProtocolTests(SynchronousTestCase):
         for last in ("a", "b"):
             self.assertRaises(ProtocolViolation, protocol.later, "b", last)
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(ANYTHING)
     def test_anything(self, value: Any) -> None:
         """What comes from anybody is read, or is a `ProtocolViolation`, and nothing else."""

@@ -635,7 +635,7 @@ class MD5Client:
 class FormTests(AuditTestCase):
     """Nobody can forge a line."""
 
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(
         st.text(st.sampled_from(EVIL + "abc'/ :") | st.characters(), max_size=20),
         st.booleans(),

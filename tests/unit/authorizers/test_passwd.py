@@ -302,7 +302,7 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(raised.exception.number, number)
             self.assertIn(problem, str(raised.exception))
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=SLOW)
+    @settings(max_examples=200, suppress_health_check=SLOW)
     @given(RECORDS)
     def test_roundTrip(self, record: Record) -> None:
         """What is written of a record is one line, and read as that record."""
@@ -311,7 +311,7 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(readLine(line), record)
         self.assertEqual([each.record for each in readLines(f"{line}\n")], [record])
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
+    @settings(max_examples=300, suppress_health_check=SLOW)
     @given(
         st.text()
         | st.lists(

@@ -999,7 +999,7 @@ class StopTests(ClientTestCase):
 class AnyOrderTests(ClientTestCase):
     """Everything that can happen to a client, in any order."""
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=False))
     def test_balance(self, chance: random.Random) -> None:
         """

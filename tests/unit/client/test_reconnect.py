@@ -243,7 +243,7 @@ class World(RuleBasedStateMachine):
             assert self.login or self.dropped or self.timer == "closing"
 
 
-World.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+World.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 class MachineTests(SynchronousTestCase):

@@ -248,7 +248,7 @@ class RogueTests(SynchronousTestCase):
 class AnyBytesTests(SynchronousTestCase):
     """Bytes by chance, from a server that has not proved itself."""
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(mutated(), SIZES)
     def test_anyBytes(self, data: bytes, sizes: list[int]) -> None:
         """Nothing is raised, made or called; if anything is wrong, it is the bytes."""

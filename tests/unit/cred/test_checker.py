@@ -279,7 +279,7 @@ class PasswordTests(CheckerTestCase):
         self.assertLetIn(UsernamePassword(b"alice", b"secret"))
         self.assertEqual(work, [(16, 4096)])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.binary(max_size=40), st.binary(max_size=40))
     def test_anyBytes(self, name: bytes, password: bytes) -> None:
         """No bytes lead to anything but a refusal."""
@@ -443,7 +443,7 @@ class KeyTests(CheckerTestCase):
             self.assertRefused(credentials)
         self.assertLetIn(signed())
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.data())
     def test_anything(self, data: Any) -> None:
         """Whatever stands in place of a field, or of a few of its bytes, is refused."""
@@ -463,7 +463,7 @@ class KeyTests(CheckerTestCase):
         setattr(good, field, other)
         self.assertRefused(good)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         # Keys like 1000...: points of low order, for which signatures can be found by chance.
         st.binary(min_size=32, max_size=32).filter(lambda raw: any(raw[1:])),

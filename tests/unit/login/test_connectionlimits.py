@@ -112,7 +112,7 @@ class MachineTests(SynchronousTestCase):
         """Whatever happens in whatever order."""
         run_state_machine_as_test(
             ConnectionsMachine,
-            settings=settings(max_examples=50, stateful_step_count=30, deadline=None),
+            settings=settings(max_examples=50, stateful_step_count=30),
         )
 
 

@@ -365,7 +365,7 @@ class AnyBytesTests(StrangerTestCase):
             self.broker.dataReceived(chunk)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(
         st.lists(st.binary(max_size=300) | st.sampled_from([b"\x07\x80", b"\x02\x80"]), max_size=8)
     )
@@ -373,7 +373,7 @@ class AnyBytesTests(StrangerTestCase):
         """Whatever bytes come."""
         self.assertHarmless(chunks)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(mutated(LOGINS), SIZES)
     def test_almostLogins(self, data: bytes, sizes: list[int]) -> None:
         """Messages as those of a login, with a few bytes changed."""

@@ -79,7 +79,7 @@ class PenaltyTests(SynchronousTestCase):
         self.assertEqual(self.wait(), 0)
         self.assertEqual(len(self.penalties), 100)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(st.tuples(st.floats(0, 500), st.integers(0, 3)), max_size=40))
     def test_always(self, steps: list[tuple[float, int]]) -> None:
         """Whatever happens: a wait is never negative or too long, and never grows by itself."""

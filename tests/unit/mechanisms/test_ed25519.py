@@ -95,7 +95,7 @@ class ExchangeTests(SynchronousTestCase):
         with self.assertRaises(ExchangeRefused):
             Ed25519Server("alice", AUTHORIZED, None, CHALLENGE).outcome(bytes(64))
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.one_of(st.binary(max_size=80), st.text(max_size=5), st.none()), st.binary(max_size=80)
     )

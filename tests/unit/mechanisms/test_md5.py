@@ -20,7 +20,7 @@ from tests.support.sources import nodesOf
 class MD5Tests(SynchronousTestCase):
     """Challenge and response as in the seed."""
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.text(), st.binary(max_size=40))
     def test_respond(self, password: str, challenge: bytes) -> None:
         """Our response is that of stock Twisted, and our verifier accepts it."""

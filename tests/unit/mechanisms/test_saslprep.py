@@ -93,7 +93,7 @@ class SASLprepTests(SynchronousTestCase):
             wrong = [each for each in characters if bool(compiled.match(each)) != table(each)]
             self.assertEqual(wrong, [])
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.text(CHARACTERS, max_size=12))
     def test_agreesWithAnotherLibrary(self, text: str) -> None:
         """What the library scramp accepts comes out the same; what it refuses is refused."""

@@ -51,7 +51,7 @@ RIGHT_TO_LEFT = _alphabet((0x5D0, 0x5EB), (0x621, 0x64B))
 TEXT = st.one_of(
     st.text(LEFT_TO_RIGHT, min_size=1, max_size=20), st.text(RIGHT_TO_LEFT, min_size=1, max_size=20)
 )
-SOME = settings(max_examples=40, deadline=None)
+SOME = settings(max_examples=40)
 
 
 class ExampleTests(SynchronousTestCase):
@@ -256,7 +256,7 @@ class ServerTests(SynchronousTestCase):
             with self.assertRaises(ExchangeRefused):
                 login.server.outcome(final)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.data())
     def test_mutatedMessages(self, data: st.DataObject) -> None:
         """
@@ -280,7 +280,7 @@ class ServerTests(SynchronousTestCase):
             # Base64 allows for no second spelling of the same proof.
             self.assertEqual(changed, message)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.binary(max_size=200), st.binary(max_size=200))
     def test_anyBytes(self, first: bytes, final: bytes) -> None:
         """No bytes lead to anything but a refusal."""
@@ -374,7 +374,7 @@ class ClientTests(SynchronousTestCase):
         with self.assertRaises(ServerNotTrusted):
             ScramClient("alice", "client").respond(KEYS)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.binary(max_size=200), st.binary(max_size=200))
     def test_anyBytes(self, challenge: bytes, outcome: bytes) -> None:
         """No bytes lead to anything but distrust."""

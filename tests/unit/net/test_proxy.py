@@ -118,7 +118,7 @@ class HeaderTests(SynchronousTestCase):
             with self.assertRaises(MalformedHeader, msg=data):
                 readHeader(data)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(
         st.sampled_from([b"", b"PROXY TCP4 ", b"PROXY ", SIGNATURE, SIGNATURE + b"\x21\x11\0\x0c"]),
         st.binary(max_size=60),

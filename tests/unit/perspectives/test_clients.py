@@ -451,7 +451,7 @@ class AnyOrderTests(ClientsTestCase):
         self.memory.connect = made
         self.broken.append((login, client))
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(STEPS)
     @example([*[("break", 1)] * 9, ("attach", 0)])
     def test_atMostOnce(self, steps: list[tuple[str, int]]) -> None:

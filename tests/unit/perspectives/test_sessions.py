@@ -249,7 +249,7 @@ class RevocationTests(WireTestCase):
 class AnyOrderTests(WireTestCase):
     """Attach, detach, revoke, disconnect and log in again, in any order."""
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(st.randoms(use_true_random=False))
     def test_balance(self, chance: random.Random) -> None:
         """

@@ -71,7 +71,7 @@ class GarbageTests(SynchronousTestCase):
         ]:
             self.assertCutOff(data)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.binary(max_size=200), max_size=5))
     def test_anyBytes(self, chunks: list[bytes]) -> None:
         """Whatever bytes come, in whatever pieces: no exception, and no traceback."""
@@ -81,7 +81,7 @@ class GarbageTests(SynchronousTestCase):
         broker.connectionLost(Failure(netError.ConnectionDone()))
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(mutated(), SIZES)
     def test_afterLogin(self, data: bytes, sizes: list[int]) -> None:
         """

@@ -493,14 +493,13 @@ class MistakeTests(WireTestCase):
 
     def test_clients(self) -> None:
         """An adapter to `IClients` of theirs."""
-        from pbauth.perspectives.sessions import Session
 
-        def wrong(session: Any) -> Any:
+        def wrong(perspective: Any, interface: Any) -> Any:
             raise ZeroDivisionError
 
-        self.patch(Session, "_clients", wrong)
+        self.patch(Talker, "__conform__", wrong)
         for _ in range(2):
-            self.successResultOf(self.login())
+            self.successResultOf(self.login(client=pb.Referenceable()))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         self.assertAllEnd(ZeroDivisionError, 2)
 

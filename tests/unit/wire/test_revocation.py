@@ -565,5 +565,5 @@ class MachineTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         """Whatever happens in whatever order."""
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
+            Machine, settings=settings(max_examples=50, stateful_step_count=30)
         )
