@@ -12,7 +12,7 @@ from pbauth._arguments import checkType
 from pbauth._async import chooseReactor
 from pbauth.client.login import Login
 from pbauth.interfaces import Reactor
-from pbauth.wire.broker import dropConnection
+from pbauth.net.transports import dropConnection
 
 #: Seconds that a connection may take to close before it is cut.
 CLOSING_TIME = 5.0

@@ -28,8 +28,9 @@ from pbauth.interfaces import Reactor
 from pbauth.net.addresses import isLoopback
 from pbauth.net.refusals import OTHER_NAME, notedRefusal
 from pbauth.net.strports import readAddress, readDescription, spelledOut
+from pbauth.net.transports import dropConnection
 from pbauth.net.trust import NO_TLS_1_3, TLS_VERSIONS, Trust, clientOptions, explainSSL
-from pbauth.wire.broker import Broker, dropConnection
+from pbauth.wire.broker import Broker
 from pbauth.wire.channel import channelOf, peerOf
 
 _log = Logger()

@@ -35,9 +35,9 @@ from pbauth.client.reconnect import (
 from pbauth.errors import Detached, NotAttached, ServerNotTrusted, Unauthorized
 from pbauth.interfaces import ICredentials, Reactor, WireValue
 from pbauth.names import checkName
+from pbauth.net.transports import dropConnection
 from pbauth.net.trust import Trust
 from pbauth.perspectives.sessions import STILL_LIVE
-from pbauth.wire.broker import dropConnection
 from pbauth.wire.keepalive import KeepAlive
 
 _log = Logger()

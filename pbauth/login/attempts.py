@@ -22,8 +22,8 @@ from pbauth.login.policy import Policy
 from pbauth.login.standing import StandingLogin, StandingLogins
 from pbauth.login.throttle import networkOf
 from pbauth.net.origin import Origin, originOf
+from pbauth.net.transports import dropConnection
 from pbauth.perspectives.byname import ByName
-from pbauth.wire.broker import dropConnection
 from pbauth.wire.calllimits import FAR
 from pbauth.wire.keepalive import KeepAlive
 

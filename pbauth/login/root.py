@@ -50,9 +50,10 @@ from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.names import isTooLong
 from pbauth.net.origin import Origin, originOf
+from pbauth.net.transports import dropConnection
 from pbauth.perspectives.sessions import EndReason, Session, SessionReference
 from pbauth.wire import peerobject
-from pbauth.wire.broker import Broker, dropConnection
+from pbauth.wire.broker import Broker
 from pbauth.wire.calls import WireObject, asName
 from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import KeepAlive

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
-from twisted.internet.interfaces import ITCPTransport, IUNIXTransport
 
 
 @lru_cache(maxsize=1024)
@@ -73,17 +72,3 @@ def uidOf(transport: Any) -> int | None:
         return None
     uid: int = _CREDENTIALS.unpack(credentials)[1]
     return uid
-
-
-def isOverTCP(transport: Any) -> bool:
-    """
-    Return whether a transport has the socket of a TCP connection, also below TLS.
-
-    Args:
-        transport: of a connection; the family of its socket takes three times as long to get at.
-    """
-    return (
-        ITCPTransport.providedBy(transport)
-        and not IUNIXTransport.providedBy(transport)
-        and hasattr(transport, "socket")
-    )

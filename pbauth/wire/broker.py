@@ -5,9 +5,9 @@ What stock PB answers with a traceback in the log (bytes that are not banana, co
 do not exist) ends the connection here with one line; and whatever waits for the connection fails
 with `ProtocolViolation`.
 
-The broker itself is overrides of Twisted's methods and glue.  What is sent is in
-`pbauth.wire.serializing`; limits before a login (`prelogin`), the writer and the exports of
-sessions (`revocation`) are objects of their own.
+This module is the life of a connection: its greeting, its login, and its end.  What is received on
+it is in `pbauth.wire.receiving`, and what is sent in `pbauth.wire.serializing`; limits before a
+login (`prelogin`), the writer and the exports of sessions (`revocation`) are objects of their own.
 """
 
 from __future__ import annotations
@@ -18,60 +18,38 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python import threadable
 from twisted.python.failure import Failure
 from twisted.spread import banana, jelly, pb
 from zope.interface import implementer
 
 from pbauth._async import OneShot
-from pbauth._fields import WrongFields
-from pbauth._quoting import inLine
 from pbauth.audit import Audit
-from pbauth.audit.events import DropReason, LeanLogger
-from pbauth.errors import Detached, ProtocolViolation, ServerNotTrusted
+from pbauth.errors import ProtocolViolation, ServerNotTrusted
 from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
-from pbauth.net.addresses import isOverTCP
-from pbauth.net.origin import originOf
+from pbauth.net.transports import isOverTCP
 from pbauth.wire import peerobject
 from pbauth.wire.calllimits import CallCounts, CallLimits
-from pbauth.wire.decoding import MalformedMessage, Reader, TooMuch
+from pbauth.wire.decoding import MalformedMessage, Reader
 from pbauth.wire.encoding import (
     WORDS,
     encodeExpression,
 )
-from pbauth.wire.failures import readable, unknownError, withException
-from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
-from pbauth.wire.peerobject import Endings, PeerObject
+from pbauth.wire.peerobject import Endings
 from pbauth.wire.prelogin import (
     GUEST_LIMITS,
     LIMITS,
-    LOGIN_SECURITY,
     PreLoginLimits,
     UnprovedServerLimits,
 )
+from pbauth.wire.receiving import ReceivingBroker
 from pbauth.wire.references import compareReferences
-from pbauth.wire.revocation import ExportingBroker, Exports, remotesIn
+from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.security import allowsPlain, allowsReferences
-from pbauth.wire.serializing import Given, SerializingBroker
+from pbauth.wire.serializing import Given
 from pbauth.wire.twistedprivate import READING, WRITING
 from pbauth.wire.writer import CoalescingWriter, coalesces
-
-_log = LeanLogger()
-
-_SCALARS = frozenset({bytes, int, float})
-
-# The commands that carry values of the application.
-_WITH_VALUES = frozenset({b"message", b"cachemessage", b"answer"})
-
-
-def dropConnection(protocol: Protocol) -> None:
-    """Close a connection now, whatever still waits to be written."""
-    transport: Any = protocol.transport
-    getattr(transport, "abortConnection", transport.loseConnection)()
-
-
-_PEER_OBJECT = PeerObject()
 
 _DIALECTS = [b"pb", b"none"]
 _GREETING = b"\x02\x80\x02\x82pb\x04\x82none"
@@ -80,7 +58,7 @@ compareReferences()
 
 
 @implementer(IHandshakeListener, IRestrictableBroker, IRevokingBroker)
-class Broker(SerializingBroker):
+class Broker(ReceivingBroker):
     """
     A `twisted.spread.pb.Broker`.
 
@@ -356,120 +334,6 @@ class Broker(SerializingBroker):
             transport: Any = self.transport
             transport.write(data)
 
-    def dataReceived(self, chunk: bytes) -> None:
-        """Take what the peer sent; a peer that breaks the protocol is cut off."""
-        if self._reader.closed:
-            return
-        self.idle = 0
-        writer = self._writer
-        if writer is not None:
-            writer.hold(self._read, chunk)
-        else:
-            self._read(chunk)
-
-    def _read(self, chunk: bytes) -> None:
-        self._blame(self._count if self._limits is not None else self._reader.feed, chunk)
-
-    def _count(self, chunk: bytes) -> None:
-        if self._limits is not None:
-            self._limits.count(chunk)
-        self._reader.feed(chunk)
-
-    def _blame(self, act: Callable[[Any], None], argument: Any) -> None:
-        """Act upon what came; where that fails, drop the connection, and say whose fault it is."""
-        try:
-            act(argument)
-        except MalformedMessage as fault:
-            self._dropViolator(fault)
-        except Exception as error:
-            self._dropUnserved(error)
-
-    def _dropViolator(self, fault: MalformedMessage) -> None:
-        """Drop the connection, for which the peer is to blame."""
-        self._violation = ProtocolViolation(
-            "The peer does not speak Perspective Broker, or breaks its rules."
-        )
-        self._reader.close()
-        if self.audit is None:
-            _log.info(
-                "Cut off {peer}, which broke the protocol: {fault}",
-                peer=self._peer(),
-                fault=inLine(fault),
-            )
-        else:
-            greedy = self._limits is not None and self._limits.exceeded
-            reason = DropReason.BYTES if greedy else fault.reason
-            self.audit.dropped(originOf(self), reason, str(fault))
-        dropConnection(self)
-
-    def _dropUnserved(self, error: Exception) -> None:
-        """Drop the connection after a mistake on this side; called while it is handled."""
-        self._reader.close()
-        _log.failure("Cannot act upon what {peer} sent", peer=self._peer())
-        if self.audit is not None:
-            self.audit.dropped(originOf(self), DropReason.INTERNAL, type(error).__name__)
-        dropConnection(self)
-
-    def expressionReceived(self, sexp: Any) -> None:
-        """
-        Act upon a message (see `twisted.spread.pb.Broker`).
-
-        Args:
-            sexp: the message, as banana has it.
-
-        Raises:
-            MalformedMessage: it breaks the rules of Perspective Broker.
-        """
-        if type(sexp) is not list or not sexp:
-            raise MalformedMessage("The message is not a list that begins with a command")
-        command, *items = sexp
-        if type(command) is not bytes:
-            raise MalformedMessage("The command is not a string")
-        try:
-            name = command.decode("utf-8")
-        except UnicodeDecodeError:
-            raise MalformedMessage("The command is not UTF-8") from None
-        limits = self._limits
-        if isinstance(limits, UnprovedServerLimits) and limits.holds(name):
-            limits.held.append(sexp)
-            return
-        if command in _WITH_VALUES and self._isGuest:
-            # Plain ones do not get here, and objects are made for nobody whom we do not know.
-            raise MalformedMessage("Security precaution: not plain, from a guest.")
-        act = getattr(self, f"proto_{name}", None)
-        if act is None:
-            # Twisted means to answer this, and fails to.
-            raise MalformedMessage("There is no such command")
-        if not fits(act, name, len(items)):
-            raise MalformedMessage("There are too many items for the command, or too few")
-        act(*items)
-
-    def proto_version(self, vnum: Any) -> None:
-        """Take the version of the protocol that the peer speaks: there is one."""
-        if vnum != self.version:
-            raise MalformedMessage(f"The version of Perspective Broker is not {self.version}")
-
-    def proto_decref(self, objectID: Any) -> None:
-        """Take note that the peer has dropped a reference."""
-        checkKnown(objectID, self.localObjects)
-        super().proto_decref(objectID)
-        if self._exports is not None and objectID not in self.localObjects:
-            self._exports.forget(False, objectID)
-
-    def proto_decache(self, objectID: Any) -> None:
-        """Take note that the peer has dropped its copy of a `Cacheable`."""
-        checkKnown(objectID, self.remotelyCachedObjects)
-        local: Any = self.remotelyCachedObjects[objectID]
-        if self._exports is not None and local.refcount == 1:
-            # Before `stoppedObserving` runs, which may end the session: it has to run once.
-            self._exports.forget(True, objectID)
-        super().proto_decache(objectID)
-
-    def proto_uncache(self, objectID: Any) -> None:
-        """Forget the copy of a `Cacheable` of the peer's."""
-        checkKnown(objectID, self.locallyCachedObjects)
-        super().proto_uncache(objectID)
-
     def sendDecRef(self, objectID: Any) -> None:
         """Tell the peer that a reference to its object is gone; in whatever thread it went."""
         self._inReactor(self._dropImport, objectID)
@@ -493,119 +357,6 @@ class Broker(SerializingBroker):
     def _whileConnected(self, send: Callable[[Any], None], objectID: Any) -> None:
         if not self.disconnected:
             send(objectID)
-
-    def localObjectForID(self, luid: Any) -> Any:
-        """Find what the peer calls (see `twisted.spread.pb.Broker`)."""
-        found = self.localObjects.get(luid)
-        if found is not None:
-            return found.object
-        # Nobody is asked before the login.
-        if luid == peerobject.NAME and self._limits is None:
-            return _PEER_OBJECT
-        return super().localObjectForID(luid)
-
-    def _makeReference(self, luid: int) -> pb.RemoteReference:
-        reference = pb.RemoteReference(None, self, luid, 1)
-        self._countImport(luid)
-        self._references.append(reference)
-        return reference
-
-    def _dropReferences(self) -> None:
-        for reference in self._references:
-            # The peer has not counted this one: another one will be made for it.
-            reference.doRefCount = 0
-            if self._exports is not None:
-                self._exports.dropImport(reference.luid)
-        self._references.clear()
-
-    def _receivePlain(self, items: list[Any]) -> bool:
-        """Act upon a message whose values were read, unless it has to be read as by Twisted."""
-        if not items:
-            raise MalformedMessage("The message is empty")
-        command = items[0]
-        limits = self._limits
-        if limits is not None and not limits.permit(
-            items, bool(self._references), self.localObjectForID
-        ):
-            return False
-        if (
-            command == b"message"
-            and len(items) == 7
-            and type(items[1]) is int
-            and type(items[2]) in (int, bytes)
-            and type(items[3]) is bytes
-            and type(items[4]) is int
-            and type(items[5]) is tuple
-            and type(items[6]) is dict
-        ):
-            checkName(items[3])
-            if limits is not None and isinstance(limits, UnprovedServerLimits):
-                if items[2] == peerobject.NAME and items[3] == peerobject.PROVED:
-                    self._takeProof(limits, items[5])
-                else:
-                    limits.held.append((items, [*self._references]))
-                self._references.clear()
-                return True
-            if items[6]:
-                items[6] = {keyword(key): value for key, value in items[6].items()}
-            self._calling = items[3]
-            self._request = items[1]
-            self.receiveCall(self._objectToCall, *items[1:])
-            self._calling = self._request = None
-            self._references.clear()
-        elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
-            waiting = self._takeWaiting(items[1])
-            if self._exports is not None:
-                self._exports.answered(items[1], self._noteReferences)
-            self._references.clear()
-            if self._calls is not None and self._calls.exceeds(self._reader.size):
-                waiting.errback(Failure(self._calls.tooLarge()))
-            else:
-                waiting.callback(items[2])
-        elif _SCALARS.issuperset(map(type, items)):
-            # There was nothing to be read otherwise.
-            self.callExpressionReceived(items)
-        else:
-            return False
-        return True
-
-    def proto_message(self, *call: Any) -> None:
-        """Act upon a call, whose values are still expressions."""
-        *start, netKw = call
-        checkName(call[2])
-        self._calling = call[2]
-        self._request = call[0]
-        self.receiveCall(self._objectToCall, *start, withTextKeys(netKw))
-        self._calling = self._request = None
-
-    def proto_cachemessage(self, *call: Any) -> None:
-        """Act upon an update of the copy of a `Cacheable` of the peer's."""
-        *start, netKw = call
-        checkName(call[2])
-        self._calling = call[2]
-        self.receiveCall(self._cacheToCall, *start, withTextKeys(netKw))
-        self._calling = None
-
-    def _objectToCall(self, luid: Any) -> Any:
-        if self._calls is not None:
-            self._admit(self._calls, luid)
-        found = self.localObjectForID(luid)
-        if found is None or self._exports is None:
-            return found
-        return self._exports.objectToCall(self, luid, found)
-
-    def _cacheToCall(self, luid: Any) -> Any:
-        if self._calls is not None:
-            self._admit(self._calls, luid)
-        return self.cachedLocallyAs(luid)
-
-    def _admit(self, calls: CallCounts, luid: Any) -> None:
-        try:
-            calls.admit(self._reader.size, luid == peerobject.NAME)
-        except TooMuch as fault:
-            # Twisted would log it as a mistake of ours.
-            self._dropViolator(fault)
-            raise Detached() from None
 
     def exportingFor(self, session: Any, client: Any = None) -> ExportingBroker:
         """Return a broker that notes what a session exports (see `IRevokingBroker`)."""
@@ -665,57 +416,6 @@ class Broker(SerializingBroker):
             self._ended = Endings()
         return self._ended
 
-    def proto_answer(self, requestID: Any, netResult: Any) -> None:
-        """Take an answer; one that can't be read fails the call, not the connection."""
-        waiting = self._takeWaiting(requestID)
-        if self._calls is not None and self._calls.exceeds(self._reader.size):
-            waiting.errback(Failure(self._calls.tooLarge()))
-            return
-        try:
-            result = self._readAnswer(requestID, netResult)
-        except Exception:
-            # Whatever the classes of the application raise, the caller gets it.
-            waiting.errback(Failure())
-        else:
-            waiting.callback(result)
-
-    def proto_error(self, requestID: Any, fail: Any) -> None:
-        """Take an error; one of a class that is not known here is known by its name only."""
-        waiting = self._takeWaiting(requestID)
-        if self._calls is not None and self._calls.exceeds(self._reader.size):
-            waiting.errback(Failure(self._calls.tooLarge()))
-            return
-        if self._isGuest:
-            # Nothing is made of it.
-            message = "A guest's program answers with an error."
-            waiting.errback(Failure(pb.RemoteError("error", message, "Traceback unavailable")))
-            return
-        try:
-            error = self._readAnswer(requestID, readable(fail))
-        except (jelly.InsecureJelly, WrongFields):
-            error = Failure(unknownError(fail))
-        except Exception:
-            error = Failure()
-        if isinstance(error, pb.CopiedFailure):
-            error = withException(error)
-        elif error is None:
-            error = ProtocolViolation("The peer answered with an error, but named none.")
-        waiting.errback(error)
-
-    def _takeWaiting(self, requestID: Any) -> Any:
-        """Return what waits for the answer to a call of ours, which is done now."""
-        waiting = (
-            self.waitingForAnswers.pop(requestID, None) if type(requestID) in _SCALARS else None
-        )
-        if waiting is None:
-            raise MalformedMessage("It answers a call that was not made")
-        return waiting
-
-    def _readAnswer(self, requestID: Any, expression: Any) -> Any:
-        if self._exports is None:
-            return self.unserialize(expression)
-        return self._exports.answered(requestID, self.unserialize, expression)
-
     def connectionReady(self) -> None:
         """Take note that the protocol is agreed on; by a client that speaks first, supposed."""
         self._dialectChosen()
@@ -769,42 +469,6 @@ class Broker(SerializingBroker):
             Fires then.
         """
         return self._closed.wait()
-
-    def _peer(self) -> Any:
-        transport: Any = self.transport
-        return transport.getPeer()
-
-    def unserialize(self, sexp: Any, perspective: Any = None) -> Any:
-        """Unjelly an expression; values that were read already are taken as they are."""
-        if type(sexp) is tuple or type(sexp) is dict:
-            for reference in self._references:
-                reference.perspective = perspective
-            if self._references:
-                self._noteReferences()
-            return sexp
-        if self._limits is not None and isinstance(self._limits, UnprovedServerLimits):
-            return jelly.unjelly(sexp, LOGIN_SECURITY, None, self)
-        for luid in remotesIn(sexp):
-            exports = self._countImport(luid)
-            exports.ownImport(luid)
-        return super().unserialize(sexp, perspective)
-
-    @property
-    def holdsReferences(self) -> bool:
-        """Return whether there are references in the message that is being received."""
-        return bool(self._references)
-
-    def _countImport(self, luid: Any) -> Exports:
-        exports = self._exports
-        if exports is None:
-            exports = self._exports = Exports()
-        exports.countImport(luid)
-        return exports
-
-    def _noteReferences(self) -> None:
-        if self._exports is not None:
-            for reference in self._references:
-                self._exports.ownImport(reference.luid)
 
 
 class _Numbers:

@@ -33,7 +33,7 @@ class Encoded:
     Attributes:
         data: the bytes.
         given: the objects that the peer gets references to by them, to be taken back if they are
-            not sent after all; see `pbauth.wire.broker.Broker.takeBack`.
+            not sent after all; see `pbauth.wire.serializing.SerializingBroker.takeBack`.
     """
 
     __slots__ = ("data", "given")

@@ -26,10 +26,10 @@ from functools import lru_cache
 from typing import Any
 
 from pbauth._async import chooseReactor
-from pbauth.net.addresses import isOverTCP
 from pbauth.net.sendqueue import bytesAcknowledged, bytesQueued
+from pbauth.net.transports import dropConnection, isOverTCP
 from pbauth.wire import peerobject
-from pbauth.wire.broker import Broker, dropConnection
+from pbauth.wire.broker import Broker
 from pbauth.wire.twistedprivate import bytesWaiting
 
 #: Into so many parts, looked at one after the other, the connections are divided.
