@@ -27,7 +27,7 @@ from pbauth.client.credentials import (
     PlainPassword,
     PrivateKey,
 )
-from pbauth.client.further import FurtherPerspective
+from pbauth.client.furtherperspectives import FurtherPerspective
 from pbauth.client.knownservers import KnownServers
 from pbauth.client.login import (
     Login,

@@ -21,7 +21,7 @@ from pbauth.login.policy import Policy, defaultMechanisms
 from pbauth.login.throttle import Throttle
 from pbauth.net.listening import DEFAULT_PORT
 from pbauth.server.assembly import assemble
-from pbauth.server.configuration import FILE_VARIABLE, fromEnvironment, readFile
+from pbauth.server.configurationfile import FILE_VARIABLE, fromEnvironment, readFile
 from pbauth.server.draining import DRAIN_TIME
 from pbauth.server.services import stop
 from pbauth.server.settings import (

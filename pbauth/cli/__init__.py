@@ -24,7 +24,7 @@ from pbauth.cli.sessions import session
 from pbauth.cli.units import printUnit
 from pbauth.cli.users import user
 from pbauth.cli.whocan import whoCan
-from pbauth.server.configuration import FILE_VARIABLE, SHARED, readFile
+from pbauth.server.configurationfile import FILE_VARIABLE, SHARED, readFile
 from pbauth.server.settings import SettingsError
 from pbauth.server.state import DEFAULT_FOLDER
 

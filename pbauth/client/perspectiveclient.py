@@ -19,9 +19,9 @@ from pbauth._arguments import checkCallable
 from pbauth._async import OneShot, chooseReactor
 from pbauth._calling import send
 from pbauth._quoting import MOST, cut
-from pbauth.client.further import FurtherPerspective
+from pbauth.client.furtherperspectives import FurtherPerspective
+from pbauth.client.handover import Move
 from pbauth.client.login import Login, asCredentials, checkClient
-from pbauth.client.moving import Move
 from pbauth.client.reconnect import (
     Action,
     BackOff,

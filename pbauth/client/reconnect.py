@@ -22,7 +22,7 @@ state           what it is
 There is at most one login or connection, and one timer, in any state; a login begins only where
 there is neither.  So nothing that happens belongs to a connection of the past.  There is one
 exception: while it is attached to a server that is about to stop, the client logs in elsewhere
-(`pbauth.client.moving`), and changes over at once (`Input.MOVED`).
+(`pbauth.client.handover`), and changes over at once (`Input.MOVED`).
 
 Why not `twisted.application.internet.ClientService`
 ====================================================

@@ -19,7 +19,7 @@ from pbauth.interfaces import IRestrictableBroker, IRevokingBroker
 from pbauth.login.checks import Check
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.policy import Policy
-from pbauth.login.standing import StandingLogin, StandingLogins
+from pbauth.login.standinglogins import StandingLogin, StandingLogins
 from pbauth.login.throttle import networkOf
 from pbauth.net.origin import Origin, originOf
 from pbauth.net.transports import dropConnection

@@ -507,8 +507,8 @@ class Sessions:
 
     Attributes:
         audit: the same; it also records logins and administration on these accounts.
-        logins: those that stand, each a `pbauth.login.standing.StandingLogin`, by the name of the
-            identity.
+        logins: those that stand, each a `pbauth.login.standinglogins.StandingLogin`, by the name of
+            the identity.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.drain import Drain
 from pbauth.login.root import AuthServerFactory
 from pbauth.net.listening import Ports
-from pbauth.server.certificates import CertificateService
+from pbauth.server.certificateexpiry import CertificateService
 from pbauth.server.draining import DrainService
 from pbauth.server.firstrun import FirstRun, Reach, findTerminal, howToBegin
 from pbauth.server.health import ACCOUNTS, HealthSite, Readiness

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Policy, Throttle
 from pbauth.cli import main
-from pbauth.server.configuration import fromEnvironment, readFile
+from pbauth.server.configurationfile import fromEnvironment, readFile
 from pbauth.server.settings import Settings, SettingsError
 from pbauth.tap import Options
 from tests.support.listings import LISTINGS

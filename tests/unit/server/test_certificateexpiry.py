@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Audit
-from pbauth.server.certificates import LOOK, WARNED_BEFORE, CertificateService
+from pbauth.server.certificateexpiry import LOOK, WARNED_BEFORE, CertificateService
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
