@@ -33,6 +33,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pbauth import Broker, ProtocolViolation
 from pbauth.wire.encoding import WORDS, Encoded
 from pbauth.wire.failures import RemoteFailure
+from tests.support.memory import freezeHeap
 from tests.support.values import (
     BYTES,
     EXPRESSIONS,
@@ -570,10 +571,8 @@ class EquivalenceTestCase(SynchronousTestCase):
     """Does the same in all four pairings."""
 
     def setUp(self) -> None:
-        # When exactly a cycle is found is up to it. What there is already is not looked at, which
-        # takes long.
-        gc.freeze()
-        self.addCleanup(gc.unfreeze)
+        # When exactly a cycle is found is up to it.
+        freezeHeap()
         gc.disable()
         self.addCleanup(gc.enable)
         # Otherwise see `tests.unit.wire.test_serializing`.

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Password, Policy, getObjectAt
 from pbauth.testing import MemoryServer, RecordingService
+from tests.support.memory import freezeHeap
 
 SCRAM = "SCRAM-SHA-256"
 
@@ -19,6 +20,7 @@ class WireTestCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
+        freezeHeap()
         self.serve()
 
     def serve(self, policy: Policy | None = None, **options: Any) -> None:

@@ -21,6 +21,7 @@ from pbauth import (
 )
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.testing import MemoryServer, RecordingService
+from tests.support.memory import freezeHeap
 from tests.support.suites.authorizers import SCRAM
 from tests.support.suites.lives import LifeSuite
 
@@ -196,6 +197,7 @@ class MemoryTests(CreateTestCase):
     """What is kept, whatever strangers ask for."""
 
     def setUp(self) -> None:
+        freezeHeap()
         super().setUp()
         self.authorizer = self.authorize(self.create, mostKept=10)
         self.server = MemoryServer(self.authorizer)

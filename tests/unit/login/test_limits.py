@@ -218,7 +218,7 @@ class LimitTests(StrangerTestCase):
 
     def test_memory(self) -> None:
         """Whatever a stranger sends to fill the memory, little of it is kept."""
-        freezeHeap(self)
+        freezeHeap()
         attacks = {
             "endless list": [b"\x00\x00\x28\x80", *[b"\x00\x01\x82" + b"x" * 128] * 20_000],
             "deep": [b"\x01\x80"] * 100_000,
@@ -242,7 +242,7 @@ class LimitTests(StrangerTestCase):
         What is kept of a message that never ends is not much more than its bytes, even where they
         are chosen so that the values take more.
         """
-        freezeHeap(self)
+        freezeHeap()
         limits = Limits()
         for kind in (b"set", b"list", b"tuple"):
             numbers = [500 + number for number in range(limits.longestList - 1)]

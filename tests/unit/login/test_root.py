@@ -38,6 +38,7 @@ from pbauth.mechanisms import md5
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.perspectives.sessions import Session, SessionReference
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
+from tests.support.memory import freezeHeap
 from tests.support.wire import SCRAM, WireTestCase
 
 #: A policy for clients of Twisted 1.x and of stock Twisted.
@@ -777,6 +778,7 @@ class GarbageTests(SynchronousTestCase):
             kinds = (Session, SessionReference, Attempts, UnauthenticatedConnection)
             return [each for each in gc.get_objects() if type(each) in kinds]
 
+        freezeHeap()
         gc.collect()
         self.addCleanup(gc.enable)
         gc.disable()

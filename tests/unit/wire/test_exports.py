@@ -11,7 +11,6 @@ from twisted.spread import pb
 
 from pbauth import Detached, EndReason, IdentityConnector, Password
 from pbauth.testing import RecordingPerspective
-from tests.support.memory import freezeHeap
 from tests.support.pieces import Board, BoardCopy, Piece
 from tests.support.wire import WireTestCase
 
@@ -334,7 +333,6 @@ class ExportTests(WireTestCase):
 
     def test_memory(self) -> None:
         """What the client, and what the server, has dropped is forgotten."""
-        freezeHeap(self)
         ear = Ear()
         alice = self.attach(client=ear)
 
