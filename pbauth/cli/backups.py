@@ -39,8 +39,8 @@ def backup(context: click.Context, file: str) -> None:
 def restore(context: click.Context, file: str, replace: bool) -> None:
     """Put back what pbauth backup wrote to FILE.
 
-    A running server notices it within a second or two, and ends the sessions that are no longer
-    allowed.
+    A running server notices it within a second or two: it ends the sessions that are no longer
+    allowed, and shows the restored key to new connections.
     """
     options = _local(context)
     if not os.path.exists(file):
@@ -48,7 +48,7 @@ def restore(context: click.Context, file: str, replace: bool) -> None:
     with _explained(file), auditing(options.audit):
         putBack(options.state, options.accounts, file, replace)
         Audit().restored(operatorName())
-    click.echo(f"Restored {file}. If the server runs with another key or certificate, restart it.")
+    click.echo(f"Restored {file}. A server that is running uses it from now on.")
 
 
 def _local(context: click.Context) -> GlobalOptions:

@@ -137,6 +137,7 @@ class Ports:
     Attributes:
         reactor: will listen.
         ownCertificate: gives the server's own certificate, for an ``ssl:`` that names no file.
+        ownPath: of the file that has it; `None`: it is not read again when it changes.
         insecure: plain connections from other machines are wanted.
         proxyProtocol: every connection comes from a load balancer, and begins with its header.
         askForCertificate: ask clients for a certificate, for the mechanism `EXTERNAL`.
@@ -144,6 +145,7 @@ class Ports:
 
     reactor: Any
     ownCertificate: Callable[[], ssl.PrivateCertificate]
+    ownPath: str | None = field(default=None, kw_only=True)
     insecure: bool = field(default=False, kw_only=True)
     proxyProtocol: bool = field(default=False, kw_only=True)
     askForCertificate: bool = field(default=False, kw_only=True)
@@ -230,7 +232,8 @@ class Ports:
                 minimum=TLS_VERSIONS[minimum],
             )
 
-        paths = dict.fromkeys(path for path in (chain, key, certificatePath) if path is not None)
+        read = (chain, key, certificatePath, self.ownPath if key is None else None)
+        paths = dict.fromkeys(path for path in read if path is not None)
         return endpoint, ServerCertificate(load, list(paths))
 
     def _opened(self, description: str, fields: dict[str, str]) -> Any:

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from pbauth.errors import StoreError
 from pbauth.net.fingerprints import fingerprintOf
 
 _log = Logger()
@@ -47,6 +48,9 @@ class ServerCertificate:
         self._paths = tuple(paths)
         self._seen = self._look()
         self._options = self._load()
+        if None in self._seen:
+            # It has just been made.
+            self._seen = self._look()
 
     @property
     def fingerprint(self) -> str:
@@ -72,8 +76,11 @@ class ServerCertificate:
         self._seen = seen
         before = self.fingerprint
         try:
+            if None in seen:
+                # Whoever makes a file that is missing would make another key.
+                raise ValueError(f"there is no {self._paths[seen.index(None)]}")
             self._options = self._load()
-        except ValueError as mistake:
+        except (ValueError, StoreError) as mistake:
             _log.error(
                 "The certificate has changed and can't be used, so the old one stays: {mistake}",
                 mistake=mistake,

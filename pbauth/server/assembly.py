@@ -34,7 +34,7 @@ from pbauth.server.services import (
     StoreService,
 )
 from pbauth.server.settings import Settings, SettingsError
-from pbauth.server.state import openAuthorizer, openCertificate
+from pbauth.server.state import certificatePath, openAuthorizer, openCertificate
 
 
 def assemble(settings: Settings, reactor: Any) -> MultiService:
@@ -56,6 +56,7 @@ def assemble(settings: Settings, reactor: Any) -> MultiService:
     ports = Ports(
         reactor,
         lambda: openCertificate(settings.state),
+        ownPath=os.path.abspath(certificatePath(settings.state)),
         insecure=settings.insecure,
         proxyProtocol=settings.proxyProtocol,
         askForCertificate=settings.policy.wantsCertificates,

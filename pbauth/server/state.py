@@ -139,6 +139,11 @@ STATE_FILES: dict[str, Callable[[bytes], bool]] = {
 }
 
 
+def certificatePath(folder: str) -> str:
+    """Return the path of the file that `openCertificate` opens."""
+    return os.path.join(folder, _CERTIFICATE)
+
+
 def openCertificate(folder: str) -> ssl.PrivateCertificate:
     """
     Open the server's own certificate, self-signed; it is created if it does not exist, and then
@@ -154,7 +159,7 @@ def openCertificate(folder: str) -> ssl.PrivateCertificate:
         StoreError: it can't be made or read, or others can read it.
     """
     makeFolder(folder)
-    path = os.path.join(folder, _CERTIFICATE)
+    path = certificatePath(folder)
     try:
         if not os.path.exists(path):
             createPrivate(path, makeCertificate())

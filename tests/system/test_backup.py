@@ -115,6 +115,38 @@ class BackupTests(ServingTestCase):
             self.assertEqual(openCertificate(self.state).getPublicKey().keyHash(), key)
             self.assertEqual(os.stat(f"{self.state}/server.pem").st_mode & 0o777, 0o600)
 
+    async def test_ofAnotherServer(self) -> None:
+        """
+        A running server that is given another one's backup uses its secret and key from then on:
+        two servers with different decoys for the same name would give away that nobody has it.
+        """
+        from twisted.internet import reactor
+
+        for kind in self.stores():
+            self.state, self.backup = os.path.abspath(self.mktemp()), os.path.abspath(self.mktemp())
+            os.mkdir(self.state, 0o700)
+            accounts = self.stores()[kind]
+            other = self.open(accounts)
+            await addUser(other, "alice")
+            decoy = other.getDecoyVerifier("mallory", scram.NAME)
+            key = openCertificate(self.state).getPublicKey().keyHash()
+            program = await self.pbauth(accounts, "backup", self.backup)
+            self.assertEqual(program.exitCode, 0, program.output)
+            self.state = os.path.abspath(self.mktemp())
+            os.mkdir(self.state, 0o700)
+            accounts = self.stores()[kind]
+            port = await self.serve(accounts)
+            await addUser(self.authorizer, "bob")
+            bob = await self.logIn(port, "bob")
+            self.assertNotEqual(self.authorizer.getDecoyVerifier("mallory", scram.NAME), decoy)
+            self.assertNotEqual(openCertificate(self.state).getPublicKey().keyHash(), key)
+            program = await self.pbauth(accounts, "restore", "--replace", self.backup)
+            self.assertEqual(program.exitCode, 0, program.output)
+            await self.untilEnded(bob)
+            while self.authorizer.getDecoyVerifier("mallory", scram.NAME) != decoy:
+                await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+            self.assertEqual(openCertificate(self.state).getPublicKey().keyHash(), key)
+
     async def test_audited(self) -> None:
         """Both are recorded, with who did it."""
         await addUser(self.open(None), "alice")

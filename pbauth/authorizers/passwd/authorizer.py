@@ -103,6 +103,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
         self._reactor = reactor
         self._turns = DeferredLock()
         self._said = ""
+        self._isReading = reading
         if not reading:
             self._file.make()
         self._content = self._file.read(None)
@@ -478,8 +479,18 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
             # Whoever was before in the queue may have done it.
             if not self._isFresh():
                 self._know(await self._inThread(self._file.read, self._content))
+                await self._readSecret()
 
         return Deferred.fromCoroutine(refresh())
+
+    async def _readSecret(self) -> None:
+        """Read the secret of the decoys again: a backup was put back, maybe."""
+        if self._isReading:
+            return
+        try:
+            self._decoySecret = await self._inThread(self._file.decoySecret, self._decoySecret)
+        except StoreError as error:
+            self._say(str(error))
 
     async def _change(self, change: Callable[[Editing], _Result]) -> _Result:
         def write() -> Deferred[_Result]:

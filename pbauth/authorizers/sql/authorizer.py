@@ -44,7 +44,7 @@ from pbauth.accounts.identity import checkRenewal
 from pbauth.accounts.records import Record, frequentCosts, listedRecords, recordOf
 from pbauth.audit import Audit
 from pbauth.authorizers.snapshots import CopyingAuthorizer
-from pbauth.authorizers.sql.engine import MOST_CONNECTIONS, Engine, Statements
+from pbauth.authorizers.sql.engine import DECOY_SECRET, MOST_CONNECTIONS, Engine, Statements
 from pbauth.authorizers.sql.sqlite import SQLiteEngine
 from pbauth.authorizers.sql.sqlitereading import SQLiteReader
 from pbauth.errors import (
@@ -411,6 +411,11 @@ class SQLAuthorizer(CopyingAuthorizer):
         """
         changed = list(self._reading) if names is None else list(names)
         self._noteChange(changed)
+        if names is None:
+            # A backup was put back, maybe. Other servers may have its secret already.
+            query = "SELECT value FROM meta WHERE name = ?"
+            for (value,) in await self._run(lambda run: run.rows(query, DECOY_SECRET)):
+                self._decoySecret = bytes(value)
         live = set(self.sessions.names())
         concerned = sorted(live if names is None else live.intersection(changed))
         for start in range(0, len(concerned), _MANY):

@@ -18,9 +18,11 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from pbauth._files import writePrivate
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.listening import Ports
 from pbauth.net.servercertificate import ServerCertificate
+from pbauth.server.state import certificatePath, openCertificate
 from tests.support.tls import pinOf
 
 
@@ -42,6 +44,51 @@ def shownBy(certificate: ServerCertificate) -> str:
                 pass
     shown: Any = client.get_peer_certificate()
     return pinOf(ssl.Certificate(shown).dumpPEM())
+
+
+class OwnTests(SynchronousTestCase):
+    """The server's own certificate, in its state folder."""
+
+    def setUp(self) -> None:
+        self.state = os.path.abspath(self.mktemp())
+        self.path = certificatePath(self.state)
+        ports = Ports(None, lambda: openCertificate(self.state), ownPath=self.path)
+        certificate = ports.read("ssl:0").certificate
+        assert certificate is not None
+        self.certificate = certificate
+        self.logged: list[Any] = []
+        globalLogPublisher.addObserver(self.logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.logged.append)
+
+    def test_made(self) -> None:
+        """It is not new because it has just been made."""
+        self.assertEqual(shownBy(self.certificate), pinOf(Path(self.path).read_bytes()))
+        self.assertEqual(self.logged, [])
+
+    def test_putBack(self) -> None:
+        """One that is put back from a backup is shown, and the log says so."""
+        restored = makeCertificate()
+        writePrivate(self.path, restored)
+        self.assertEqual(shownBy(self.certificate), pinOf(restored))
+        self.assertIn("has the new key", self.logged[0]["log_format"] + self.logged[0]["key"])
+
+    def test_notUsable(self) -> None:
+        """What is damaged, exposed or gone changes nothing; above all, no other key is made."""
+        before = self.certificate.fingerprint
+
+        def damage() -> None:
+            writePrivate(self.path, b"nonsense")
+
+        def expose() -> None:
+            writePrivate(self.path, makeCertificate())
+            os.chmod(self.path, 0o644)
+
+        for spoil in (damage, expose, lambda: os.unlink(self.path)):
+            spoil()
+            self.logged.clear()
+            self.assertEqual(shownBy(self.certificate), before)
+            self.assertEqual([each["log_level"] for each in self.logged], [LogLevel.error])
+        self.assertFalse(os.path.exists(self.path))
 
 
 class RefreshTests(SynchronousTestCase):
