@@ -32,15 +32,12 @@ class Encoded:
 
     Attributes:
         data: the bytes.
-        given: the objects that the peer gets references to by them, to be taken back if they are
-            not sent after all; see `pbauth.wire.serializing.SerializingBroker.takeBack`.
     """
 
-    __slots__ = ("data", "given")
+    __slots__ = ("data",)
 
-    def __init__(self, data: bytes, given: list[Any] | None = None) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
-        self.given = given
 
     def __repr__(self) -> str:
         return f"<Encoded {len(self.data)} bytes>"

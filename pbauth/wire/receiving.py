@@ -186,7 +186,10 @@ class ReceivingBroker(SerializingBroker):
                 items[6] = {keyword(key): value for key, value in items[6].items()}
             self._calling = items[3]
             self._request = items[1]
-            self.receiveCall(self._objectToCall, *items[1:])
+            if self._writesOwnWay:
+                self.receiveCall(self._objectToCall, *items[1:])
+            else:
+                self._receiveCall(self._objectToCall, *items[1:])
             self._calling = self._request = None
             self._references.clear()
         elif command == b"answer" and len(items) == 3 and type(items[1]) is int:
@@ -216,7 +219,7 @@ class ReceivingBroker(SerializingBroker):
         checkName(call[2])
         self._calling = call[2]
         self._request = call[0]
-        self.receiveCall(self._objectToCall, *start, withTextKeys(netKw))
+        self._receiveCall(self._objectToCall, *start, withTextKeys(netKw))
         self._calling = self._request = None
 
     def proto_cachemessage(self, *call: Any) -> None:
@@ -224,8 +227,16 @@ class ReceivingBroker(SerializingBroker):
         *start, netKw = call
         checkName(call[2])
         self._calling = call[2]
-        self.receiveCall(self._cacheToCall, *start, withTextKeys(netKw))
+        self._receiveCall(self._cacheToCall, *start, withTextKeys(netKw))
         self._calling = None
+
+    def _receiveCall(self, *call: Any) -> None:
+        """Act upon a call; the application's broker may raise once the result is serialised."""
+        before, self._given = self._given, []
+        try:
+            self.receiveCall(*call)
+        finally:
+            self._given = before
 
     def _objectToCall(self, luid: Any) -> Any:
         if self._calls is not None:

@@ -68,14 +68,8 @@ class ExportingBroker:
         before, exports.exporters = exports.exporters, self._sessions
         try:
             exports.checkLive()
-            serialized = self._broker.serialize(object, *args, **kw)
-            try:
-                # What the application is asked for meanwhile may end them.
-                exports.checkLive()
-            except Detached:
-                self._broker.takeBack(serialized)
-                raise
-            return serialized
+            # What the application is asked for meanwhile may end them.
+            return self._broker.serializeIf(exports.checkLive, object, *args, **kw)
         finally:
             exports.exporters = before
 

@@ -7,7 +7,7 @@ jelly.  What is not sent after all, be it that a part of it can't be, leaves no 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine, Sized
+from collections.abc import AsyncIterable, Callable, Coroutine, Sized
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -49,6 +49,10 @@ _ABOUT_INTS = (
 #: What the peer gets a reference to: its number, the object, whether it is copied, and the sessions
 #: that it belonged to before.
 Given = tuple[int, Any, bool, frozenset[Any] | None]
+
+
+def _nothing() -> None:
+    """Check nothing."""
 
 
 class SerializingBroker(PrivateBroker):
@@ -113,9 +117,7 @@ class SerializingBroker(PrivateBroker):
             # A dialect without words, or none yet, is left to Twisted.
             if self._writesPlain and self._words:
                 try:
-                    return Encoded(
-                        encodePlain(object, self._reader.limit, self._encodeReference), given
-                    )
+                    return Encoded(encodePlain(object, self._reader.limit, self._encodeReference))
                 except (NotPlain, UnicodeEncodeError, RecursionError):
                     # Jelly will give them, and give them the same numbers.
                     self._takeBack(given)
@@ -137,7 +139,7 @@ class SerializingBroker(PrivateBroker):
                 raise BananaError(advice) from None
             if not (self._writesOwnWay and self._words):
                 return made
-            return Encoded(b"".join(pieces), given)
+            return Encoded(b"".join(pieces))
         except TooManyReferences as error:
             self._takeBack(given)
             raise TooManyReferences(nameOf(method or self._calling), error.limit) from None
@@ -147,6 +149,38 @@ class SerializingBroker(PrivateBroker):
             raise
         finally:
             self._given = before
+            if given and before is not None:
+                # Whoever has this serialised may still find that it is not sent.
+                before += given
+
+    def serializeIf(self, check: Callable[[], object], object: Any, *args: Any, **kw: Any) -> Any:
+        """
+        Serialise an object, and check afterwards whether it may be sent.
+
+        Args:
+            check: raises an error if it may not. All references are taken back then.
+            object: the object, and the rest, are for `serialize`.
+
+        Returns:
+            What that gives.
+
+        Raises:
+            Exception: whatever the check or `serialize` raises.
+        """
+        given: list[Given] = []
+        before, self._given = self._given, given
+        try:
+            made = self.serialize(object, *args, **kw)
+            check()
+            return made
+        except BaseException:
+            if not self.stockSerialization:
+                self._takeBack(given)
+            raise
+        finally:
+            self._given = before
+            if given and before is not None:
+                before += given
 
     def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
         later: Deferred[Any] = self.cancellable(ensureDeferred(object))
@@ -197,7 +231,7 @@ class SerializingBroker(PrivateBroker):
     def _serializeResult(self, result: Any, /, calling: bytes | None, **context: Any) -> Any:
         before, self._calling = self._calling, calling
         try:
-            return self.serialize(result, **context)
+            return self.serializeIf(_nothing, result, **context)
         finally:
             self._calling = before
 
@@ -221,16 +255,6 @@ class SerializingBroker(PrivateBroker):
         if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:
             raise NotPlain
         return encodeRemote(self.registerReference(value), self._reader.limit)
-
-    def takeBack(self, serialized: Any) -> None:
-        """
-        Take back the references in what was serialised and is not sent after all.
-
-        Args:
-            serialized: what `serialize` has returned.
-        """
-        if type(serialized) is Encoded and serialized.given is not None:
-            self._takeBack(serialized.given)
 
     def _takeBack(self, given: list[Given]) -> None:
         while given and not self.disconnected:

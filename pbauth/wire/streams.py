@@ -43,6 +43,14 @@ CHUNK = 65_536
 _OVERHEAD = 16
 
 
+class _Tried(Exception):
+    """Whether a value can be sent is known, and it is not sent now."""
+
+
+def _tried() -> None:
+    raise _Tried
+
+
 class _End:
     """What stands for the value after the last one."""
 
@@ -210,10 +218,11 @@ class StreamSource(pb.Referenceable):
             good = 0
             for value in made:
                 try:
-                    broker.takeBack(broker.serialize(value))
+                    broker.serializeIf(_tried, value)
+                except _Tried:
+                    good += 1
                 except Exception:
                     break
-                good += 1
             self._close()
             self._failure = failure
             if not good:

@@ -76,7 +76,9 @@ class PrivateBroker(pb.Broker):
     _reader: Reader
     _send: Callable[[bytes], None]
     readsOurErrors: bool
-    takeBack: Callable[[Any], None]
+    _given: list[Any] | None
+    _takeBack: Callable[[list[Any]], None]
+    _request: Any
     _exports: Any
     _ended: Any
     stockSerialization: bool
@@ -109,8 +111,10 @@ class PrivateBroker(pb.Broker):
             raise pb.DeadReferenceError("Calling Stale Broker")
         # Twisted's own annotation says that this is always None.
         waiting: Any = self.waitingForAnswers
-        netArgs = netKw = requestID = None
+        requestID = None
         answer: Deferred[Any] | None = None
+        given: list[Any] = []
+        gaveBefore, self._given = self._given, given
         exports = self._exports
         if exports is not None:
             before = exports.exporters
@@ -130,10 +134,11 @@ class PrivateBroker(pb.Broker):
             waiting.pop(requestID, None)
             if exports is not None:
                 exports.asked.pop(requestID, None)
-            self.takeBack(netArgs)
-            self.takeBack(netKw)
-            return fail()
+            failure = Failure()
+            self._takeBack(given)
+            return fail(failure)
         finally:
+            self._given = gaveBefore
             if exports is not None:
                 exports.exporters = before
         if answer is not None and (callback or errback):
@@ -158,6 +163,9 @@ class PrivateBroker(pb.Broker):
         Send an error; one that can't be sent is sent as its name, and one of pbauth's to a peer
         that does not have it, as a failure that stock Twisted can read.
         """
+        if self._given and requestID == self._request:
+            # The application's broker has raised after it had serialised the result.
+            self._takeBack(self._given)
         error = fail.value if isinstance(fail, Failure) else fail
         if isinstance(error, WireError) and not self.readsOurErrors:
             fail = Failure(forStockClient(error))

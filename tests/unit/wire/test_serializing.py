@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import enum
 import uuid
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -88,6 +89,22 @@ class Breaking(pb.Copyable):
 
     def getStateToCopy(self) -> Any:
         raise ZeroDivisionError
+
+
+class _Raising(Broker):
+    """A broker of an application, which raises once it has serialised something."""
+
+    left = 1000
+    raised = False
+
+    def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
+        made = super().serialize(object, *args, **kw)
+        kind = type(self)
+        kind.left -= 1
+        if kind.left < 0:
+            kind.left, kind.raised = 1000, True
+            raise ZeroDivisionError
+        return made
 
 
 class SerializingTests(PairTestCase):
@@ -217,6 +234,55 @@ class SerializingTests(PairTestCase):
             self.failureResultOf(self.call("take", result))
             self.flushLoggedErrors()
             self.assertNothingLeft()
+
+    def test_brokersThatRaise(self) -> None:
+        """So it is where the application's broker raises, whatever it has given before."""
+        for dialects in ([b"pb", b"none"], [b"none"]):
+            kind: Any = type("Raising", (_Raising,), {"knownDialects": dialects})
+            for value in (Thing(), [Cache(1), Thing()]):
+                for later in (lambda value: value, succeed, self.later):
+                    # Arguments, keyword arguments, and twice the result, if it is a Deferred.
+                    for moment in range(4):
+                        self.connect(kind)
+                        self.root.result = partial(later, value)
+                        calls = [partial(self.call, "give")]
+                        if moment < 2:
+                            calls.append(partial(self.call, "take", value, jobs=value))
+                        for call in calls:
+                            kind.left, kind.raised = moment, False
+                            held = call()
+                            if kind.raised:
+                                self.failureResultOf(held)
+                            del held
+                            kind.left = 1000
+                            self.pump.flush()
+                            self.flushLoggedErrors()
+                            with self.subTest(dialects=dialects, moment=moment, value=value):
+                                if kind.raised:
+                                    self.assertNothingLeft()
+
+    def test_callbacksWhileSerializing(self) -> None:
+        """What fails meanwhile takes back nothing but its own references."""
+        waiting: Deferred[Any] = Deferred()
+
+        class Firing(pb.Copyable):
+            def getStateToCopy(self) -> Any:
+                waiting.errback(pb.Error("late"))
+                return {}
+
+        class Own(Broker):
+            def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
+                return super().serialize(object, *args, **kw)
+
+        pb.setUnjellyableForClass(Firing, Copied)
+        self.connect(Own)
+        self.root.result = waiting
+        late = self.call("give")
+        thing = Thing()
+        self.root.result = [thing, Firing()]
+        self.successResultOf(self.call("give"))
+        self.failureResultOf(late)
+        self.assertIn(thing.processUniqueID(), self.server.luids)
 
     def test_heldBefore(self) -> None:
         """What the peer held before, it holds after."""
