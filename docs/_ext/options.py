@@ -23,7 +23,7 @@ from pbauth.tap import Options
 
 def _plain(text: str) -> str:
     """Text that says in reStructuredText what it says."""
-    return re.sub(r"([\\*`|_<:])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\*`|_<:@])", r"\\\1", " ".join(text.split()))
 
 
 def _option(synopsis: str, text: str) -> list[str]:

@@ -98,6 +98,52 @@ class NewsTests(SynchronousTestCase):
             self.assertLessEqual(kinds, {nodes.paragraph, nodes.literal_block}, path)
 
 
+class ContributingPageTests(SynchronousTestCase):
+    """The page for those who change pbauth."""
+
+    def setUp(self) -> None:
+        self.text = (DOCS / "contributing.rst").read_text()
+        self.project = (ROOT / "pyproject.toml").read_text()
+
+    def test_files(self) -> None:
+        """The files and folders that it names are there, in the page and in the README."""
+        seen = 0
+        for page in (self.text, (ROOT / "README.rst").read_text()):
+            for name in re.findall(r"``((?:pbauth|tests|docs|\.github|\.ci)/[\w./]*)``", page):
+                if "NAME" not in name:
+                    seen += 1
+                    self.assertTrue((ROOT / name).exists(), name)
+        self.assertGreater(seen, 30)
+
+    def test_environments(self) -> None:
+        """Its table has the environments of tox, and no others."""
+        table = self.text.partition("environment  ")[2].partition("\n\n")[0]
+        self.assertEqual(
+            re.findall(r"^``(\w+)``", table, re.M),
+            sorted(
+                re.findall(r"^\[tool\.tox\.env\.(\w+)\]$", self.project, re.M),
+                key=table.find,
+            ),
+        )
+
+    def test_setUp(self) -> None:
+        """One command sets up a checkout, the same one wherever it is named."""
+        command = (
+            "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && "
+            ".venv/bin/trial -j2 tests"
+        )
+        for path in ("README.rst", "docs/contributing.rst", ".github/CONTRIBUTING.md"):
+            self.assertIn(command, (ROOT / path).read_text(), path)
+
+    def test_packages(self) -> None:
+        """The job that measures coverage installs the system packages that the tests use."""
+        script = (ROOT / ".ci" / "run").read_text()
+        wanted = set(re.findall(r"^    \[([\w-]+)\]=", script, re.M)) - {"bash"}
+        workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+        (named,) = re.findall(r"apt-get install -y -q ([^:]+?)\n\s*- run", workflow)
+        self.assertEqual(set(named.split()), wanted)
+
+
 class ThreatPagesTests(SynchronousTestCase):
     """The pages that say who gains what, and what that costs."""
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from xml.dom import minidom
 
 from docutils import nodes
+from docutils.core import publish_doctree
 from twisted.application import service
 from twisted.cred import checkers, credentials, error, portal
 from twisted.spread import pb
@@ -25,6 +26,9 @@ from pbauth.tap import Options
 from tests.support.floors import floorplan
 from tests.support.goexample import goservice
 from tests.support.pages import DOCS, PAGES, ROOT, read
+
+#: Settings of docutils for single lines, of which the directives are Sphinx's.
+SILENT = {"report_level": 5, "warning_stream": False}
 
 #: One of our two commands, at the beginning of a line or behind what runs it, and its words.
 COMMAND = re.compile(
@@ -286,6 +290,14 @@ class ExtensionTests(SynchronousTestCase):
             name = option.rstrip("=")
             if name not in ("help", "version"):
                 self.assertRegex(lines, rf"\.\. option:: --{name}(\s|$)")
+
+    def test_noAddresses(self) -> None:
+        """What is like an address, in an option or on a page, is no link to write a mail to."""
+        lines = import_module("options")
+        for text in (*lines.describeTwistd(), *lines.describeCommands()):
+            self.assertNotIn("mailto:", publish_doctree(text, settings_overrides=SILENT).pformat())
+        for page in PAGES:
+            self.assertNotIn('"mailto:', read(page)[0].pformat(), page)
 
     def test_pbauthCommands(self) -> None:
         """So is each subcommand of `pbauth`, with its options."""
