@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
@@ -135,11 +136,13 @@ class ContributingPageTests(SynchronousTestCase):
         for path in ("README.rst", "docs/contributing.rst", ".github/CONTRIBUTING.md"):
             self.assertIn(command, (ROOT / path).read_text(), path)
 
-    def test_packages(self) -> None:
-        """The job that measures coverage installs the system packages that the tests use."""
+    def test_workflow(self) -> None:
+        """The workflow installs what the tests use, and runs tests that exist."""
         script = (ROOT / ".ci" / "run").read_text()
         wanted = set(re.findall(r"^    \[([\w-]+)\]=", script, re.M)) - {"bash"}
         workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+        for name in re.findall(r"tests(?:\.\w+)+", workflow):
+            self.assertTrue(find_spec(name), name)
         (named,) = re.findall(r"apt-get install -y -q ([^:]+?)\n\s*- run", workflow)
         self.assertEqual(set(named.split()), wanted)
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import array
 import atexit
 import ctypes
-import fcntl
 import gc
 import importlib
 import json
@@ -36,12 +35,15 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
 import threading
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 #: What most programs import.  None of these may choose a reactor, or look for plugins.
 IMPORTED = (
