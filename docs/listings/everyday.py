@@ -1,6 +1,7 @@
 """What applications need every day: errors of their own, deadlines, streams."""
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -40,6 +41,14 @@ class Door:
         self.log.append(f"{session.identity.name} went: {session.endReason.value}")
 
 
+class Screen(pb.Referenceable):
+    def __init__(self):
+        self.shown = []
+
+    def remote_show(self, text):
+        self.shown.append(text)
+
+
 class Customer(pbauth.Perspective):
     async def perspective_price(self, item):
         try:
@@ -69,6 +78,22 @@ class Customer(pbauth.Perspective):
         return f"{count} of {item} for {self.perspectiveName}"
 
 
+class Operator(pbauth.Perspective):
+    def perspective_online(self):
+        sessions = self.getService().online()
+        return [(each.identity.name, each.peer.host, each.since) for each in sessions]
+
+    async def perspective_broadcast(self, text):
+        answers = await self.getService().clients.callEach("show", text, timeout=5)
+        return sum(heard for client, heard, answer in answers)
+
+    async def perspective_kick(self, name):
+        shop = self.getService()
+        for session in shop.online():
+            if session.identity.name == name:
+                await shop.authorizer.sessions.end(session)
+
+
 async def order(shop, item, count):
     try:
         return await shop.callRemote("order", item, count)
@@ -93,6 +118,10 @@ async def follow(shop, lines):
         lines.append(line)
         if len(lines) == 3:
             break
+
+
+async def readAll(shop):
+    return [line async for line in pbauth.stream(shop, "log", 0)]
 
 
 async def upload(shop, data):
@@ -123,6 +152,27 @@ class ShopTests(SynchronousTestCase):
         self.memory.disconnect(bob)
         self.assertEqual(door.log, ["bob came from 127.0.0.1", "bob went: connection lost"])
 
+    def test_operator(self):
+        self.shop.addPerspective(Operator("olga"))
+        self.memory.addUser("olga", "secret", ("shop", "olga"))
+        screen = Screen()
+        bob = self.memory.logIn("alice", "secret", "shop", client=screen)
+        olga = self.successResultOf(self.memory.logIn("olga", "secret", "shop"))
+        for method, arguments, expected in [
+            ("broadcast", ["We close at six."], 1),
+            ("kick", ["alice"], None),
+        ]:
+            answer = olga.callRemote(method, *arguments)
+            self.memory.flush()
+            self.assertEqual(self.successResultOf(answer), expected)
+        self.assertEqual(screen.shown, ["We close at six."])
+        answer = olga.callRemote("online")
+        self.memory.flush()
+        self.assertEqual([name for name, host, since in self.successResultOf(answer)], ["olga"])
+        kicked = self.successResultOf(bob).callRemote("order", "pens", 1)
+        self.memory.flush()
+        self.failureResultOf(kicked, pbauth.Detached)
+
     def test_streams(self):
         lines = []
         reading = Deferred.fromCoroutine(follow(self.alice, lines))
@@ -130,6 +180,9 @@ class ShopTests(SynchronousTestCase):
         self.memory.flush()
         self.successResultOf(reading)
         self.assertEqual(lines, ["line 1", "line 2", "line 3"])
+        reading = Deferred.fromCoroutine(readAll(self.alice))
+        self.memory.flush()
+        self.assertEqual(len(self.successResultOf(reading)), 100)
         self.assertEqual(self.successResultOf(sending), "pens.png: 1000000 bytes")
 
     def test_furtherPerspective(self):

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from pbauth import Detached, PlainPassword, Unauthorized, connect
 from tests.support.listings import DOCS, LISTINGS, ListingTestCase
 from tests.support.otherclients import getPage, runByConch
+from tests.support.pages import ROOT
 from tests.support.processes import PBAUTH, TWISTD, Program, run
 
 #: Runs a program whose client soon tries again.
@@ -292,7 +293,7 @@ class ListingTests(ListingTestCase):
             directory=str(LISTINGS),
             forked=True,
         )
-        self.assertIn("PASSED (successes=14)", program.output)
+        self.assertIn("PASSED (successes=15)", program.output)
 
     async def test_pytest(self) -> None:
         """The example for pytest passes with Twisted's reactor, and with that of asyncio."""
@@ -305,6 +306,47 @@ class ListingTests(ListingTestCase):
                 directory=str(LISTINGS),
             )
             self.assertIn("2 passed", program.output)
+
+    async def test_asyncio(self) -> None:
+        """A client in a program of asyncio's logs in to a server in its loop, and ends cleanly."""
+        _, port = await self.serve("asyncio_server.py", "0")
+        client = self.start("asyncio_client.py", port, PYTHONDEVMODE="1")
+        await client.whenEnded()
+        self.assertEqual(client.exitCode, 0, client.output)
+        answers = "Is it alive? Yes.\n['Does it last? Yes.', 'Does it end? Yes.']\n"
+        self.assertEqual(client.output, answers)
+
+    async def test_sharedState(self) -> None:
+        """The services of board_services.py, started as their page says, share what users write."""
+        page = (DOCS / "howto" / "services.rst").read_text()
+        (options,) = re.findall(r"pbauth ((?:--service \S+ ?){2})", page)
+        keys = re.findall(r"^ +pbauth (key grant .*)$", page, re.M)
+        folder = os.path.abspath(self.mktemp())
+        for stdin, command in [
+            *(("secret\n", f"user add --password-stdin {name}") for name in ("alice", "carol")),
+            *(("", each) for each in keys),
+        ]:
+            program = await run(*PBAUTH, "--state", folder, *command.split(), stdin=stdin)
+            self.assertEqual(program.exitCode, 0, program.output)
+        unix = os.path.join(folder, "s")
+        server = Program(
+            *(*TWISTD, "--state", folder, "--port", f"unix:{unix}", *options.split()),
+            PYTHONPATH=os.pathsep.join([str(LISTINGS), str(ROOT)]),
+        )
+        self.addCleanup(server.stop)
+        await server.waitFor("Listening on")
+
+        async def logIn(name: str, service: str) -> Any:
+            found = await connect(f"unix:{unix}", None, name, "secret", service)
+            self.addCleanup(found.broker.whenClosed)
+            self.addCleanup(found.broker.transport.loseConnection)
+            return found
+
+        alice, carol = await logIn("alice", "board"), await logIn("carol", "office")
+        self.assertEqual(await alice.callRemote("pin", "I have lost a pen."), 1)
+        self.assertEqual(await carol.callRemote("authors"), ["alice"])
+        await carol.callRemote("clear", "alice")
+        self.assertEqual(await alice.callRemote("pin", "I have found it."), 1)
 
     async def test_sqlAccounts(self) -> None:
         """Accounts that the command keeps, while the server runs."""
