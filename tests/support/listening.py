@@ -10,6 +10,7 @@ from twisted.application.service import MultiService
 from twisted.internet.task import deferLater
 
 from pbauth import AuthServerFactory, Detached, Hashing, Password, SQLAuthorizer, connect
+from pbauth.authorizers.sql import notifications
 from tests.support.postgres import PostgreSQL, postgres
 from tests.support.serving import ServingTestCase
 from tests.support.suites.sqlstores import Awaited, addUser
@@ -22,6 +23,10 @@ class ListeningTestCase(ServingTestCase):
     """Serves users from a database, and changes them by another program."""
 
     timeout = 60
+
+    def setUp(self) -> None:
+        # Who is deaf tries again sooner than servers do.
+        self.patch(notifications, "OFTEN", 0.2)
 
     @cached_property
     def postgres(self) -> PostgreSQL:

@@ -127,6 +127,7 @@ class CommandTests(TestCase):
         alice: Any = await connect("127.0.0.1", self.port, "alice", secret, "count", "alice")
         self.addCleanup(alice.broker.transport.loseConnection)
         self.end = Path(self.mktemp()).absolute()
+        self.connection = alice.broker.transport
         answer: Deferred[Any] = alice.callRemote("until", str(self.end))
         # It has begun, once what was said after it is answered.
         await alice.callRemote("whoami")
@@ -156,6 +157,8 @@ class CommandTests(TestCase):
         self.assertFalse(answer.called)
         self.end.touch()
         self.assertEqual(await answer, "at last")
+        # The server would wait half of the time for the client to do this.
+        self.connection.loseConnection()
         await server.whenEnded()
         self.assertEqual(server.exitCode, 0, server.output)
         self.assertNotIn("Traceback", server.output)

@@ -100,6 +100,7 @@ class PoolerTests(ListeningTestCase):
         skip = "pgbouncer is not installed. On Debian: apt install pgbouncer"
 
     def setUp(self) -> None:
+        super().setUp()
         self.patch(notifications, "PROOF_TIMEOUT", 0.5)
         self.patch(notifications, "LOOK_EVERY", 0.1)
 

@@ -43,38 +43,30 @@ class Forgetful(Perspective):
 class TypingTests(TestCase):
     """The configuration of the documentation, and mypy."""
 
-    async def check(self, text: str) -> tuple[int | None, str]:
+    async def test_checked(self) -> None:
         """
-        Run mypy on an application that stands alone in a folder; give its exit code, and what it
-        said. It finds pbauth where it is installed, and reads its types if it says that it has any.
+        A whole application has no errors, and each mistake of another one is found, where both
+        stand alone in a folder: pbauth is found where it is installed, and says that it has types.
         """
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
-        (folder / "application.py").write_text(text)
+        (folder / "application.py").write_text(APPLICATION.read_text())
+        (folder / "mistaken.py").write_text(MISTAKES)
         program = await run(
-            *("-m", "mypy", "--config-file", str(LISTINGS / "mypy.ini"), "application.py"),
+            *("-m", "mypy", "--config-file", str(LISTINGS / "mypy.ini"), "--cache-dir=/dev/null"),
+            *("application.py", "mistaken.py"),
             directory=str(folder),
         )
-        return program.exitCode, program.output
-
-    async def test_application(self) -> None:
-        """A whole application has no errors."""
-        self.assertEqual(
-            await self.check(APPLICATION.read_text()),
-            (0, "Success: no issues found in 1 source file\n"),
-        )
-
-    async def test_mistakes(self) -> None:
-        """Each mistake is found."""
-        code, output = await self.check(MISTAKES)
-        self.assertEqual(code, 1)
+        self.assertEqual(program.exitCode, 1)
         expected = [
-            (str(number), kind)
+            ("mistaken", str(number), kind)
             for number, line in enumerate(MISTAKES.splitlines(), 1)
             for kind in re.findall(r"  # ([a-z-]+)$", line)
         ]
         self.assertGreater(len(expected), 10)
-        self.assertEqual(re.findall(r":(\d+): error: .*\[([a-z-]+)\]", output), expected)
+        found = re.findall(r"(?m)^(\w+)\.py:(\d+): error: .*\[([a-z-]+)\]$", program.output)
+        self.assertEqual(found, expected)
+        self.assertRegex(program.output, r"in 1 file \(checked 2 source files\)\n$")
 
     async def test_works(self) -> None:
         """The application does what its types say."""
