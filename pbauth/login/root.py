@@ -492,13 +492,14 @@ class IdentityWrapper(WireObject):
         if client is not None and not isinstance(client, pb.RemoteReference):
             raise ProtocolViolation("client must be a Referenceable, or None.")
         reason = "the login is no longer valid"
+        identity = None
         try:
             identity = await self._currentIdentity()
             reason = "the service refused"
             return await self._attach(identity, serviceName, perspectiveName, client)
         except (Unauthorized, LimitExceeded) as refusal:
             if isinstance(refusal, KeyNotFound):
-                reason = "no such key"
+                reason = self._whatIsMissing(identity, refusal)
             elif isinstance(refusal, LimitExceeded):
                 reason = "too many sessions"
             elif isinstance(refusal, PasswordChangeRequired):
@@ -508,6 +509,16 @@ class IdentityWrapper(WireObject):
                 originOf(self._broker), self._name, self._mechanism, (serviceName, wanted), reason
             )
             raise
+
+    def _whatIsMissing(self, identity: IIdentity | None, refusal: KeyNotFound) -> str:
+        """Return what the client is not told: whether the key is missing, or what it is for."""
+        if identity is None or not identity.holdsKey(refusal.serviceName, refusal.perspectiveName):
+            return "no such key"
+        try:
+            self._authorizer.getServiceNamed(refusal.serviceName)
+        except KeyError:
+            return "no such service"
+        return "no such perspective"
 
     async def _attach(
         self, identity: IIdentity, serviceName: str, perspectiveName: Any, client: Any

@@ -54,6 +54,7 @@ from pbauth import (
     PlainPassword,
     Policy,
     PrivateKey,
+    Service,
     SQLAuthorizer,
     Unauthorized,
     connect,
@@ -226,6 +227,13 @@ class EventTests(AuditTestCase):
                 self.refusal(identity, "attach", service, perspective, None), KeyNotFound
             )
 
+        # A key alone makes no perspective.
+        Service("chat", self.memory.services, self.memory.authorizer)
+        self.alice.addKeyByString("chat", "carol")
+        self.alice.addKeyByString("go", "alice")
+        self.refusal(identity, "attach", "chat", "carol", None)
+        self.refusal(identity, "attach", "go", None, None)
+
         def refuses(name: str, identity: Any) -> Any:
             return fail(Unauthorized("The game is full."))
 
@@ -240,6 +248,8 @@ class EventTests(AuditTestCase):
                 ("game", "bob", "no such key"),
                 ("chess", None, "no such key"),
                 ("x" * 255 + "...", "\x1b[2J", "no such key"),
+                ("chat", "carol", "no such perspective"),
+                ("go", None, "no such service"),
                 ("game", None, "the service refused"),
                 ("game", "alice", "the login is no longer valid"),
             ],
