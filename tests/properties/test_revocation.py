@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,7 +31,16 @@ from twisted.python.failure import Failure
 from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Detached, EndReason, IdentityConnector, NotSerializable, Password, Policy
+from pbauth import (
+    Detached,
+    EndReason,
+    IdentityConnector,
+    NotSerializable,
+    Password,
+    Policy,
+    PrivateKey,
+    changePassword,
+)
 from pbauth.testing import MemoryServer
 from tests.support.giving import (
     PLACES,
@@ -41,6 +53,7 @@ from tests.support.giving import (
     HandleCopy,
     Seat,
     Tables,
+    Watcher,
     World,
     numbers,
 )
@@ -48,6 +61,11 @@ from tests.support.values import MORE
 
 NAMES = ("black", "white", "referee")
 USERS = ("alice", "bob")
+# The same each time.
+KEYS = {
+    user: PrivateKey(Ed25519PrivateKey.from_private_bytes(user.encode().ljust(32)))
+    for user in USERS
+}
 
 
 class Held:
@@ -78,15 +96,18 @@ class Connection:
     Attributes:
         held: what the client has references to, by number.
         copies: the copies of boards that it has, by number.
+        byKey: its login was proved by the user's key.
         mayClose: somebody closes it, or its login no longer stands.
         calls: those that were not answered yet: the seats that they belong to, and the answer.
     """
 
-    def __init__(self, user: str, connector: Any, server: Any, client: Any) -> None:
+    def __init__(self, user: str, byKey: bool, connector: Any, server: Any, client: Any) -> None:
         self.user = user
+        self.byKey = byKey
         self.connector = connector
         self.server = server
         self.client = client
+        self.wire = server.transport
         self.base = set(server.localObjects)
         self.held: dict[Any, Held] = {}
         self.copies: dict[Any, Held] = {}
@@ -152,16 +173,28 @@ class Machine(RuleBasedStateMachine):
         self.game.world = self.world
         self.users: Any = {}
         self.passwords: dict[str, str] = {}
+        self.keys: set[tuple[str, str]] = set()
         for user in USERS:
-            self.passwords[user] = "secret"
-            self.users[user] = self.memory.addUser(user, "secret", *(("game", n) for n in NAMES))
-        self.keys = {(user, name) for user in USERS for name in NAMES}
+            self.addUser(user)
+        # The one group: who is in it, and to what it has the key.
+        self.members: set[str] = set()
+        self.groupKeys: set[str] = set()
+        self.now(self.memory.authorizer.addGroup("players"))
+        self.game.observeSessions(Watcher(self.world))
         self.connections: list[Connection] = []
         # What the requests of seats that are slow come to.
         self.requests: dict[Seat, list[Any]] = {}
         self.logged: set[int] = set()
 
     # Helpers.
+
+    def addUser(self, user: str) -> None:
+        """A user is new."""
+        self.passwords[user] = "secret"
+        self.keys |= {(user, name) for name in NAMES}
+        identity = self.memory.addUser(user, "secret", *(("game", name) for name in NAMES))
+        identity.addPublicKey(KEYS[user].publicKey)
+        self.users[user] = identity
 
     def result(self, deferred: Any) -> Any:
         """What a call comes to now: a value, or an error."""
@@ -174,6 +207,19 @@ class Machine(RuleBasedStateMachine):
         deferred.addCallbacks(found.append, lambda failure: found.append(failure.value))
         self.memory.flush()
         return found
+
+    def now(self, stored: Any) -> None:
+        """Something is stored, without waiting."""
+        (outcome,) = self.outcome(stored)
+        assert not isinstance(outcome, Exception), outcome
+
+    def mayUse(self, user: str, name: str) -> bool:
+        """Whether a user has the key to a perspective, or the group has that the user is in."""
+        return (user, name) in self.keys or (user in self.members and name in self.groupKeys)
+
+    def endWithoutKey(self) -> None:
+        """The sessions end whose key is gone."""
+        self.kill(lambda seat: not self.mayUse(seat.identity, seat.perspectiveName))
 
     def live(self) -> list[Seat]:
         """The seats that clients hold, and that have not ended."""
@@ -267,27 +313,27 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Both users are there, one of them twice, and at two tables."""
-        for user in (*USERS, USERS[0]):
-            self.connect(user)
+        for user, byKey in ((USERS[0], False), (USERS[1], False), (USERS[0], True)):
+            self.connect(user, byKey)
             self.sit(self.connections[-1], NAMES[0], True, False)
         self.sit(self.connections[0], NAMES[1], True, False)
         # What several of them share, on one connection and on others.
         for seat in self.live():
-            given = seat.reference.callRemote("give", "result", "sharedBoard", None, None)
-            seat.conn.calls.append(({seat}, self.outcome(given)))
-            given = seat.reference.callRemote("give", "result", "shared", None, None)
-            seat.conn.calls.append(({seat}, self.outcome(given)))
+            for what in ("sharedBoard", "shared", "board", "board"):
+                given = seat.reference.callRemote("give", "result", what, None, None)
+                seat.conn.calls.append(({seat}, self.outcome(given)))
 
     @precondition(lambda self: sum(conn.isOpen for conn in self.connections) < 3)
-    @rule(user=st.sampled_from(USERS))
-    def connect(self, user: str) -> None:
+    @rule(user=st.sampled_from(USERS), byKey=st.booleans())
+    def connect(self, user: str, byKey: bool) -> None:
+        credentials: Any = KEYS[user] if byKey else Password(self.passwords[user])
         connector = IdentityConnector(
-            self.memory, None, user, Password(self.passwords[user]), reactor=self.memory.clock
+            self.memory, None, user, credentials, reactor=self.memory.clock
         )
         found = self.result(connector.requestLogin())
         assert isinstance(found, pb.RemoteReference), found
         pump = self.memory.pumps[-1]
-        self.connections.append(Connection(user, connector, pump.server, pump.client))
+        self.connections.append(Connection(user, byKey, connector, pump.server, pump.client))
 
     def drawConnection(self, data: Any) -> Connection:
         conn: Connection = data.draw(st.sampled_from([c for c in self.connections if c.isOpen]))
@@ -315,7 +361,7 @@ class Machine(RuleBasedStateMachine):
         self.memory.flush()
         self.world.slow = False
         seats = self.world.seats[known:]
-        if (conn.user, name) not in self.keys or not conn.isOpen:
+        if not self.mayUse(conn.user, name) or not conn.isOpen:
             assert isinstance(found[0], Exception)
             assert not seats
             return
@@ -503,7 +549,7 @@ class Machine(RuleBasedStateMachine):
         key = (user, name)
         if key in self.keys:
             self.keys.discard(key)
-            self.kill(lambda seat: (seat.identity, seat.perspectiveName) == key)
+            self.endWithoutKey()
             self.users[user].removeKey("game", name)
             self.sweepAll()
         if briefly:
@@ -511,21 +557,117 @@ class Machine(RuleBasedStateMachine):
             self.users[user].addKeyByString("game", name)
 
     @rule(user=st.sampled_from(USERS))
-    def lock(self, user: str) -> None:
-        self.logOut(user)
-        self.users[user].locked = True
+    def joinOrLeave(self, user: str) -> None:
+        """A user joins the group, or leaves it."""
+        groups = self.memory.authorizer
+        if user in self.members:
+            self.members.discard(user)
+            self.endWithoutKey()
+            self.now(groups.removeMember("players", user))
+            self.sweepAll()
+        else:
+            self.members.add(user)
+            self.now(groups.addMember("players", user))
+
+    @rule(name=st.sampled_from(NAMES))
+    def changeGroupKey(self, name: str) -> None:
+        """The group gets a key, or loses it."""
+        groups = self.memory.authorizer
+        if name in self.groupKeys:
+            self.groupKeys.discard(name)
+            self.endWithoutKey()
+            self.now(groups.revokeGroupKey("players", "game", name))
+            self.sweepAll()
+        else:
+            self.groupKeys.add(name)
+            self.now(groups.grantGroupKey("players", "game", name))
+
+    @rule()
+    def removeGroup(self) -> None:
+        """The group is removed, and another one has its name."""
+        self.members.clear()
+        self.groupKeys.clear()
+        self.endWithoutKey()
+        self.now(self.memory.authorizer.removeGroup("players"))
+        self.now(self.memory.authorizer.addGroup("players"))
         self.sweepAll()
-        self.users[user].locked = False
+
+    @rule(user=st.sampled_from(USERS))
+    def expire(self, user: str) -> None:
+        """The account of a user expires, and is given more time later."""
+        identity = self.users[user]
+        identity.expires = self.memory.authorizer.now() + timedelta(seconds=0.5)
+        self.memory.flush()
+        self.logOut(user)
+        self.memory.clock.advance(0.5)
+        self.sweepAll()
+        identity.expires = None
+
+    @rule(user=st.sampled_from(USERS))
+    def expireKey(self, user: str) -> None:
+        """The key that a user has logged in by expires; the password is as good as before."""
+        for conn in self.connections:
+            conn.mayClose = conn.mayClose or (conn.user == user and conn.byKey)
+        byKey = {conn.wire for conn in self.connections if conn.user == user and conn.byKey}
+        self.kill(lambda seat: seat.transport in byKey)
+        key = KEYS[user].publicKey
+        soon = self.memory.authorizer.now() + timedelta(seconds=0.5)
+        self.users[user].addPublicKey(evolve(key, expires=soon))
+        self.memory.flush()
+        self.memory.clock.advance(0.5)
+        self.sweepAll()
+        self.users[user].addPublicKey(key)
+
+    @rule(user=st.sampled_from(USERS))
+    def remove(self, user: str) -> None:
+        """A user is removed, and another one has the name."""
+        self.logOut(user)
+        self.members.discard(user)
+        self.now(self.memory.authorizer.removeIdentity(user))
+        self.sweepAll()
+        self.close([conn for conn in self.connections if conn.user == user])
+        self.addUser(user)
+
+    @precondition(lambda self: any(conn.isOpen for conn in self.connections))
+    @rule(data=st.data())
+    def changeOwnPassword(self, data: Any) -> None:
+        """A user sets another password: the sessions of that connection stay."""
+        conn = self.drawConnection(data)
+        password = f"secret {self.world.number()}"
+        changing = changePassword(conn.connector._identity, password, reactor=self.memory.clock)
+        outcome = self.result(changing)
+        if outcome is not None:
+            assert conn.mayClose, outcome
+            return
+        self.passwords[conn.user] = password
+        others = [
+            other
+            for other in self.connections
+            if other.user == conn.user and other is not conn and not other.byKey
+        ]
+        self.endLogins(others)
+        self.sweepAll()
+        self.close(others)
 
     @rule(user=st.sampled_from(USERS))
     def changePassword(self, user: str) -> None:
         self.passwords[user] = f"secret {self.world.number()}"
-        self.logOut(user)
+        others = [conn for conn in self.connections if conn.user == user and not conn.byKey]
+        self.endLogins(others)
         self.users[user].setPassword(self.passwords[user])
         self.sweepAll()
-        # They get nowhere, as long as they do not log in again.
-        for conn in self.connections:
-            if conn.user == user and conn.isOpen:
+        self.close(others)
+
+    def endLogins(self, connections: list[Connection]) -> None:
+        """The logins of connections no longer stand."""
+        for conn in connections:
+            conn.mayClose = True
+            self.kill(lambda seat, conn=conn: seat.transport is conn.wire)
+
+    def close(self, connections: list[Connection]) -> None:
+        """Clients hang up that get nowhere, as long as they do not log in again."""
+        for conn in connections:
+            if conn.isOpen:
                 conn.client.transport.loseConnection()
         self.settle()
 

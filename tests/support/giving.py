@@ -11,15 +11,17 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.spread import pb
+from zope.interface import implementer
 
 from pbauth import EndReason
+from pbauth.interfaces import ISessionObserver
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
 
 #: Where the application is called, and may raise, or end sessions.
 PLACES = (
     *("attached", "detached", "method", "state", "errorState", "cache", "stopped"),
-    *("ear", "told", "lost"),
+    *("ear", "told", "lost", "observer"),
 )
 
 #: Ways of giving, and what is given.
@@ -392,3 +394,19 @@ class Tables(Service):
 
     def loadPerspective(self, name: str) -> Any:
         return Table(name)
+
+
+@implementer(ISessionObserver)
+class Watcher:
+    """Observes who comes and goes."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def sessionAttached(self, session: Any) -> None:
+        (seat,) = (each for each in self.world.seats if each.session is session)
+        seat.isAttached = True
+        self.world.reach("observer", [seat])
+
+    def sessionDetached(self, session: Any) -> None:
+        self.world.reach("observer", [seat for seat in self.world.seats if not seat.dead][:1])
