@@ -10,6 +10,7 @@ by its number on the raw wire, since a client of our own would not even ask.
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -66,6 +67,15 @@ KEYS = {
     user: PrivateKey(Ed25519PrivateKey.from_private_bytes(user.encode().ljust(32)))
     for user in USERS
 }
+
+#: What happens to accounts, each a method of the machine.
+CHANGES = (
+    *("changeKey", "changePassword", "changeOwnPassword", "lock", "remove", "expire", "expireKey"),
+    *("joinOrLeave", "changeGroupKey", "removeGroup"),
+)
+
+#: Where the application may raise when a session ends.
+MISTAKES = st.sampled_from((None, "stopped", "stopped", "detached", "observer"))
 
 
 class Held:
@@ -530,9 +540,32 @@ class Machine(RuleBasedStateMachine):
 
     # Ending.
 
+    @rule(
+        user=st.sampled_from(USERS),
+        name=st.sampled_from(NAMES),
+        what=st.sampled_from(CHANGES),
+        mistake=MISTAKES,
+    )
+    def changeAccount(self, user: str, name: str, what: str, mistake: str | None) -> None:
+        """The administrator, or the user, changes something, at which sessions may end."""
+        self.err(mistake)
+        arguments = {"user": user, "name": name}
+        change = getattr(self, what)
+        change(**{each: arguments[each] for each in inspect.signature(change).parameters})
+
+    def err(self, mistake: str | None) -> None:
+        """The application is going to make a mistake when sessions end."""
+        if mistake is not None:
+            self.world.plans[mistake] = "raise"
+
     @precondition(lambda self: self.live())
-    @rule(data=st.data(), reason=st.sampled_from([r for r in EndReason if r.revokes]))
-    def end(self, data: Any, reason: EndReason) -> None:
+    @rule(
+        data=st.data(),
+        reason=st.sampled_from([r for r in EndReason if r.revokes]),
+        mistake=MISTAKES,
+    )
+    def end(self, data: Any, reason: EndReason, mistake: str | None) -> None:
+        self.err(mistake)
         data.draw(st.sampled_from(self.live())).end(reason)
         self.sweepAll()
 
@@ -544,19 +577,17 @@ class Machine(RuleBasedStateMachine):
         seat.dead = True
         self.sweepAll()
 
-    @rule(user=st.sampled_from(USERS), name=st.sampled_from(NAMES), briefly=st.booleans())
-    def changeKey(self, user: str, name: str, briefly: bool) -> None:
+    def changeKey(self, user: str, name: str) -> None:
         key = (user, name)
         if key in self.keys:
             self.keys.discard(key)
             self.endWithoutKey()
             self.users[user].removeKey("game", name)
             self.sweepAll()
-        if briefly:
+        if name != NAMES[0]:
             self.keys.add(key)
             self.users[user].addKeyByString("game", name)
 
-    @rule(user=st.sampled_from(USERS))
     def joinOrLeave(self, user: str) -> None:
         """A user joins the group, or leaves it."""
         groups = self.memory.authorizer
@@ -569,7 +600,6 @@ class Machine(RuleBasedStateMachine):
             self.members.add(user)
             self.now(groups.addMember("players", user))
 
-    @rule(name=st.sampled_from(NAMES))
     def changeGroupKey(self, name: str) -> None:
         """The group gets a key, or loses it."""
         groups = self.memory.authorizer
@@ -582,7 +612,6 @@ class Machine(RuleBasedStateMachine):
             self.groupKeys.add(name)
             self.now(groups.grantGroupKey("players", "game", name))
 
-    @rule()
     def removeGroup(self) -> None:
         """The group is removed, and another one has its name."""
         self.members.clear()
@@ -592,7 +621,6 @@ class Machine(RuleBasedStateMachine):
         self.now(self.memory.authorizer.addGroup("players"))
         self.sweepAll()
 
-    @rule(user=st.sampled_from(USERS))
     def expire(self, user: str) -> None:
         """The account of a user expires, and is given more time later."""
         identity = self.users[user]
@@ -603,7 +631,6 @@ class Machine(RuleBasedStateMachine):
         self.sweepAll()
         identity.expires = None
 
-    @rule(user=st.sampled_from(USERS))
     def expireKey(self, user: str) -> None:
         """The key that a user has logged in by expires; the password is as good as before."""
         for conn in self.connections:
@@ -618,7 +645,6 @@ class Machine(RuleBasedStateMachine):
         self.sweepAll()
         self.users[user].addPublicKey(key)
 
-    @rule(user=st.sampled_from(USERS))
     def remove(self, user: str) -> None:
         """A user is removed, and another one has the name."""
         self.logOut(user)
@@ -628,11 +654,12 @@ class Machine(RuleBasedStateMachine):
         self.close([conn for conn in self.connections if conn.user == user])
         self.addUser(user)
 
-    @precondition(lambda self: any(conn.isOpen for conn in self.connections))
-    @rule(data=st.data())
-    def changeOwnPassword(self, data: Any) -> None:
+    def changeOwnPassword(self, user: str) -> None:
         """A user sets another password: the sessions of that connection stay."""
-        conn = self.drawConnection(data)
+        mine = [conn for conn in self.connections if conn.isOpen and conn.user == user]
+        if not mine:
+            return
+        conn = mine[-1]
         password = f"secret {self.world.number()}"
         changing = changePassword(conn.connector._identity, password, reactor=self.memory.clock)
         outcome = self.result(changing)
@@ -649,7 +676,12 @@ class Machine(RuleBasedStateMachine):
         self.sweepAll()
         self.close(others)
 
-    @rule(user=st.sampled_from(USERS))
+    def lock(self, user: str) -> None:
+        self.logOut(user)
+        self.users[user].locked = True
+        self.sweepAll()
+        self.users[user].locked = False
+
     def changePassword(self, user: str) -> None:
         self.passwords[user] = f"secret {self.world.number()}"
         others = [conn for conn in self.connections if conn.user == user and not conn.byKey]
