@@ -363,7 +363,7 @@ class IAdministration(Interface):
 
     def removePublicKey(name: str, which: str) -> Awaitable[None]:
         """
-        Remove the public key of this fingerprint, or label.
+        Remove the public key with this fingerprint or label.
 
         Raises `UnknownUser`, `UnknownPublicKey`, `LastAdministrator`.
         """

@@ -115,7 +115,7 @@ class EquivalentProofs:
     Know which proofs stand for each other.
 
     Args:
-        holders: gives all sessions and logins of the identity of a name.
+        holders: returns all sessions and logins of the identity of a name.
         mostAccounts: how many accounts are remembered.
     """
 

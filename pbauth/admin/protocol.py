@@ -246,7 +246,7 @@ SESSION = (str, str, str, str, str, float)
 
 
 def encodePage(items: Iterable[Any]) -> list[Any]:
-    """Write a page: as many items as go into one message, but one at least."""
+    """Write a page: as many items as fit into one message, but at least one."""
     page: list[Any] = []
     size = 0
     for item in items:

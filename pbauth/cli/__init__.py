@@ -91,7 +91,7 @@ def _readConfiguration(context: click.Context, option: Any, path: str | None) ->
     show_envvar=True,
     default="",
     callback=_readPolicy,
-    help="What new passwords must be like: at least N characters (6 by default), and at least the "
+    help="Requirements for new passwords: at least N characters (6 by default), and at least the "
     "strength S, from 0 to 4, as zxcvbn judges it.",
 )
 @serverOptions

@@ -268,16 +268,16 @@ def explained(endpoint: str) -> Iterator[None]:
     except pb.PBConnectionLost:
         # Its text is a Failure.
         raise click.ClickException(
-            f"The connection to {endpoint} was lost before the server had answered. Whether it did "
-            "what it was asked to do is not known."
+            f"The connection to {endpoint} was lost before the server answered. It is not "
+            "known whether the request was carried out."
         ) from None
     except ConnectionClosed:
         hint = (
             " Does it speak TLS? Then use tls: in place of tcp:." if endpoint[:4] == "tcp:" else ""
         )
         raise click.ClickException(
-            f"No connection to {endpoint}: the server closed it before it had greeted.{hint} Is "
-            "the server running there?"
+            f"No connection to {endpoint}: the server closed it before it sent its greeting.{hint} "
+            "Is the server running there?"
         ) from None
     except (ConnectError, DNSLookupError) as error:
         raise click.ClickException(

@@ -137,7 +137,7 @@ def importUsers(
         context.exit(_INTERRUPTED)
     if failure is not None:
         raise click.ClickException(
-            f"{lines.name}, {failure} Mend that, and run the same command with --resume."
+            f"{lines.name}, {failure} Fix that, and run the same command with --resume."
         )
     rate = (done.added + done.skipped) / max(watch.seconds, 0.001)
     skipped = f"; {done.skipped:,} were there already" if done.skipped else ""
@@ -199,7 +199,7 @@ def _bar(label: str, length: int | None) -> Iterator[Callable[..., None]]:
         length: of the whole; `None`: not known.
 
     Returns:
-        A function, to be told the place in the whole, and a text to show; and the length, once it
+        A function that takes the position in the whole, and a text to show; and the length, once it
         is known.
     """
     if not sys.stderr.isatty():

@@ -25,7 +25,7 @@ from pbauth.server.state import openAuthorizer
 
 _Result = TypeVar("_Result")
 
-# What the user can mend. Any other exception is a bug, and shows its traceback.
+# What the user can fix. Any other exception is a bug, and shows its traceback.
 _EXPLAINED = (
     WireError,
     InvalidName,
@@ -89,7 +89,7 @@ def runOnce(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
         What the coroutine returns.
 
     Raises:
-        KeyboardInterrupt: it was interrupted (Ctrl-C, or a polite kill).
+        KeyboardInterrupt: it was interrupted (Ctrl-C, or SIGTERM).
         Exception: whatever the coroutine raised.
     """
     outcome: list[_Result | Failure] = []
@@ -120,7 +120,7 @@ def run(main: Callable[[Any], Coroutine[Any, Any, _Result]]) -> _Result:
         What the coroutine returns.
 
     Raises:
-        click.ClickException: it failed for a reason that the user can mend, in one line.
+        click.ClickException: it failed for a reason that the user can fix, in one line.
         Exception: any other error that the coroutine raised.
     """
     try:
@@ -156,7 +156,7 @@ def administer(
         What the operation returns.
 
     Raises:
-        click.ClickException: the operation failed for a reason that the user can mend.
+        click.ClickException: the operation failed for a reason that the user can fix.
     """
     options: GlobalOptions = context.obj
     if options.remote is not None:

@@ -59,7 +59,7 @@ def _asked(operation: Callable[[Any], Coroutine[Any, Any, Any]]) -> Callable[...
 def _sayUnheard(servers: int | None) -> None:
     if servers is None:
         click.echo(
-            "This is about one server alone: it can't ask others that may share its accounts.",
+            "This covers one server only: it can't ask others that may share its accounts.",
             err=True,
         )
     elif servers:

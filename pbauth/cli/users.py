@@ -196,7 +196,7 @@ def _asJSON(record: Record) -> dict[str, Any]:
     "--expires",
     metavar=METAVAR,
     callback=readDate,
-    help="From when on nobody can log in with them; otherwise, what expiry-time in the file says.",
+    help="When they expire; by default, the expiry-time in the file.",
 )
 @click.pass_context
 def addPublicKeys(context: click.Context, name: str, file: Any, expires: datetime | None) -> None:

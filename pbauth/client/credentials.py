@@ -43,7 +43,7 @@ def _check(credentials: ICredentials, mechanism: str) -> None:
 @implementer(IRenewingCredentials)
 class Password:
     """
-    A password, for `connect` and its like.
+    A password, for `connect` and similar functions.
 
     It remembers the keys that were derived last, so that a client that keeps the object logs in
     again without the slow derivation. Neither its `repr` nor an error shows anything of it.
@@ -295,7 +295,7 @@ class Anonymous:
 @implementer(ICredentials)
 class PrivateKey:
     """
-    A private key, for `connect` and its like. Its `repr` shows only the fingerprint.
+    A private key, for `connect` and similar functions. Its `repr` shows only the fingerprint.
 
     Args:
         key: an Ed25519 key of the library cryptography.

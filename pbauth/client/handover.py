@@ -37,7 +37,7 @@ class Move:
             is cancelled.
         moved: called with the new perspective.
         reactor: provides `IReactorTime`.
-        random: gives a number from 0 to 1.
+        random: returns a number from 0 to 1.
     """
 
     def __init__(

@@ -280,7 +280,7 @@ class BackOff:
         jitter: the part of the time that is up to chance, from 0 to 1.
         attempts: failures in a row after which there is another login; at the next one the client
             gives up. `None`: it never does.
-        random: gives a number from 0 to 1.
+        random: returns a number from 0 to 1.
     """
 
     shortest: float = field(default=1.0, validator=_over(0.01))

@@ -53,7 +53,7 @@ class UnauthenticatedConnections:
         most: how many there may be.
         graceTime: seconds until they have to be logged in.
         reactor: provides `IReactorTime`.
-        random: gives a number from 0 to 1.
+        random: returns a number from 0 to 1.
     """
 
     #: Near the most that there may be, this part of it, some new ones are refused by chance, so
@@ -153,7 +153,7 @@ class ConnectionLimits:
         unauthenticated: the connections on which nobody has logged in yet.
         checks: the proofs that are being checked.
         throttle: makes whoever fails wait; `None` where the policy has none.
-        now: gives the time for intervals, in seconds.
+        now: returns the time for intervals, in seconds.
         calls: how much each client may ask for after its login; `None` where the policy does not
             say.
         refused: how often clients asked for more than they may after their login, by the name of

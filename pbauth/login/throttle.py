@@ -136,7 +136,7 @@ class Penalties:
     The penalties of networks, or of names; those that failed last.
 
     Args:
-        now: gives the time in seconds.
+        now: returns the time in seconds.
         most: how many are remembered; the ones that failed longest ago are forgotten first.
         longestWait: the longest that anybody has to wait, in seconds.
     """
@@ -229,7 +229,7 @@ class ThrottleState:
     never has to wait.
 
     Args:
-        now: gives the time in seconds.
+        now: returns the time in seconds.
         throttle: how much whoever fails is slowed down.
         most: how many networks, names, and pairs of them are remembered.
     """
@@ -286,7 +286,7 @@ class ThrottleState:
         Args:
             network: that it comes from.
             name: that it claims.
-            underWay: gives the number of checks under way, of each of `responsible`.
+            underWay: returns the number of checks under way, of each of `responsible`.
 
         Returns:
             One of `responsible`; `None`: it need not wait.

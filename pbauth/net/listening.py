@@ -136,7 +136,7 @@ class Ports:
 
     Attributes:
         reactor: will listen.
-        ownCertificate: gives the server's own certificate, for an ``ssl:`` that names no file.
+        ownCertificate: returns the server's own certificate, for an ``ssl:`` that names no file.
         ownPath: of the file that has it; `None`: it is not read again when it changes.
         insecure: plain connections from other machines are wanted.
         proxyProtocol: every connection comes from a load balancer, and begins with its header.

@@ -295,7 +295,7 @@ def serverOptions(
             that both ends take: there a relayed login succeeds.
 
     Returns:
-        The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and its like.
+        The options, for `twisted.internet.endpoints.SSL4ServerEndpoint` and similar classes.
     """
     checkType(ssl.PrivateCertificate, certificate, "certificate")
     between = listed(chain, "certificates", "chain")

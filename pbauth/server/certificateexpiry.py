@@ -34,7 +34,7 @@ class CertificateService(EarlyService):
         reactor: of the server.
         certificates: by the descriptions of their ports.
         audit: where it is recorded.
-        now: gives the time of day.
+        now: returns the time of day.
     """
 
     def __init__(

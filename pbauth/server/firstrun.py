@@ -184,7 +184,7 @@ class FirstRun(Service):
 
     Args:
         accounts: an `IAccountStore`.
-        reach: gives the `Reach` of the server, once it listens.
+        reach: returns the `Reach` of the server, once it listens.
         help: what the log says where there are none, and no administrator is made.
         terminal: where to show the password; `None`: nothing is made.
     """

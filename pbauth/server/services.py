@@ -135,7 +135,7 @@ class HealthService(PortService):
     def say(self, where: str, fingerprint: str | None) -> None:
         """Say where they are."""
         scheme = "http" if fingerprint is None else "https"
-        _log.info("The state of health is at {scheme}://{where}/readyz", scheme=scheme, where=where)
+        _log.info("Health checks are at {scheme}://{where}/readyz", scheme=scheme, where=where)
 
 
 class EarlyService(Service):

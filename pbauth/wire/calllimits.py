@@ -34,7 +34,7 @@ class CallLimits:
         burst: calls at once after a pause.
         atOnce: calls that are being worked on.
         messageBytes: bytes in a message.
-        now: gives the time for intervals, in seconds.
+        now: returns the time for intervals, in seconds.
         refused: counts what was refused, by the name of the limit.
     """
 
@@ -145,7 +145,7 @@ class CallCounts:
 
 class Bucket:
     """
-    Allow so much a second, in the long run, and more at once after a pause.
+    Allow a number of calls a second on average, and more at once after a pause.
 
     Args:
         rate: how much comes in a second.

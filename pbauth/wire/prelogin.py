@@ -67,7 +67,7 @@ class PreLoginLimits:
         self, items: list[Any], hasReferences: bool, findObject: Callable[[Any], Any]
     ) -> bool:
         """
-        Return whether a message is one of those that a login takes.
+        Return whether a message is one of those that a login needs.
 
         Args:
             items: the items of the message, values of which were read.

@@ -82,7 +82,7 @@ class ReceivingBroker(SerializingBroker):
         self._reader.feed(chunk)
 
     def _blame(self, act: Callable[[Any], None], argument: Any) -> None:
-        """Act upon what came; where that fails, drop the connection, and say whose fault it is."""
+        """Process what was received; if that fails, drop the connection, and blame one side."""
         try:
             act(argument)
         except MalformedMessage as fault:
@@ -111,7 +111,7 @@ class ReceivingBroker(SerializingBroker):
     def _dropUnserved(self, error: Exception) -> None:
         """Drop the connection after a mistake on this side; called while it is handled."""
         self._reader.close()
-        _log.failure("Cannot act upon what {peer} sent", peer=self._peer())
+        _log.failure("Can't process what {peer} sent", peer=self._peer())
         if self.audit is not None:
             self.audit.dropped(originOf(self), DropReason.INTERNAL, type(error).__name__)
         dropConnection(self)

@@ -67,7 +67,7 @@ class Stream(Jellyable):
     an argument of a call. At the other end it is an asynchronous iterator.
 
     Args:
-        asyncIterable: gives the values. If it is a generator, it is closed at the end, even if
+        asyncIterable: produces the values. If it is a generator, it is closed at the end, even if
             nobody has read it, and can be sent once.
 
     Raises:
@@ -100,7 +100,7 @@ class StreamSource(pb.Referenceable):
     What a receiver asks for values.
 
     Args:
-        iterable: gives them.
+        iterable: produces them.
     """
 
     def __init__(self, iterable: AsyncIterable[Any]) -> None:
@@ -239,9 +239,7 @@ class StreamSource(pb.Referenceable):
         """Close what makes the values; nobody waits for that."""
         if self._closing is None:
             self._finish().addErrback(
-                lambda failure: _log.failure(
-                    "What makes the values of a stream can't be closed", failure
-                )
+                lambda failure: _log.failure("The source of a stream could not be closed", failure)
             )
 
     def _finish(self) -> Deferred[None]:

@@ -182,7 +182,7 @@ class PrivateBroker(pb.Broker):
             self._sendError(Failure(), requestID)
         except Exception:
             # Whatever becomes of the state of an error of the application.
-            _log.failure("An error can't be sent; the peer gets its name only")
+            _log.failure("An error can't be sent; the peer only gets its name")
             name = qual(type(fail.value if isinstance(fail, Failure) else fail))
             error = pb.Error(f"{name}, an error that can't be sent")
             super()._sendError(Failure(error), requestID)

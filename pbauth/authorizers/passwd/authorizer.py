@@ -539,7 +539,7 @@ class _ChangesService(Service):
 
     Args:
         authorizer: whose sessions they are.
-        read: gives what the file holds now; fails with `StoreError`.
+        read: returns what the file holds now; fails with `StoreError`.
         reactor: provides `IReactorTime`.
     """
 

@@ -193,8 +193,8 @@ class ChangesTold(Service):
         if not self._saidDeaf:
             self._saidDeaf, self._looked = True, False
             _log.error(
-                "{where} does not tell what changes: {error}. Users who are logged in stay logged "
-                "in; their accounts are read again every few seconds, where they can be read",
+                "{where} sends no notifications of changes: {error}. Users who are logged in stay "
+                "logged in; their accounts are read again every few seconds, where they can be read",
                 where=self._where,
                 error=str(error).strip().partition("\n")[0],
             )
@@ -214,7 +214,7 @@ class ChangesTold(Service):
     # What the reactor calls.
 
     def fileno(self) -> int:
-        """Return the number of the descriptor that the reactor looks at."""
+        """Return the number of the descriptor that the reactor watches."""
         return self._descriptor
 
     def logPrefix(self) -> str:

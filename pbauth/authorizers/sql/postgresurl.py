@@ -36,7 +36,7 @@ def readURL(url: str) -> dict[str, str]:
 
 def resolve(parameters: dict[str, str]) -> dict[str, str]:
     """
-    Return what a connection is made by: the parameters of a URL, of a service file, of the
+    Return the parameters of a connection: those of a URL, of a service file, of the
     environment (``PGHOST``, ``PGSSLMODE``, ...), and libpq's defaults, as libpq itself puts them
     together.
 

@@ -687,7 +687,7 @@ class CommandTests(TLSTestCase):
         self.assertEqual(
             await self.says("session", "end", "--user", "alice"),
             "Ended 0 sessions of alice.\n"
-            "This is about one server alone: it can't ask others that may share its accounts.\n",
+            "This covers one server only: it can't ask others that may share its accounts.\n",
         )
         await self.hangUp(perspective)
 
