@@ -194,7 +194,7 @@ class ChangesTold(Service):
             self._saidDeaf, self._looked = True, False
             _log.error(
                 "{where} sends no notifications of changes: {error}. Users who are logged in stay "
-                "logged in; their accounts are read again every few seconds, where they can be read",
+                "logged in; their accounts are read again every few seconds, if possible",
                 where=self._where,
                 error=str(error).strip().partition("\n")[0],
             )
