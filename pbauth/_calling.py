@@ -13,6 +13,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from pbauth._async import chooseReactor
 from pbauth.errors import CallTimeout
 
+#: Thirty years, in seconds.
+_LONGEST = 1e9
+
 
 def call(
     reference: Any, method: str, /, *args: Any, timeout: float | None = None, **kw: Any
@@ -57,16 +60,17 @@ def checkTimeout(timeout: Any) -> float | None:
         timeout: as a caller gave it.
 
     Returns:
-        The same.
+        The same, of a size that a reactor takes.
 
     Raises:
         ValueError: it is not a number, or less than 0.
     """
-    if timeout is not None and (
-        isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0
-    ):
-        raise ValueError(f"timeout must be a number of seconds, or None, not {timeout!r}.")
-    return timeout
+    if timeout is None:
+        return None
+    if type(timeout) in (int, float) and 0 <= timeout:
+        # What is longer than anybody waits overflows, or never comes.
+        return float(min(timeout, _LONGEST))
+    raise ValueError(f"timeout must be a number of seconds, or None, not {timeout!r}.")
 
 
 def send(

@@ -140,10 +140,15 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is None:
         return value is None
     kind = hint if origin is None else origin
-    if not isinstance(kind, type) or kind is object:
+    # `Any` is a class in newer versions of Python.
+    if not isinstance(kind, type) or kind in (object, Any):
         return True
     if kind is float:
         return type(value) in (int, float)
     if kind is int:
         return type(value) is int
-    return isinstance(value, kind)
+    try:
+        return isinstance(value, kind)
+    except TypeError:
+        # A `Protocol`, or a `TypedDict`.
+        return True

@@ -182,10 +182,13 @@ class PrivateBroker(pb.Broker):
             self._sendError(Failure(), requestID)
         except Exception:
             # Whatever becomes of the state of an error of the application.
-            _log.failure("An error can't be sent; the peer only gets its name")
-            name = qual(type(fail.value if isinstance(fail, Failure) else fail))
-            error = pb.Error(f"{name}, an error that can't be sent")
-            super()._sendError(Failure(error), requestID)
+            _log.failure("An error can't be sent; the peer gets its name, and its text if it can")
+            unsent: Exception = pb.Error(f"{qual(type(error))}, an error that can't be sent")
+            try:
+                plain = forStockClient(error) if isinstance(error, WireError) else unsent
+                super()._sendError(Failure(plain), requestID)
+            except Exception:
+                super()._sendError(Failure(unsent), requestID)
 
 
 class _StrictJellier(jelly._Jellier):

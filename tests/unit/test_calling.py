@@ -9,6 +9,7 @@ from twisted.spread import pb
 from twisted.test import iosim
 
 from pbauth import CallTimeout, PerspectiveClient, call
+from pbauth._calling import checkTimeout
 from pbauth.admin.service import AdminService
 from pbauth.testing import MemoryServer, RecordingPerspective
 from tests.support.wire import WireTestCase
@@ -265,6 +266,17 @@ class CallTests(WireTestCase):
         for timeout in (-1, "5", True, float("nan")):
             with self.assertRaises(ValueError):
                 call(self.alice, "work", timeout=timeout)  # type: ignore[arg-type]
+
+    def test_huge(self) -> None:
+        """A deadline that is further away than any reactor takes is one that does not come."""
+        answer = self.begin(self.alice, "wait", timeout=float("inf"))
+        self.memory.advance(86_400)
+        self.assertNoResult(answer)
+        answer.cancel()
+        self.failureResultOf(answer, CancelledError)
+        for timeout in (1e300, 10**400):
+            self.assertLess(checkTimeout(timeout), 2e9)
+        self.assertNothingLeft()
 
     def test_staying(self) -> None:
         """A client that stays logged in is called in the same way, also while it waits."""

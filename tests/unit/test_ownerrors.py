@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypedDict
 
 from attrs import define
 from twisted.spread import pb
@@ -58,6 +58,23 @@ class Made(Exception):
 
 class KeyIsMissing(WireError, KeyError):
     """Is of two kinds."""
+
+
+class Named(TypedDict):
+    """A type that nothing is an instance of."""
+
+    name: str
+
+
+class Loose(WireError):
+    """Says little about its fields."""
+
+    anything: Any
+    named: Named
+
+    def __init__(self, number, anything, named):
+        super().__init__("loose")
+        self.number, self.anything, self.named = number, anything, named
 
 
 class Shop(RecordingPerspective):
@@ -200,8 +217,18 @@ class OwnErrorTests(WireTestCase):
 
         error = self.raised(make)
         self.assertIs(type(error), pb.RemoteError)
-        self.assertIn("JobFailed", str(error))
+        self.assertEqual((error.remoteType, str(error)), (f"{__name__}.JobFailed", "exit code"))
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+        # If its text can't be sent either, there is the name.
+        error = self.raised(lambda: Refused("x" * 700_000))
+        self.assertIn("Refused, an error that can't be sent", str(error))
         self.flushLoggedErrors()
+
+    def test_uncheckedFields(self) -> None:
+        """Fields without a type, or with one that nothing is an instance of, are taken."""
+        error = self.raised(lambda: Loose(3, "text", {"name": "x"}))
+        self.assertIs(type(error), Loose)
+        self.assertEqual((error.number, error.anything, error.named), (3, "text", {"name": "x"}))
 
     def test_stockClient(self) -> None:
         """Clients without pbauth get a failure with the names of the classes, and the text."""
