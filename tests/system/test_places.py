@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
+from pbauth import changePassword, connect
 from tests.support.processes import PBAUTH, TWISTD, Program, run
 
 NOBODY = 65534
@@ -90,9 +91,22 @@ class OwnerTests(PlacesTestCase):
             *(*front, "--state", self.state, "--port", "ssl:0:interface=127.0.0.1"), forked=True
         )
         self.addCleanup(server.stop)
-        await server.waitFor("Listening on ")
+        said = await server.waitFor(r"Listening on 127.0.0.1:(\d+) over TLS, with the key (\S+)")
         self.assertOwned(".", "accounts.sqlite", "decoys", "server.pem")
         await server.waitFor("There is no administrator|no terminal|administrator")
+        await self.pbauth("user", "add", "alice", "--password-stdin", stdin="number one\n")
+        await self.pbauth("key", "grant", "alice", "echo")
+        where, key = f"tls:127.0.0.1:{said[1]}", said[2]
+        alice = await connect(where, None, "alice", "number one", "echo", trust=key)
+        self.addCleanup(alice.broker.transport.loseConnection)
+        self.assertEqual(await alice.callRemote("say", "hello"), "hello")
+        # The server also writes.
+        await changePassword(alice.identity, "number two")
+        again = await connect(where, None, "alice", "number two", "echo", trust=key)
+        self.addCleanup(again.broker.transport.loseConnection)
+        await self.pbauth("user", "lock", "alice")
+        await again.broker.whenClosed()
+        self.assertOwned("accounts.sqlite", "accounts.sqlite-wal", "accounts.sqlite-shm")
 
 
 class OutputTests(PlacesTestCase):
