@@ -44,7 +44,7 @@ def _seconds(text: str | float) -> float:
     except ValueError:
         seconds = -1
     if not 0 <= seconds <= 86_400:
-        raise ValueError(f"{text!r} is no number of seconds from 0 to 86400")
+        raise ValueError(f"--drain takes a number of seconds from 0 to 86400, not {text!r}")
     return seconds
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import crypto
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -173,6 +175,8 @@ class Ports:
         if kind == "ssl":
             endpoint, certificate = self._ssl(inner, named, positional)
         else:
+            if kind == "tls":
+                _checkFolder(inner, named.get("path", positional[0] if positional else ""))
             endpoint = _fromString(self.reactor, spelledOut(inner))
             interface = named.get("interface", [*positional, "", ""][1])
             if kind in _PLAIN_TCP and not (self.insecure or isLoopback(interface)):
@@ -265,12 +269,25 @@ class Ports:
         return endpoint
 
 
+def _checkFolder(description: str, folder: str) -> None:
+    """Check that there are certificates: Twisted looks for them when a client comes."""
+    if not folder or not any(Path(folder).rglob("*.pem")):
+        raise ValueError(
+            f"{description!r}: there is no *.pem in the folder {folder!r}, where tls: looks for "
+            f"certificates. For the server's own certificate: {DEFAULT_PORT}"
+        )
+
+
 def _fromString(reactor: Any, description: str) -> Any:
     try:
         return serverFromString(reactor, description)
     except (ValueError, TypeError, KeyError, LookupError, AttributeError) as mistake:
         raise ValueError(
             f"{description!r} is not an endpoint ({mistake}). One that works: {DEFAULT_PORT}"
+        ) from None
+    except crypto.Error:
+        raise ValueError(
+            f"{description!r}: a *.pem in the folder holds what is no certificate and no key."
         ) from None
 
 

@@ -50,8 +50,9 @@ def readFile(path: str, schema: Mapping[str, type]) -> dict[str, Any]:
         SettingsError: the file can't be read, is no TOML, or says something else than the schema.
     """
     try:
-        with open(path, "rb") as file:
-            found = tomllib.load(file)
+        with open(path, encoding="utf-8-sig") as file:
+            # Some editors write a mark at the beginning.
+            found = tomllib.loads(file.read())
     except OSError as error:
         raise SettingsError(f"Can't read the configuration {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -72,6 +73,9 @@ def _check(path: str, key: str, value: Any, schema: Mapping[str, type]) -> Any:
         fits = all(isinstance(each, str) for each in value)
     if not fits:
         raise SettingsError(f"{path}: {key} must be {_KINDS[kind]}, not {value!r}.")
+    empty = value == "" and key in SHARED.values()
+    if empty or (kind is list and (not value or "" in value)):
+        raise SettingsError(f"{path}: {key} is empty. Leave it out for the default.")
     return value
 
 

@@ -61,11 +61,12 @@ class PortService(StreamServerEndpointService):
         """Listen."""
         try:
             super().privilegedStartService()
-        except (CannotListenError, OSError) as error:
+        except (CannotListenError, OSError, OverflowError) as error:
+            # The last one is for a port that can't be one.
             reason = getattr(error, "socketError", error)
             message = (
                 f"Can't listen on {self._port.description}: "
-                f"{getattr(reason, 'strerror', None) or reason}. "
+                f"{getattr(reason, 'strerror', None) or str(reason).rstrip('.')}. "
                 f"Choose another {self.option}, or stop the program that uses it."
             )
             stop(message)

@@ -115,6 +115,14 @@ class ServerTests(TestCase):
         line = (await server.waitFor(r'(?m)^(\{.*"login.refused".*\})$')).group(1)
         self.assertEqual(json.loads(line)["identity"], "nobody")
 
+    async def test_noPort(self) -> None:
+        """A number that is none of a port is one line, whatever the endpoint."""
+        for port in ("tcp:70000:interface=127.0.0.1", r"tcp6:-1:interface=\:\:1"):
+            server = await run(*TWISTD, "--state", self.state, "--port", port)
+            self.assertIn(f"pbauth: Can't listen on {port}: ", server.output)
+            self.assertNotIn("Traceback", server.output)
+            self.assertEqual(server.exitCode, 1)
+
     async def test_background(self) -> None:
         """One that goes to the background, where its port is taken, ends with the reason."""
         folder = self.mktemp()

@@ -85,6 +85,14 @@ class DescriptionTests(SynchronousTestCase):
         Path(path).write_bytes(data)
         return path
 
+    def folder(self, *files: bytes) -> str:
+        """Make a folder of files."""
+        path = Path(self.mktemp())
+        path.mkdir()
+        for number, data in enumerate(files):
+            (path / f"{number}.pem").write_bytes(data)
+        return str(path)
+
     def test_tls(self) -> None:
         """The server's own certificate, or that of a file; by place and by name."""
         self.assertEqual(ports().read("ssl:8787").fingerprint, pinOf(OWN))
@@ -136,6 +144,11 @@ class DescriptionTests(SynchronousTestCase):
             (f"ssl:8787:extraCertChain={junk}", "no certificate in PEM"),
             ("nonsense", "is not an endpoint"),
             ("haproxy:nonsense", "is not an endpoint"),
+            ("tls:8787", "no *.pem in the folder '8787'"),
+            ("tls::8787", "no *.pem in the folder ''"),
+            (f"tls:{self.folder(b'junk', OWN[:300])}:8787", "what is no certificate"),
+            (f"tls:{junk}:8787", "no *.pem in the folder"),
+            (f"haproxy:tls:{junk}-not-there:8787", "For the server's own certificate"),
             ("systemd:domain=INET:index=90", "is not an endpoint"),
         ]:
             with self.assertRaises(ValueError, msg=description) as raised:

@@ -46,6 +46,7 @@ class FileTests(ConfigurationTestCase):
         )
         self.assertEqual(readFile(self.write('port = "tcp:1"'), SCHEMA), {"port": ["tcp:1"]})
         self.assertEqual(readFile(self.write(""), SCHEMA), {})
+        self.assertEqual(readFile(self.write('\ufeffstate = "a"\r\n'), SCHEMA), {"state": "a"})
 
     def test_mistakes(self) -> None:
         """Each is one line that names the file, and what is wrong."""
@@ -57,6 +58,10 @@ class FileTests(ConfigurationTestCase):
             ("insecure = 1", "insecure must be true or false, not 1."),
             ("port = 1", "port must be a string, or a list of strings, not 1."),
             ("port = [1]", "port must be a string, or a list of strings, not [1]."),
+            ('state = ""', "state is empty."),
+            ("port = []", "port is empty."),
+            ('port = ""', "port is empty."),
+            ('port = ["tcp:1", ""]', "port is empty."),
             ("[state]", "state must be a string, not {}."),
             ("state", "is not TOML"),
             ('state = "a"\nstate = "b"', "is not TOML"),
