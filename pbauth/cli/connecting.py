@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from attrs import frozen
+from OpenSSL import crypto
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.spread import pb
@@ -25,6 +26,9 @@ from pbauth.client.login import Login
 from pbauth.client.terminal import askOnTerminal, interruptible, shown
 from pbauth.errors import ServerNotTrusted
 from pbauth.interfaces import ICredentials, IRenewingCredentials
+
+#: The most seconds that a step may take.
+_LONGEST = 86_400
 
 
 @frozen
@@ -173,9 +177,23 @@ def defaultKnownServers() -> str:
     return os.path.join(folder, "known_servers")
 
 
+def _readSeconds(context: click.Context, option: Any, seconds: float) -> float:
+    if not 0 < seconds <= _LONGEST:
+        raise click.BadParameter(
+            f"{seconds:g} is not a number of seconds, more than 0 and at most {_LONGEST}."
+        )
+    return seconds
+
+
 #: How a server is reached; and by what it is trusted.
 networkOptions = (
-    click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step."),
+    click.option(
+        "--timeout",
+        default=30.0,
+        show_default=True,
+        callback=_readSeconds,
+        help="Seconds for each step.",
+    ),
     click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
 )
 trustOptions = (
@@ -282,6 +300,17 @@ def explained(endpoint: str) -> Iterator[None]:
     except (ConnectError, DNSLookupError) as error:
         raise click.ClickException(
             f"No connection to {endpoint}: {visible(str(error))} Is the server running there?"
+        ) from None
+    except OSError as error:
+        # Of a file that the endpoint names; some have nothing to say.
+        reason = error.strerror or str(error) or type(error).__name__
+        where = f" {error.filename}" if error.filename else " what it names"
+        raise click.ClickException(
+            f"Can't connect to {endpoint!r}: can't read{where}: {visible(reason)}."
+        ) from None
+    except crypto.Error:
+        raise click.ClickException(
+            f"Can't connect to {endpoint!r}: a file that it names is no certificate or key in PEM."
         ) from None
     except (ValueError, TypeError) as error:
         raise click.ClickException(

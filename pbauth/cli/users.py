@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from datetime import datetime
 from typing import Any
@@ -191,7 +192,7 @@ def _asJSON(record: Record) -> dict[str, Any]:
 
 @user.command("addkey")
 @click.argument("name", shell_complete=completeUsers)
-@click.argument("file", type=click.File(), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option(
     "--expires",
     metavar=METAVAR,
@@ -217,8 +218,15 @@ def addPublicKeys(context: click.Context, name: str, file: Any, expires: datetim
 
 
 def _readKeyFile(file: Any) -> list[AuthorizedKey]:
+    data = file.read()
+    # Windows writes UTF-16 where a command's output goes to a file, and says so by a mark.
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
-        keys = _readKeys(file.read())
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{file.name} is not a text in UTF-8.") from None
+    try:
+        keys = _readKeys(text)
     except ValueError as mistake:
         raise click.ClickException(f"{file.name}: {mistake}") from None
     if not keys:

@@ -202,6 +202,9 @@ class CSV:
         separator = ","
         for number, end, text in _decoded(lines):
             if columns is None:
+                if _SEPARATOR_LINE.fullmatch(text):
+                    # For Excel, whose own separator is another one in each country.
+                    continue
                 separator = _separatorIn(text)
             # A spreadsheet writes the separators of an empty row. A name may be a space.
             if not text.strip() or not text.replace(separator, "").strip("\r\n"):
@@ -214,7 +217,7 @@ class CSV:
             if len(cells) != len(columns):
                 raise DumpError(
                     number,
-                    f"there are {len(cells)} cells, and {len(columns)} columns. Cells are "
+                    f"there {_cells(len(cells))}, and {len(columns)} columns. Cells are "
                     'separated by commas. Put one that contains a comma in double quotes: "a, b"',
                 )
             yield reader.entry(number, end, _fieldsOf(number, columns, cells))
@@ -354,6 +357,12 @@ def _unknown(what: str, name: str) -> str:
 
 # CSV.
 
+_SEPARATOR_LINE = re.compile(r"(?i)sep=[,;\t]\r?\n?")
+
+
+def _cells(number: int) -> str:
+    return "is 1 cell" if number == 1 else f"are {number} cells"
+
 
 def _separatorIn(header: str) -> str:
     """Return what separates the cells: in many countries spreadsheets write semicolons."""
@@ -375,6 +384,10 @@ def _parseCells(number: int, text: str, separator: str) -> list[str]:
         cells = rows[0] if len(rows) == 1 else None
     except csv.Error:
         pass
+    if cells is None and "\r" in text.rstrip("\r\n"):
+        raise DumpError(
+            number, "its rows end as on old Macs. Save the file as CSV in UTF-8, with LF or CRLF."
+        )
     if cells is None:
         raise DumpError(
             number,

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.spread import pb
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pbauth import DefaultAuthorizer, Hashing, SQLAuthorizer, Unauthorized
+from pbauth import DefaultAuthorizer, Hashing, PublicKey, SQLAuthorizer, Unauthorized
 from pbauth.admin.administration import Administration
 from pbauth.cli import main
 from pbauth.errors import UnknownKey, UnknownUser
@@ -146,6 +146,16 @@ class CommandTests(TestCase):
         identity = await self.authorizer().getIdentityRequest("alice")
         self.assertEqual(await identity.getVerifiers(), {})
 
+    async def test_keysOfWindows(self) -> None:
+        """What its shell writes to a file is UTF-16."""
+        await self.pbauth("user", "add", "alice", "--no-password")
+        line = f"{PublicKey(bytes(32), 'laptop').line()}\r\n"
+        for encoding in ("utf-16", "utf-8-sig"):
+            path = Path(self.mktemp())
+            path.write_bytes(line.encode(encoding))
+            program = await self.pbauth("user", "addkey", "alice", str(path))
+            self.assertRegex(program.output, r"^Added SHA256:\S+ laptop\n$")
+
     async def test_stateFolderIsPrivate(self) -> None:
         """The folder is made for its owner only, and so is the database."""
         await self.pbauth("user", "add", "alice", "--no-password")
@@ -271,7 +281,9 @@ class MistakeTests(SynchronousTestCase):
             (b"", "no public key"),
             (b"ssh-rsa AAAA laptop\n", "ssh-keygen -t ed25519"),
             (b"-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n", "line 1: this is a private key"),
-            (b"\xff\xfe", "decode"),
+            (b"\xff\xfe", "no public key"),
+            (b"\xff\xfex", "is not a text in UTF-8"),
+            (b"ssh-ed25519 \xe4\n", "is not a text in UTF-8"),
             (b"-----BEGIN CERTIFICATE-----\njunk\n", "PEM"),
         ]:
             path = self.mktemp()

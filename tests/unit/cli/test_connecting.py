@@ -59,6 +59,30 @@ class CommandLineTestCase(TLSTestCase):
         return ("call", *where, "--known-servers", self.path, *options)
 
 
+class NamedTests(CommandLineTestCase):
+    """What the command line names, and can't be used."""
+
+    async def test_named(self) -> None:
+        """Files that an endpoint names, and odd times, are one line."""
+        junk = os.path.abspath(self.mktemp())
+        Path(junk).write_text("junk")
+        cases: list[tuple[tuple[str, ...], str]] = [
+            (("--server", "tls:localhost:1:certificate=/nowhere"), "can't read /nowhere: No such"),
+            (("--server", f"tls:localhost:1:certificate={junk}:privateKey={junk}"), "key in PEM"),
+            (("--server", "tls:localhost:1:trustRoots=/nowhere"), "can't read"),
+            *(
+                (("--server", "tls:localhost:1", "--timeout", text), "more than 0 and at most")
+                for text in ("0", "-1", "nan", "inf")
+            ),
+        ]
+        for options, said in cases:
+            ran = await self.pbauth(
+                *options, "--login-password-stdin", "user", "list", stdin="secret\n"
+            )
+            self.assertIn(said, ran.output)
+            self.assertNotIn("Traceback", ran.output)
+
+
 class SettleTests(CommandLineTestCase):
     """Whom to trust."""
 

@@ -341,6 +341,8 @@ class MistakeTests(SynchronousTestCase):
             (f'alice,"{HUNTER}"x,,,', "double quotes"),
             (f",{HUNTER},,,", "must not be empty"),
             (f"alice,{HUNTER},,,,x", "6 cells, and 5 columns"),
+            ("alice", "there is 1 cell, and 5 columns"),
+            (f"alice,{HUNTER},,,\rbob,{HUNTER},,,", "end as on old Macs"),
             ("alice,,,,maybe", "true, false or empty"),
             (f"alice,{HUNTER},{SCRAM},,", "a password and a verifier"),
             (f"alice,,{HUNTER},,", "the verifier number 1 is none"),
@@ -398,6 +400,13 @@ class KindnessTests(SynchronousTestCase):
             [(entry.record, entry.line) for entry in found],
             [(Record("alice", True), 3), (Record("bob"), 5), (Record("carol"), 6)],
         )
+
+    def test_separatorLine(self) -> None:
+        """The line with which Excel is told what separates the cells."""
+        dump = "\ufeffSEP=;\r\nname;keys\r\nalice;game:a\r\n"
+        entry: Any
+        (entry,) = CSV().read(io.BytesIO(dump.encode()))
+        self.assertEqual((entry.line, entry.record.name), (3, "alice"))
 
     def test_separators(self) -> None:
         """Semicolons, as spreadsheets write them where a comma is in numbers; and tabs."""
