@@ -39,6 +39,7 @@ from pbauth.client.login import (
 )
 from pbauth.client.perspectiveclient import PerspectiveClient
 from pbauth.client.reconnect import BackOff
+from pbauth.client.vouchers import issueVoucher, listVouchers, revokeVoucher
 from pbauth.cred.authorizer import CredAuthorizer
 from pbauth.cred.checker import IdentityChecker
 from pbauth.cred.pam import PAMChecker
@@ -53,6 +54,7 @@ from pbauth.errors import (
     LimitExceeded,
     LoginTimeout,
     MechanismNotSupported,
+    MethodNotAllowed,
     NobodyAttached,
     NotAMember,
     NotAttached,
@@ -66,6 +68,7 @@ from pbauth.errors import (
     TooManyReferences,
     Unauthorized,
     UnknownGroup,
+    UnknownVoucher,
     WireError,
     wireError,
 )
@@ -96,6 +99,7 @@ from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.mechanisms.voucher import Voucher
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.fingerprints import fingerprintOf
 from pbauth.net.trust import serverOptions
@@ -166,6 +170,7 @@ __all__ = [
     "Login",
     "LoginTimeout",
     "MechanismNotSupported",
+    "MethodNotAllowed",
     "NobodyAttached",
     "NotAMember",
     "NotAttached",
@@ -196,6 +201,8 @@ __all__ = [
     "TooManyReferences",
     "Unauthorized",
     "UnknownGroup",
+    "UnknownVoucher",
+    "Voucher",
     "WireError",
     "authIdentity",
     "call",
@@ -205,8 +212,11 @@ __all__ = [
     "currentSession",
     "fingerprintOf",
     "getObjectAt",
+    "issueVoucher",
+    "listVouchers",
     "logIn",
     "makeCertificate",
+    "revokeVoucher",
     "sendBytes",
     "serverOptions",
     "stream",

@@ -37,6 +37,10 @@ def giveToFolder(descriptor: int, path: str) -> None:
         os.fchown(descriptor, folder.st_uid, folder.st_gid)
 
 
+#: The path of a file.
+AnyPath = str | os.PathLike[str]
+
+
 class OtherOwner(PermissionError):
     """A file belongs to another user, and can't be given to them."""
 
@@ -184,6 +188,31 @@ def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077
             f"(mode {mode:04o}). Run: chmod o-w {folder}"
         )
     return None
+
+
+def readPrivate(path: AnyPath, what: str, most: int) -> bytes:
+    """
+    Read a file that holds a secret of its owner.
+
+    Args:
+        path: of the file.
+        what: the secret is, for messages.
+        most: how many bytes to read at most.
+
+    Raises:
+        ValueError: it can't be read, or others can read or replace it.
+    """
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            found = os.fstat(file.fileno())
+            problem = exposure(name, found, f"Other users can read the {what} in {name}")
+            data = file.read(most)
+    except OSError as error:
+        raise ValueError(f"Can't read {name}: {error.strerror}.") from None
+    if problem is not None:
+        raise ValueError(problem)
+    return data
 
 
 def foreignLink(path: str) -> str | None:

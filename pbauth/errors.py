@@ -182,6 +182,24 @@ class KeyNotFound(Unauthorized, KeyError):
         )
 
 
+class MethodNotAllowed(Unauthorized):
+    """
+    The voucher that was used, or the key, is not good for this method of the perspective.
+
+    Attributes:
+        method: its name.
+    """
+
+    fields: ClassVar = {"method": _text}
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        super().__init__(
+            f"The method {method!r} is not among those that this login may call. "
+            "Ask whoever issued the voucher, or granted the key, for more."
+        )
+
+
 class TooManyAttempts(Unauthorized):
     """
     Too many failed logins from this address or for this name; the password was not looked at.
@@ -373,6 +391,9 @@ _LIMITS = {
     "maxCallsPerSecond": "calls a second on one connection",
     "maxCallsAtOnce": "calls at once on one connection",
     "maxMessageBytes": "bytes in a message",
+    "maxVoucherLife": "days until a voucher expires",
+    "vouchers": "vouchers of one identity",
+    "sessions": "sessions at once with this voucher",
 }
 
 
@@ -382,7 +403,8 @@ class LimitExceeded(WireError):
     asks for ten times as much is disconnected.
 
     Attributes:
-        limit: the name of the limit, in `Policy`.
+        limit: the name of the limit, in `Policy`; or ``vouchers``, how many one
+            identity has; or ``sessions``, which is a limit of a voucher.
         most: what it allows.
     """
 
@@ -463,6 +485,23 @@ class UnknownPublicKey(WireError):
         super().__init__(
             f"{name!r} does not have exactly one public key {which!r}. See: pbauth user keys {name}"
         )
+        self.name = name
+        self.which = which
+
+
+class UnknownVoucher(WireError, KeyError):
+    """
+    There is no voucher of that id or label.
+
+    Attributes:
+        name: of the identity.
+        which: what was given as id or label.
+    """
+
+    fields: ClassVar = {"name": _text, "which": _text}
+
+    def __init__(self, name: str, which: str) -> None:
+        super().__init__(f"{name!r} has no voucher {which!r}. See: pbauth voucher list {name}")
         self.name = name
         self.which = which
 

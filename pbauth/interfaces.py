@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pbauth.mechanisms.channel import Channel
     from pbauth.mechanisms.scram import ScramVerifier
     from pbauth.mechanisms.terms import Claimant, Terms
+    from pbauth.mechanisms.voucher import IssuedVoucher, Voucher
     from pbauth.perspectives.sessions import Session
 
 #: A value that crosses the wire: whatever Perspective Broker carries.
@@ -191,6 +192,44 @@ class IAccountStore(IAuthorizer):
 
         Return a Deferred that fires with the number of those that were added.  It fails with
         `DuplicateIdentity` if a name is taken; or, with `skipKnown`, leaves that identity as it is.
+        """
+
+    def issueVoucher(
+        identityName: str,
+        label: str,
+        until: datetime,
+        *,
+        survivesPasswordChange: bool = False,
+        **limits: Any,
+    ) -> Awaitable[Voucher]:
+        """
+        Issue a voucher of an identity; the further limits are as for `pbauth.Voucher.only`.
+
+        Return a Deferred that fires with the `pbauth.Voucher`, which is kept nowhere else. It fails
+        with `KeyError` if there is no such identity, and with `ValueError`.
+        """
+
+    def keepVoucher(identityName: str, issued: IssuedVoucher) -> Awaitable[None]:
+        """
+        Keep a voucher whose key was made elsewhere; what it allows has been checked.
+
+        Return a Deferred that fires when it is stored. It fails with `KeyError` if there is no such
+        identity, and with `LimitExceeded` if it has too many vouchers.
+        """
+
+    def listVouchers(identityName: str) -> Awaitable[list[IssuedVoucher]]:
+        """
+        Return a Deferred that fires with the vouchers of an identity, each with `id`, `label`,
+        `limits` and `survivesPasswordChange`. It fails with `KeyError` if there is no such
+        identity.
+        """
+
+    def revokeVoucher(identityName: str, idOrLabel: str) -> Awaitable[int]:
+        """
+        Revoke a voucher, or all of a label, and end their sessions.
+
+        Return a Deferred that fires with how many there were. It fails with `UnknownVoucher`, and
+        with `KeyError` if there is no such identity.
         """
 
     def countExpiring(until: datetime) -> Awaitable[int]:

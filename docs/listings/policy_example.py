@@ -20,4 +20,4 @@ class PolicyTests(SynchronousTestCase):
         memory.addUser("alice", "secret")
         refusal = self.failureResultOf(memory.logIn("alice", "secret", "any"))
         refusal.trap(MechanismNotSupported)
-        self.assertEqual(refusal.value.offered, ["ED25519"])
+        self.assertEqual(refusal.value.offered, ["ED25519", "VOUCHER"])

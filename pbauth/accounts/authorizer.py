@@ -40,6 +40,7 @@ from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity, checkNewName, checkRenewal, checkReplacement
 from pbauth.accounts.records import Record, holdersAmong, listedRecords, recordOf
 from pbauth.accounts.verifiers import EquivalentProofs
+from pbauth.accounts.vouchers import VoucherKeeping
 from pbauth.audit import Audit
 from pbauth.errors import (
     DuplicateGroup,
@@ -56,11 +57,12 @@ from pbauth.interfaces import (
     IService,
     Reactor,
 )
-from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram, voucher
 from pbauth.mechanisms.authorizedkeys import AuthorizedKeys
 from pbauth.mechanisms.ed25519 import PublicKey
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.mechanisms.voucher import IssuedVouchers, VoucherProof
 from pbauth.perspectives.sessions import EndReason, Session, Sessions
 
 _log = Logger()
@@ -202,6 +204,8 @@ class Authorizer:
     def _decoy(self, secret: bytes, name: str, mechanism: str) -> Verifier:
         if mechanism in KEY_MECHANISMS:
             return AuthorizedKeys(mechanism)
+        if mechanism == voucher.NAME:
+            return IssuedVouchers()
 
         def derive(parts: str) -> bytes:
             text = f"{mechanism}\0{name}{parts}"
@@ -415,6 +419,8 @@ class Authorizer:
             return EndReason.PASSWORD_CHANGED
         if isinstance(holder.proof, PublicKey):
             return EndReason.PUBLIC_KEY_REMOVED
+        if isinstance(holder.proof, VoucherProof):
+            return EndReason.VOUCHER_REVOKED
         return EndReason.REVOKED
 
     def identityRemoved(self, name: str) -> None:
@@ -453,7 +459,7 @@ class Authorizer:
 
 
 @implementer(IAccountStore, IGroupStore)
-class DefaultAuthorizer(Authorizer):
+class DefaultAuthorizer(VoucherKeeping, Authorizer):
     """
     Keep identities in memory, in a dict.
 

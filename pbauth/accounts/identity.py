@@ -24,12 +24,13 @@ from pbauth.errors import (
     Unauthorized,
 )
 from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
-from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram
+from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram, withoutPassword
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.saslprep import saslprep
 from pbauth.mechanisms.scram import ScramVerifier, preparePassword
 from pbauth.mechanisms.terms import NO_VERIFIER
+from pbauth.mechanisms.voucher import IssuedVouchers
 from pbauth.names import ANY, checkName, checkPerspectiveName
 
 
@@ -223,7 +224,7 @@ class Identity:
         self._derivation = derivation
         if replaced is not None:
             replaced.fire()
-        self._verifiers = self._withoutPassword()
+        self._verifiers = withoutPassword(self._verifiers)
         self.authorizer.identityChanged(self)
         done = self.authorizer.derivations.run(
             hashing.iterations,
@@ -246,8 +247,8 @@ class Identity:
 
     def setVerifiers(self, verifiers: dict[str, Verifier]) -> None:
         """
-        Replace the password by verifiers that were made elsewhere. Public keys stay, unless there
-        are others among the verifiers.
+        Replace the password by verifiers that were made elsewhere. Public keys stay, and vouchers
+        that survive a change of the password, unless there are others among the verifiers.
 
         Args:
             verifiers: by the name of the mechanism; empty: no password fits any more.
@@ -257,13 +258,15 @@ class Identity:
         """
         checkVerifiers(verifiers, "verifiers")
         derivation, self._derivation = self._derivation, None
-        self._verifiers = {**self._withoutPassword(), **verifiers}
+        made = {**withoutPassword(self._verifiers), **verifiers}
+        self._verifiers = {
+            name: each
+            for name, each in made.items()
+            if not isinstance(each, IssuedVouchers) or each.vouchers
+        }
         if derivation is not None:
             derivation.fire()
         self.authorizer.identityChanged(self)
-
-    def _withoutPassword(self) -> dict[str, Verifier]:
-        return {name: kept for name, kept in self._verifiers.items() if name in KEY_MECHANISMS}
 
     async def _derived(self) -> dict[str, Verifier]:
         while self._derivation is not None:
@@ -522,11 +525,12 @@ class Identity:
             proof: what it was proved by, a verifier or a public key; `None` where that was neither.
 
         Returns:
-            When the identity expires, or the public key, whichever comes first; `None`: never.
+            When the identity expires, or the public key or the voucher, whichever comes first;
+            `None`: never.
         """
         first = self._expires
         for each in self._verifiers.values():
-            if isinstance(each, AuthorizedKeys):
+            if isinstance(each, (AuthorizedKeys, IssuedVouchers)):
                 end = each.expiryOf(proof)
                 if end is not None and (first is None or end < first):
                     first = end

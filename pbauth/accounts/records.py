@@ -17,8 +17,16 @@ from pbauth._async import settled
 from pbauth.accounts.groups import Groups, Key, checkGroupName, checkKey, filled
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.interfaces import IAuthorizer, IIdentity
-from pbauth.mechanisms import KEY_MECHANISMS, Verifier, decodeVerifier, scram
+from pbauth.mechanisms import (
+    KEY_MECHANISMS,
+    PASSWORD_MECHANISMS,
+    Verifier,
+    decodeVerifier,
+    scram,
+    voucher,
+)
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
+from pbauth.mechanisms.voucher import IssuedVoucher, IssuedVouchers
 
 
 @frozen
@@ -122,7 +130,8 @@ class Record:
         if self.verifiers != before.verifiers:
             was, becomes = before._decoded(), self._decoded()
             if was.passwords != becomes.passwords:
-                identity.setVerifiers(becomes.passwords)
+                # Vouchers that would survive, too, are as they are here.
+                identity.setVerifiers({voucher.NAME: IssuedVouchers(), **becomes.passwords})
             for key in was.keys:
                 if key not in becomes.keys:
                     identity.removePublicKey(key)
@@ -155,7 +164,8 @@ class Record:
             return usable is None or mechanism in usable
 
         return any(
-            mechanism not in KEY_MECHANISMS and counts(mechanism) for mechanism, _ in self.verifiers
+            mechanism in PASSWORD_MECHANISMS and counts(mechanism)
+            for mechanism, _ in self.verifiers
         ) or any(key.expires is None and counts(key.mechanism) for key in self.publicKeys())
 
     def publicKeys(self) -> list[AuthorizedKey]:
@@ -179,6 +189,26 @@ class Record:
         passwords = {each for each in self.verifiers if each[0] not in KEY_MECHANISMS}
         return evolve(self, verifiers=frozenset(encoded | passwords))
 
+    def vouchers(self) -> tuple[IssuedVoucher, ...]:
+        """Return the vouchers that it has issued."""
+        for mechanism, encoded in self.verifiers:
+            if mechanism == voucher.NAME:
+                return IssuedVouchers.decode(encoded).vouchers
+        return ()
+
+    def withVouchers(self, vouchers: Iterable[IssuedVoucher]) -> Record:
+        """
+        Return this record with other vouchers.
+
+        Args:
+            vouchers: all that there are to be.
+        """
+        issued = IssuedVouchers(tuple(vouchers))
+        kept = {each for each in self.verifiers if each[0] != voucher.NAME}
+        if issued.vouchers:
+            kept.add((voucher.NAME, issued.encode()))
+        return evolve(self, verifiers=frozenset(kept))
+
     def _decoded(self) -> _Decoded:
         verifiers = {mechanism: decodeVerifier(encoded) for mechanism, encoded in self.verifiers}
         lists = [verifiers[each] for each in KEY_MECHANISMS if each in verifiers]
@@ -194,7 +224,7 @@ class _Decoded:
     The verifiers of a record.
 
     Attributes:
-        passwords: those of its password, by the name of the mechanism.
+        passwords: those of its password, and its vouchers, by the name of the mechanism.
         keys: its public keys.
     """
 

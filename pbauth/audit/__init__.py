@@ -65,6 +65,9 @@ from pbauth.audit.events import (
     USERS_READ,
     USERS_RESTORED,
     VERIFIER_RENEWED,
+    VOUCHER_ISSUED,
+    VOUCHER_REVOKED,
+    VOUCHER_USED,
     DropReason,
     Kind,
     LeanLogger,
@@ -342,6 +345,34 @@ class Audit:
         """Record that a public key is no longer authorized."""
         self._recordAct(PUBLIC_KEY_REMOVED, operator, identity, fingerprint=fingerprint)
 
+    # Vouchers. What is refused is a login that is refused.
+
+    def voucherIssued(self, operator: str, identity: str, issued: Any) -> None:
+        """Record that a voucher was issued, a `pbauth.mechanisms.voucher.IssuedVoucher`."""
+        until = issued.until.isoformat(timespec="seconds")
+        self._recordAct(
+            *(VOUCHER_ISSUED, operator, identity),
+            voucher=issued.id,
+            label=issued.label,
+            expires=until,
+        )
+
+    def voucherUsed(self, origin: Origin, identity: str, proof: Any) -> None:
+        """
+        Record that a login was proved by a voucher.
+
+        Args:
+            origin: of the login.
+            identity: the name of the issuer.
+            proof: a `pbauth.mechanisms.voucher.VoucherProof`.
+        """
+        event = {"identity": identity, "voucher": proof.id, "label": proof.path}
+        self._record(VOUCHER_USED, origin, event)
+
+    def voucherRevoked(self, operator: str, identity: str, label: str, vouchers: int) -> None:
+        """Record that so many vouchers of this id or label were revoked."""
+        self._recordAct(VOUCHER_REVOKED, operator, identity, label=label, vouchers=vouchers)
+
     def imported(self, operator: str, users: int) -> None:
         """Record that this many accounts were added in one batch."""
         event = {"event": USERS_IMPORTED.name, "operator": cut(operator), "users": users}
@@ -412,7 +443,7 @@ class Audit:
 
 
 # What the texts show as Python writes it. All else is shown as it is.
-_QUOTED = frozenset({"identity", "service", "perspective", "operator"})
+_QUOTED = frozenset({"identity", "service", "perspective", "operator", "label"})
 
 # Of mechanisms (RFC 4422, 3.1), and of what `IdentityChecker` checks. Others are quoted.
 _MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}|password|ssh key")

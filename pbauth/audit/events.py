@@ -221,6 +221,27 @@ PUBLIC_KEY_REMOVED = Kind(
 )
 
 
+VOUCHER_ISSUED = Kind(
+    "voucher.issued",
+    "{operator!r} issued the voucher {voucher} ({label!r}) of {identity!r}, good until {expires}",
+    ("identity", "voucher", "label", "expires", "operator"),
+)
+
+
+VOUCHER_USED = Kind(
+    "voucher.used",
+    "{identity!r} logged in with the voucher {voucher} ({label!r}) from {peer}",
+    ("identity", "voucher", "label", *_WHERE),
+)
+
+
+VOUCHER_REVOKED = Kind(
+    "voucher.revoked",
+    "{operator!r} revoked {vouchers} vouchers {label!r} of {identity!r}",
+    ("identity", "label", "vouchers", "operator"),
+)
+
+
 USERS_IMPORTED = Kind(
     "users.imported", "{operator!r} imported {users} users", ("users", "operator")
 )

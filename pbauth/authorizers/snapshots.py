@@ -19,17 +19,18 @@ from pbauth.accounts.groups import Groups
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkReplacement
 from pbauth.accounts.records import Record, recordOf
+from pbauth.accounts.vouchers import VoucherKeeping
 from pbauth.audit import Audit
 from pbauth.errors import StoreError
 from pbauth.interfaces import IIdentity, Reactor
-from pbauth.mechanisms import KEY_MECHANISMS, Verifier
+from pbauth.mechanisms import Verifier, withoutPassword
 
 
 class _ChangedMeanwhile(Exception):
     """Somebody else has changed the account, and wins."""
 
 
-class CopyingAuthorizer(Authorizer):
+class CopyingAuthorizer(VoucherKeeping, Authorizer):
     """
     An authorizer whose identities count once they are saved.
 
@@ -100,13 +101,13 @@ class CopyingAuthorizer(Authorizer):
         """
         checkReplacement(identity, before, verifiers)
         old = frozenset((mechanism, each.encode()) for mechanism, each in before.items())
-        keys = {(name, each) for name, each in old if name in KEY_MECHANISMS}
-        new = {(mechanism, each.encode()) for mechanism, each in verifiers.items()}
+        kept = {**withoutPassword(before), **verifiers}
+        new = frozenset((mechanism, each.encode()) for mechanism, each in kept.items())
 
         def change(stored: Record) -> Record:
             if stored.locked or stored.verifiers != old:
                 raise _ChangedMeanwhile
-            return evolve(stored, verifiers=frozenset(keys | new), mustChangePassword=False)
+            return evolve(stored, verifiers=new, mustChangePassword=False)
 
         async def replace() -> bool:
             try:

@@ -32,7 +32,7 @@ class IdentityConnector:
         self,
         host: str | IStreamClientEndpoint,
         port: int | None,
-        identityName: str,
+        identityName: str | None,
         password: str | ICredentials,
         timeout: float = 30,
         insecure: bool = False,

@@ -28,6 +28,7 @@ from pbauth.errors import MechanismNotSupported, ProtocolViolation
 from pbauth.interfaces import IClientExchange, ICredentials, IRenewingExchange, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import preparePassword
+from pbauth.mechanisms.voucher import Voucher
 from pbauth.names import checkName
 from pbauth.net.trust import Trust, checkTrust
 from pbauth.wire.broker import Broker
@@ -64,8 +65,9 @@ def _checkTrust(instance: object, attribute: object, trust: Trust) -> None:
     checkTrust(trust)
 
 
-def _identityName(name: str) -> str:
-    return checkName(name, "name of an identity")
+def _identityName(name: str | None) -> str:
+    # Of a voucher, `Login` asks for the name when it has both.
+    return "" if name is None else checkName(name, "name of an identity")
 
 
 def _serviceName(name: str | None) -> str | None:
@@ -91,7 +93,7 @@ class Login:
     Attributes:
         endpoint: of the server: ``"tls:example.com:8787"``, ``"unix:/run/pbauth"``, or what
             provides `IStreamClientEndpoint`; a host, where there is a `port`.
-        identity: the name of the identity.
+        identity: the name of the identity; `None`: a voucher is among the arguments, and says so.
         credentials: what proves it: a `str` becomes a `Password`.
         service: to attach to; `None`: only log in.
         perspective: of that service; `None`: the one with the identity's own name.
@@ -117,6 +119,13 @@ class Login:
     insecure: bool = field(default=False, kw_only=True)
     timeout: float = field(default=30, kw_only=True)
     port: int | None = field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.identity:
+            if not isinstance(self.credentials, Voucher):
+                raise TypeError("Name the identity: only a voucher says whose it is.")
+            # It is frozen from now on.
+            object.__setattr__(self, "identity", self.credentials.identityName)
 
     @property
     def target(self) -> Target:
@@ -194,7 +203,7 @@ _NOT_OURS = frozenset(
 def connect(
     host: str | IStreamClientEndpoint,
     port: int | None,
-    username: str,
+    username: str | None,
     password: str | ICredentials,
     serviceName: str,
     perspectiveName: str | None = None,
@@ -215,8 +224,8 @@ def connect(
         host: a host, to connect to it by plain TCP; or, where `port` is `None`, an endpoint
             (``"tls:example.com:8787"``, ``"unix:/run/pbauth"``, or an `IStreamClientEndpoint`).
         port: the TCP port, or `None`.
-        username: the name of the identity.
-        password: a `str`, or what implements `ICredentials`, such as `Password`.
+        username: the name of the identity; `None`: that of the voucher.
+        password: a `str`, or what implements `ICredentials`, such as `Password` or `Voucher`.
         serviceName: the service to attach to.
         perspectiveName: the perspective of that service; the user's own name by default.
         client: an object of yours that the server may call back.
@@ -302,7 +311,7 @@ def logIn(
     authServRef: pb.RemoteReference,
     client: pb.Referenceable | None,
     service: str,
-    username: str,
+    username: str | None,
     password: str | ICredentials,
     perspectiveName: str | None = None,
 ) -> Deferred[pb.RemoteReference]:
@@ -331,7 +340,7 @@ def logIn(
 
 
 def authIdentity(
-    authServRef: pb.RemoteReference, username: str, password: str | ICredentials
+    authServRef: pb.RemoteReference, username: str | None, password: str | ICredentials
 ) -> Deferred[pb.RemoteReference]:
     """
     Log in on a root object that the caller already has, without attaching.

@@ -34,6 +34,7 @@ from pbauth.client.reconnect import (
 )
 from pbauth.errors import Detached, NotAttached, ServerNotTrusted, Unauthorized
 from pbauth.interfaces import ICredentials, Reactor, WireValue
+from pbauth.mechanisms.voucher import Voucher
 from pbauth.names import checkName
 from pbauth.net.transports import dropConnection
 from pbauth.net.trust import Trust
@@ -69,7 +70,8 @@ class PerspectiveClient(service.Service):
         serviceName: the service to attach to.
         perspectiveName: the perspective of that service; `username` by default.
         client: an object of yours that the server may call back; the same after each login.
-        username: the name of the identity; `perspectiveName` by default. One of the two is needed.
+        username: the name of the identity; by default that of the voucher, or `perspectiveName`.
+            Without a voucher, one of the two is needed.
         timeout: seconds for each login.
         insecure: as for `connect`.
         trust: as for `connect`.
@@ -115,7 +117,9 @@ class PerspectiveClient(service.Service):
                 raise TypeError("Name the service to attach to: Login(..., service=...).")
         else:
             name = perspectiveName if username is None else username
-            if name is None:
+            if isinstance(credentials, Voucher):
+                name = username
+            elif name is None:
                 raise TypeError("Name the identity: PerspectiveClient(..., username=...).")
             login = Login(
                 endpoint,

@@ -45,7 +45,7 @@ from pbauth.accounts.groups import Group, Key
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.errors import InvalidName, InvalidPassword
-from pbauth.mechanisms import KEY_MECHANISMS, decodeVerifier
+from pbauth.mechanisms import PASSWORD_MECHANISMS, decodeVerifier
 from pbauth.mechanisms.scram import preparePassword
 from pbauth.names import checkName
 
@@ -623,7 +623,7 @@ def _passwordOf(found: dict[str, Any], verifiers: dict[str, str]) -> str | None:
     password: str | None = _get(found, "password", str, "a text", None)
     if password is None:
         return None
-    if set(verifiers) - set(KEY_MECHANISMS):
+    if PASSWORD_MECHANISMS.intersection(verifiers):
         raise _Mistake(
             "there are both a password and a verifier of a password. Remove one of them."
         )

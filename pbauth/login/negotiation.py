@@ -57,7 +57,12 @@ class Negotiation:
         self._policy = policy
         self._offers: dict[tuple[bool, ...], dict[str, IMechanism]] = {}
         self._eitherTerms = [
-            Terms(externalPasswords=external, guest=policy.guest, legacy=policy.legacyLogin)
+            Terms(
+                externalPasswords=external,
+                guest=policy.guest,
+                legacy=policy.legacyLogin,
+                vouchers=policy.vouchers,
+            )
             for external in (False, True)
         ]
 

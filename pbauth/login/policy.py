@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -12,6 +13,7 @@ from pbauth.login.throttle import Throttle
 from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import Terms
+from pbauth.mechanisms.voucher import MOST_LIFE
 from pbauth.names import checkName
 
 
@@ -43,6 +45,18 @@ def _nameOrNone(instance: Policy, attribute: Attribute[str | None], value: str |
 def _throttleOrSwitch(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
     if not isinstance(value, (bool, Throttle)):
         raise TypeError(f"throttle must be a Throttle, True or False, not {type(value).__name__}.")
+
+
+def _asLength(value: timedelta | float) -> timedelta:
+    if not isinstance(value, timedelta):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(
+                f"maxVoucherLife must be a timedelta or seconds, not {type(value).__name__}."
+            )
+        value = timedelta(seconds=value)
+    if value <= timedelta(0):
+        raise ValueError("maxVoucherLife must be longer than 0.")
+    return value
 
 
 #: What a policy may name.
@@ -116,6 +130,8 @@ class Policy:
             `None`: it is never asked.
         maxReferences: references to the server's objects that a client may hold at once, and copies
             of `Cacheable` objects; a call that would give it more fails.
+        vouchers: users may issue vouchers, and log in with them.
+        maxVoucherLife: the longest time for which a voucher is issued, a `timedelta` or seconds.
         maxSessions: sessions of one identity at once, on all connections; guests count together.
         maxCallsPerSecond: calls on one connection, on average.
         callBurst: calls on one connection at once, after a pause; by default as many as in a
@@ -143,6 +159,8 @@ class Policy:
     throttle: bool | Throttle = field(default=True, validator=_throttleOrSwitch)
     pingInterval: float | None = field(default=30, validator=_secondsOrNone)
     maxReferences: int = field(default=1024, validator=_positive)
+    vouchers: bool = True
+    maxVoucherLife: timedelta = field(default=MOST_LIFE, converter=_asLength)
     maxSessions: int | None = field(default=None, validator=_wholeOrNone)
     maxCallsPerSecond: float | None = field(default=None, validator=_positiveOrNone)
     callBurst: int | None = field(default=None, validator=_wholeOrNone)

@@ -17,6 +17,7 @@ What a client may try, and what failures cost it, is not decided here but by
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from twisted.internet.protocol import Protocol
@@ -26,6 +27,7 @@ from zope.interface import implementer
 from pbauth._arguments import checkProvides, checkType
 from pbauth._async import chooseReactor, settled
 from pbauth._time import wallTime
+from pbauth.accounts.vouchers import checkIssued
 from pbauth.audit import Audit
 from pbauth.audit.events import DropReason
 from pbauth.errors import (
@@ -34,27 +36,30 @@ from pbauth.errors import (
     KeyNotFound,
     LimitExceeded,
     MechanismNotSupported,
+    MethodNotAllowed,
     PasswordChangeRequired,
     ProtocolViolation,
     Unauthorized,
 )
-from pbauth.interfaces import IAuthorizer, IIdentity, Reactor
+from pbauth.interfaces import IAccountStore, IAuthorizer, IIdentity, Reactor
 from pbauth.login.attempts import Attempt, Attempts
 from pbauth.login.connectionlimits import ConnectionLimits
 from pbauth.login.negotiation import Claim, Negotiation
 from pbauth.login.policy import Policy
 from pbauth.login.stock import LegacyChallenger, StockChallenger, attachStockClient, readableErrors
 from pbauth.login.throttle import networkOf
+from pbauth.login.vouchers import checkSession, keyFor, narrowedKeys
 from pbauth.mechanisms import Verifier, anonymous, md5, scram
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.scram import ScramVerifier
+from pbauth.mechanisms.voucher import IssuedVoucher, VoucherProof
 from pbauth.names import isTooLong
 from pbauth.net.origin import Origin, originOf
 from pbauth.net.transports import dropConnection
 from pbauth.perspectives.sessions import EndReason, Session, SessionReference
 from pbauth.wire import peerobject
 from pbauth.wire.broker import Broker
-from pbauth.wire.calls import WireObject, asName
+from pbauth.wire.calls import WireObject, asFlag, asName
 from pbauth.wire.channel import channelOf, peerOf
 from pbauth.wire.keepalive import KeepAlive
 
@@ -326,18 +331,22 @@ class AuthServ(WireObject):
             mechanism: the name of the mechanism.
             claim: what was proved.
         """
-        self._attempts.logins.add(identity, claim.exchange.proof)
-        self.authorizer.sessions.loggedIn(identity, claim.exchange.proof)
+        proof = claim.exchange.proof
+        if isinstance(proof, VoucherProof):
+            self._audit.voucherUsed(originOf(self.broker), identity.name, proof)
+        self._attempts.logins.add(identity, proof)
+        self.authorizer.sessions.loggedIn(identity, proof)
         return IdentityWrapper(
             self.broker,
             self.authorizer,
             self._reactor,
             identity,
             mechanism,
-            claim.exchange.proof,
+            proof,
             claim.exchange.bound,
             self._audit,
             self._attempts,
+            self._policy.maxVoucherLife if self._policy.vouchers else None,
         )
 
 
@@ -448,6 +457,7 @@ class IdentityWrapper(WireObject):
         bound: the proof is good on this connection alone (see `IExchange`).
         audit: where events are recorded.
         attempts: of the connection; told when the client attaches.
+        mostVoucherLife: the longest time for which a voucher is issued; `None`: there are none.
     """
 
     def __init__(
@@ -461,6 +471,7 @@ class IdentityWrapper(WireObject):
         bound: bool,
         audit: Audit,
         attempts: Attempts,
+        mostVoucherLife: timedelta | None = None,
     ) -> None:
         self._broker = broker
         self._authorizer = authorizer
@@ -471,6 +482,7 @@ class IdentityWrapper(WireObject):
         self._bound = bound
         self._audit = audit
         self._attempts = attempts
+        self._mostVoucherLife = mostVoucherLife
 
     async def remote_attach(self, serviceName: Any, perspectiveName: Any, client: Any) -> Any:
         """
@@ -524,9 +536,11 @@ class IdentityWrapper(WireObject):
         self, identity: IIdentity, serviceName: str, perspectiveName: Any, client: Any
     ) -> SessionReference:
         if perspectiveName is None:
-            key = identity.getKeyForService(serviceName)
+            key = keyFor(identity, serviceName, self._voucher)
         else:
             key = asName(perspectiveName)
+        if self._voucher is not None:
+            checkSession(self._voucher, self._authorizer.sessions, self._name, serviceName, key)
         if self._broker.disconnected:
             raise Detached()
         self._attempts.checkSessions(self._authorizer.sessions, self._name)
@@ -543,7 +557,7 @@ class IdentityWrapper(WireObject):
             wallTime(self._reactor),
         )
         try:
-            if perspectiveName is None:
+            if perspectiveName is None and self._voucher is None:
                 requested = identity.requestPerspectiveForService(serviceName)
             else:
                 requested = identity.requestPerspectiveForKey(serviceName, key)
@@ -574,7 +588,8 @@ class IdentityWrapper(WireObject):
     async def remote_keys(self) -> list[tuple[str, str]]:
         """Return the keys on the keyring."""
         identity = await self._currentIdentity()
-        return [tuple(key) for key in identity.getAllKeys()]  # type: ignore[misc]
+        keys = [tuple(key) for key in identity.getAllKeys()]
+        return keys if self._voucher is None else narrowedKeys(self._voucher, keys)  # type: ignore[arg-type, return-value]
 
     def remote_hashing(self) -> tuple[int, int]:
         """Return how new passwords are to be hashed: iterations, and bytes of salt."""
@@ -589,7 +604,7 @@ class IdentityWrapper(WireObject):
         Args:
             verifier: text, as `ScramVerifier.encode` writes it.
         """
-        made = self._newVerifier(verifier)
+        made = self._newVerifier(verifier, "changePassword")
         self._checkStrength(made)
         for _ in range(_MOST_TRIES):
             if await self._replacePassword(made):
@@ -627,7 +642,7 @@ class IdentityWrapper(WireObject):
         Args:
             verifier: text, as `ScramVerifier.encode` writes it.
         """
-        made = self._newVerifier(verifier)
+        made = self._newVerifier(verifier, "renewVerifier")
         identity = await self._currentIdentity()
         old = self.proof
         wanted = self._authorizer.hashing.iterations
@@ -640,16 +655,75 @@ class IdentityWrapper(WireObject):
         self.proof = made
         self._audit.verifierRenewed(originOf(self._broker), self._name, self._mechanism)
 
-    def _newVerifier(self, verifier: Any) -> ScramVerifier:
-        if self._authorizer.externalPasswords:
-            raise ProtocolViolation("The passwords of this server are kept elsewhere.")
+    async def remote_issueVoucher(self, block: Any, survivesPasswordChange: Any) -> str:
+        """
+        Keep a voucher that the client has made: this login lends a part of what it may do.
+
+        Args:
+            block: the first block of the voucher, bytes.
+            survivesPasswordChange: it stays when the password changes.
+
+        Returns:
+            The name of the identity.
+        """
+        store, identity, mostLife = await self._mayChangeVouchers("issueVoucher")
+        if identity.mustChangePassword:
+            raise PasswordChangeRequired()
+        try:
+            issued = IssuedVoucher.read(block, asFlag(survivesPasswordChange))
+            checkIssued(issued, self._authorizer.now(), mostLife)
+        except (ValueError, TypeError) as mistake:
+            raise ProtocolViolation(str(mistake)) from None
+        await settled(store.keepVoucher(self._name, issued))
+        self._audit.voucherIssued(self._name, self._name, issued)
+        return self._name
+
+    async def remote_listVouchers(self) -> list[tuple[bytes, bool]]:
+        """Return the vouchers of the identity: of each its first block, and whether it survives."""
+        store, *_ = await self._mayChangeVouchers("listVouchers")
+        found = await settled(store.listVouchers(self._name))
+        return [(each.block.written, each.survivesPasswordChange) for each in found]
+
+    async def remote_revokeVoucher(self, idOrLabel: Any) -> int:
+        """
+        Revoke a voucher, or all of a label, and end their sessions.
+
+        Args:
+            idOrLabel: the one or the other.
+
+        Returns:
+            How many there were.
+        """
+        store, *_ = await self._mayChangeVouchers("revokeVoucher")
+        count: int = await settled(store.revokeVoucher(self._name, asName(idOrLabel)))
+        self._audit.voucherRevoked(self._name, self._name, asName(idOrLabel), count)
+        return count
+
+    async def _mayChangeVouchers(self, method: str) -> tuple[Any, IIdentity, timedelta]:
+        self._mayChangeAccount(method, "A guest has no vouchers.")
+        if self._mostVoucherLife is None or not IAccountStore.providedBy(self._authorizer):
+            raise ProtocolViolation("This server has no vouchers.")
+        return self._authorizer, await self._currentIdentity(), self._mostVoucherLife
+
+    @property
+    def _voucher(self) -> VoucherProof | None:
+        return self.proof if isinstance(self.proof, VoucherProof) else None
+
+    def _mayChangeAccount(self, method: str, guests: str) -> None:
         if self.proof is None:
-            raise ProtocolViolation("A guest has no password to change.")
+            raise ProtocolViolation(guests)
+        if self._voucher is not None:
+            raise MethodNotAllowed(method)
         if not (self._bound or channelOf(self._broker).local):
             raise ProtocolViolation(
-                "The password can be changed on the server's own machine, or after a login that "
+                "An account can be changed on the server's own machine, or after a login that "
                 "is bound to its TLS connection: over TLS 1.3, with a password or a key."
             )
+
+    def _newVerifier(self, verifier: Any, method: str) -> ScramVerifier:
+        if self._authorizer.externalPasswords:
+            raise ProtocolViolation("The passwords of this server are kept elsewhere.")
+        self._mayChangeAccount(method, "A guest has no password to change.")
         try:
             return ScramVerifier.decode(asName(verifier))
         except ValueError as mistake:

@@ -8,7 +8,7 @@ a server offers, what a policy may name and which verifiers there are follows fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pbauth.interfaces import IMechanism
 from pbauth.mechanisms.anonymous import AnonymousMechanism
@@ -18,9 +18,10 @@ from pbauth.mechanisms.external import CertificateKey, ExternalMechanism
 from pbauth.mechanisms.md5 import MD5Mechanism, MD5Verifier
 from pbauth.mechanisms.plain import PlainMechanism
 from pbauth.mechanisms.scram import ScramMechanism, ScramVerifier
+from pbauth.mechanisms.voucher import IssuedVouchers, VoucherMechanism
 
 #: What an identity keeps, by mechanism.
-Verifier = ScramVerifier | MD5Verifier | AuthorizedKeys
+Verifier = ScramVerifier | MD5Verifier | AuthorizedKeys | IssuedVouchers
 
 #: All mechanisms, strongest first.
 MECHANISMS: tuple[IMechanism, ...] = (
@@ -28,13 +29,11 @@ MECHANISMS: tuple[IMechanism, ...] = (
     ScramMechanism(),
     Ed25519Mechanism(),
     ExternalMechanism(),
+    VoucherMechanism(),
     PlainMechanism(),
     AnonymousMechanism(),
     MD5Mechanism(),
 )
-
-#: The names that identities keep lists of public keys under, which no password opens.
-KEY_MECHANISMS: tuple[str, ...] = tuple(each.verifierName for each in MECHANISMS if each.usesKeys)
 
 #: The names that identities keep verifiers of their password under.
 PASSWORD_MECHANISMS = frozenset(
@@ -44,6 +43,9 @@ PASSWORD_MECHANISMS = frozenset(
 _KEY_READERS: dict[str, Callable[[str], AuthorizedKey]] = {
     kind.mechanism: kind.fromLine for kind in (PublicKey, CertificateKey)
 }
+
+#: The names that identities keep their authorized public keys under.
+KEY_MECHANISMS = tuple(_KEY_READERS)
 
 _BY_VERIFIER = {each.verifierName: each for each in MECHANISMS if each.verifierName is not None}
 
@@ -62,7 +64,7 @@ def verifiersFor(names: Iterable[str]) -> frozenset[str]:
     return frozenset(
         each.verifierName
         for each in MECHANISMS
-        if each.verifierName is not None and each.listedAs & offered
+        if each.verifierName in {*KEY_MECHANISMS, *PASSWORD_MECHANISMS} and each.listedAs & offered
     )
 
 
@@ -104,3 +106,24 @@ def decodeVerifier(text: str) -> Verifier:
         raise ValueError("This is not a verifier of any known mechanism.")
     decoded: Verifier = mechanism.decodeVerifier(text)
     return decoded
+
+
+def withoutPassword(verifiers: Mapping[str, Verifier]) -> dict[str, Verifier]:
+    """
+    Return what an identity keeps when its password changes.
+
+    Args:
+        verifiers: all that it has, by the name of the mechanism.
+
+    Returns:
+        Its public keys, and those of its vouchers that survive such a change.
+    """
+    kept: dict[str, Verifier] = {}
+    for name, each in verifiers.items():
+        if isinstance(each, IssuedVouchers):
+            each = each.afterPasswordChange()
+            if not each.vouchers:
+                continue
+        if name not in PASSWORD_MECHANISMS:
+            kept[name] = each
+    return kept

@@ -19,11 +19,13 @@ class Terms:
         externalPasswords: passwords are checked by somebody else who has to see them.
         guest: the name of the identity that anonymous clients log in as; `None`: there are none.
         legacy: clients of Twisted 1.x and of stock Twisted may log in.
+        vouchers: vouchers are taken.
     """
 
     externalPasswords: bool = False
     guest: str | None = None
     legacy: bool = False
+    vouchers: bool = False
 
 
 @frozen

@@ -41,8 +41,9 @@ from pbauth._arguments import checkCallable, checkProvides, checkType
 from pbauth._async import OneShot, run, settled
 from pbauth._contained import contained
 from pbauth.audit import Audit
-from pbauth.errors import Detached
+from pbauth.errors import Detached, MethodNotAllowed
 from pbauth.interfaces import IClients, IIdentity, IPerspective, IPresence, IRevokingBroker
+from pbauth.mechanisms.voucher import VoucherProof
 from pbauth.net.origin import newId
 from pbauth.perspectives.byname import ByName
 from pbauth.perspectives.current import CURRENT, runFor
@@ -65,6 +66,7 @@ class EndReason(enum.Enum):
     KEY_REVOKED = "key revoked"
     PASSWORD_CHANGED = "password changed"  # noqa: S105 - no password
     PUBLIC_KEY_REMOVED = "public key removed"
+    VOUCHER_REVOKED = "voucher revoked"
     REMOVED = "identity removed"
     EXPIRED = "account expired"
     ADMINISTRATOR = "ended by the administrator"
@@ -82,6 +84,7 @@ class EndReason(enum.Enum):
             EndReason.KEY_REVOKED,
             EndReason.PASSWORD_CHANGED,
             EndReason.PUBLIC_KEY_REMOVED,
+            EndReason.VOUCHER_REVOKED,
             EndReason.REMOVED,
             EndReason.EXPIRED,
         )
@@ -109,12 +112,17 @@ class SessionReference(pb.Referenceable):
         self._exporting: Any = None
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
-        """Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`."""
+        """
+        Pass a call on (see `twisted.spread.pb.IPerspective`), or refuse it: `Detached`,
+        `MethodNotAllowed`.
+        """
         perspective = self.session.perspective
         if perspective is None or not self.session.live:
             raise self.session.detachedError()
         if message == STILL_LIVE:
             return broker.serialize(None)
+        if self.session.methods is not None:
+            self.session.checkMethod(message)
         if self._exporting is None:
             revokes = IRevokingBroker.providedBy(broker)
             self._exporting = broker.exportingFor(self.session) if revokes else broker
@@ -231,6 +239,7 @@ class Session:
         clientref: a reference to the client's own object, or `None`.
         peer: the address that the client connected from, an `IAddress`.
         since: when it attached, in seconds by the server's clock.
+        methods: the names of the perspective's methods that may be called; `None`: all.
         perspective: what `attached` gave; `None` until then.
         reference: what the client holds; `None` once the session has ended.
         endReason: why it ended; `None` until then.
@@ -261,6 +270,7 @@ class Session:
         self.clientref = clientref
         self.peer = peer
         self.since = since
+        self.methods = None if self.voucher is None else self.voucher.limits.methods
         self.perspective: IPerspective | None = None
         self.reference: SessionReference | None = SessionReference(self)
         self.endReason: EndReason | None = None
@@ -292,6 +302,25 @@ class Session:
     def busy(self) -> bool:
         """Return whether a call of the client's is under way."""
         return bool(self._underWay)
+
+    @property
+    def voucher(self) -> VoucherProof | None:
+        """Return the voucher of the login, with `id`, `label` and `blocks`; or `None`."""
+        return self.proof if isinstance(self.proof, VoucherProof) else None
+
+    def checkMethod(self, message: str | bytes) -> None:
+        """
+        Check that a method of the perspective may be called.
+
+        Args:
+            message: its name, as it came.
+
+        Raises:
+            MethodNotAllowed: the voucher of this session, or its key, is not good for it.
+        """
+        name = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
+        if self.methods is not None and name not in self.methods:
+            raise MethodNotAllowed(name)
 
     def detachedError(self) -> Detached:
         """Return what calls fail with once the session has ended."""

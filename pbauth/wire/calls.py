@@ -108,3 +108,15 @@ def asName(name: Any) -> str:
     if isinstance(name, bytes):
         return name.decode("utf-8", "replace")
     return name if isinstance(name, str) else ""
+
+
+def asFlag(value: Any) -> bool:
+    """
+    Return a truth value that a peer has sent.
+
+    Raises:
+        ProtocolViolation: it is none.
+    """
+    if type(value) is not bool:
+        raise ProtocolViolation("This is not a truth value.")
+    return value

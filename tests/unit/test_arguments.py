@@ -67,10 +67,13 @@ CALLED_BY_PBAUTH = {
     "PerspectiveClient.gaveUp": "the client itself",
     "SQLAuthorizer.changed": "the service of changesService",
     "Session.*": "IdentityWrapper, for each login",
+    "Voucher.__init__": "issueVoucher, and Voucher.fromText",
+    "*.keepVoucher": "issueVoucher",
 }
 
 #: Whose types have no name, and why.
 UNTYPED = {
+    "*issueVoucher": "limits are as for Voucher.only",
     "*.requestAvatarId": "the portal passes credentials of any kind",
     "*.serialize": "as Twisted has it",
     "Audit.*": "the session, which is defined above it",

@@ -9,6 +9,7 @@ import re
 import signal
 import stat
 from contextlib import closing
+from datetime import timedelta
 from hashlib import md5 as plainMD5
 from io import StringIO
 from pathlib import Path
@@ -57,6 +58,7 @@ from pbauth import (
     Service,
     SQLAuthorizer,
     Unauthorized,
+    Voucher,
     connect,
     getObjectAt,
 )
@@ -551,6 +553,11 @@ class SecretTests(AuditTestCase):
             self.alice.setPassword("swordfish")
             self.alice.addPublicKey(PublicKey(key.public_key().public_bytes_raw()))
             self.alice.addPublicKey(CertificateKey(PIN))
+            until = self.memory.authorizer.now() + timedelta(hours=1)
+            self.voucher: Voucher = self.successResultOf(
+                self.memory.authorizer.issueVoucher("alice", "friend", until)
+            )
+            secrets += [self.voucher._key.private_bytes_raw(), self.voucher.text().encode()]
             for mechanism in self.answer(self.root(), "mechanisms"):
                 tried.add(mechanism)
                 for exchange in self.exchanges(mechanism, facts, key, other):
@@ -585,6 +592,7 @@ class SecretTests(AuditTestCase):
             "ED25519": (PrivateKey(key), PrivateKey(other)),
             "ANONYMOUS": (Anonymous("swordfish"), Anonymous("swordfish")),
             "EXTERNAL": (None, None),
+            "VOUCHER": (self.voucher, self.voucher.only(networks=["10.0.0.0/8"])),
         }[mechanism]
         if good is None:
             return [lambda name: OneMessageClient(b"")]
@@ -770,7 +778,8 @@ class FormTests(AuditTestCase):
         """All that a kind's text shows of what others choose is quoted."""
         shown = {"{peer}", "{mechanism}", "{reason}", "{session}", "{fingerprint}", "{lost}"}
         shown |= {"{identity!r}", "{perspective!r}", "{service!r}", "{operator!r}", "{mechanism!r}"}
-        shown |= {"{retryAfter:.0f}", "{users}", "{expires}", "{group!r}"}
+        shown |= {"{retryAfter:.0f}", "{users}", "{expires}", "{group!r}", "{label!r}"}
+        shown |= {"{voucher}", "{vouchers}"}
         for kind in KINDS.values():
             for field in (kind.text or "").split("{")[1:]:
                 self.assertIn("{" + field.partition("}")[0] + "}", shown)

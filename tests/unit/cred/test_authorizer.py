@@ -265,7 +265,7 @@ class LoginTests(TLSTestCase):
         await self.addAlice()
         with self.assertRaises(MechanismNotSupported) as raised:
             await self.logIn(port, "secret")
-        self.assertEqual(raised.exception.offered, ["PLAIN", "ED25519"])
+        self.assertEqual(raised.exception.offered, ["PLAIN", "ED25519", "VOUCHER"])
         self.assertEqual(await self.works(await self.logIn(port, PrivateKey(KEY))), "ED25519")
 
     async def test_notWhereVerifiersAreKept(self) -> None:

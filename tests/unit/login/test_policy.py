@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,6 +32,8 @@ class PolicyTests(SynchronousTestCase):
                 "throttle": True,
                 "pingInterval": 30,
                 "maxReferences": 1024,
+                "vouchers": True,
+                "maxVoucherLife": timedelta(days=90),
                 "maxSessions": None,
                 "maxCallsPerSecond": None,
                 "callBurst": None,

@@ -50,13 +50,14 @@ class AuthServTests(WireTestCase):
 
     def test_mechanismsAreTold(self) -> None:
         """`mechanisms` lists, strongest first, what this connection may use."""
-        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519"])
+        self.assertEqual(self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519", "VOUCHER"])
 
     def test_legacyMechanismIsToldWhenAllowed(self) -> None:
         """PB-MD5 is offered last, and only where the policy lets old clients in."""
         self.serve(LEGACY)
         self.assertEqual(
-            self.answer(self.root(), "mechanisms"), [SCRAM, "ED25519", "ANONYMOUS", "PB-MD5"]
+            self.answer(self.root(), "mechanisms"),
+            [SCRAM, "ED25519", "VOUCHER", "ANONYMOUS", "PB-MD5"],
         )
 
     def test_usernameChallenges(self) -> None:
@@ -71,7 +72,7 @@ class AuthServTests(WireTestCase):
         """A mechanism that is not offered is refused, and the error tells those that are."""
         error = self.refusal(self.root(), "username", "alice", "PLAIN", b"\0alice\0secret")
         self.assertIsInstance(error, MechanismNotSupported)
-        self.assertEqual(error.offered, [SCRAM, "ED25519"])
+        self.assertEqual(error.offered, [SCRAM, "ED25519", "VOUCHER"])
 
     def test_policyChoosesMechanisms(self) -> None:
         """A server that was told to offer nothing of what it has, offers nothing."""

@@ -27,7 +27,7 @@ class MechanismTests(SynchronousTestCase):
             claimant = Claimant("alice", None, verifier)
             exchange = mechanism.begin(claimant, Channel(), secrets.token_bytes)
             verifyObject(IExchange, exchange)
-        self.assertEqual(len({mechanism.name for mechanism in MECHANISMS}), 7)
+        self.assertEqual(len({mechanism.name for mechanism in MECHANISMS}), 8)
 
     def test_offers(self) -> None:
         """Strongest first; the bound form only where there is a channel to bind to."""
@@ -53,7 +53,7 @@ class MechanismTests(SynchronousTestCase):
         channel = Channel(secure=True, channelBinding=b"channel", peerPin="SHA256:" + "A" * 43)
         keys = AuthorizedKeys("ED25519", ())
         for where, bound in [
-            (channel, {"SCRAM-SHA-256-PLUS", "ED25519", "EXTERNAL"}),
+            (channel, {"SCRAM-SHA-256-PLUS", "ED25519", "EXTERNAL", "VOUCHER"}),
             (Channel(secure=True), {"EXTERNAL"}),
         ]:
             exchanges = {

@@ -381,7 +381,9 @@ class ListeningTests(TestCase):
         await self.serve(f"unix:{path}")
         self.assertEqual((await self.use(f"unix:{path}", None))[0], "SCRAM-SHA-256")
         root = await getObjectAt(f"unix:{path}", None)
-        self.assertEqual(await root.callRemote("mechanisms"), ["SCRAM-SHA-256", "ED25519"])
+        self.assertEqual(
+            await root.callRemote("mechanisms"), ["SCRAM-SHA-256", "ED25519", "VOUCHER"]
+        )
         root.broker.transport.loseConnection()
         await root.broker.whenClosed()
         with self.assertRaises(MechanismNotSupported):

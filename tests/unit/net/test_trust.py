@@ -337,7 +337,7 @@ class BindingTests(TLSTestCase):
         """The bound form is offered first, on TLS."""
         port = self.serve()
         root = await getObjectAt(f"tls:localhost:{port}", None, trust=self.pin)
-        self.assertEqual(await root.callRemote("mechanisms"), [PLUS, SCRAM, "ED25519"])
+        self.assertEqual(await root.callRemote("mechanisms"), [PLUS, SCRAM, "ED25519", "VOUCHER"])
         await self.hangUp(root)
 
     async def test_notOffered(self) -> None:
