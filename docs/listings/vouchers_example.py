@@ -1,11 +1,18 @@
-"""Lend a right, weaken it, and take it back."""
+"""Lend a right, weaken it, and revoke it."""
 
 from datetime import timedelta
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Detached, MethodNotAllowed, Voucher, authIdentity, getObjectAt, issueVoucher
-from pbauth import revokeVoucher
+from pbauth import (
+    Detached,
+    MethodNotAllowed,
+    Voucher,
+    authIdentity,
+    getObjectAt,
+    issueVoucher,
+    revokeVoucher,
+)
 from pbauth.testing import MemoryServer, RecordingService
 
 

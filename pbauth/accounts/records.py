@@ -130,7 +130,7 @@ class Record:
         if self.verifiers != before.verifiers:
             was, becomes = before._decoded(), self._decoded()
             if was.passwords != becomes.passwords:
-                # Vouchers that would survive, too, are as they are here.
+                # Nor do those vouchers stay that would survive a new password.
                 identity.setVerifiers({voucher.NAME: IssuedVouchers(), **becomes.passwords})
             for key in was.keys:
                 if key not in becomes.keys:

@@ -53,7 +53,7 @@ PREFIX = "pbv1:"
 #: The longest time for which a voucher is issued, unless a server says something else.
 MOST_LIFE = timedelta(days=90)
 
-_LABEL = b"pbauth login by VOUCHER, version 1"
+_LABEL = b"pbauth login with VOUCHER, version 1"
 
 # The chain, the key and the name, in base64.
 _MOST_TEXT = 8192
@@ -114,7 +114,7 @@ class Voucher:
 
         Raises:
             TypeError: it is not a `str`.
-            ValueError: it is no voucher, or a damaged one; the message shows nothing of it.
+            ValueError: it is not a voucher, or a damaged one; the message shows nothing of it.
         """
         if not isinstance(text, str):
             raise TypeError(f"A voucher is a str, not {type(text).__name__}.")

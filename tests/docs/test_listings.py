@@ -289,6 +289,7 @@ class ListingTests(ListingTestCase):
                 "everyday",
                 "observer_example",
                 "policy_example",
+                "vouchers_example",
             ),
             directory=str(LISTINGS),
             forked=True,

@@ -150,7 +150,7 @@ def verify(
             parts[2 * place + 1],
         )
         check(blocks[place]["raw"], signature, signed)
-    label = b"pbauth login by VOUCHER, version 1"
+    label = b"pbauth login with VOUCHER, version 1"
     digest = hashlib.sha256(initial).digest()
     check(
         blocks[-1]["raw"],

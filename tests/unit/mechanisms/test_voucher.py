@@ -577,7 +577,7 @@ class SecondVerifierTests(SynchronousTestCase):
         digest = voucherverifier.hashlib.sha256(initial).digest()
         response = voucher._key.sign(
             voucherverifier.joined(
-                b"pbauth login by VOUCHER, version 1",
+                b"pbauth login with VOUCHER, version 1",
                 b"alice",
                 digest,
                 CHALLENGE,
