@@ -91,8 +91,8 @@ def listVouchers(identityRef: pb.RemoteReference) -> Deferred[list[IssuedVoucher
 
 def revokeVoucher(identityRef: pb.RemoteReference, idOrLabel: str) -> Deferred[int]:
     """
-    Revoke a voucher of one's own account, or all of a label. What was made of them is void, too,
-    and their sessions end.
+    Revoke a voucher of one's own account, or all of a label. What was made of them is void,
+    and the sessions end.
 
     Args:
         identityRef: as for `issueVoucher`.

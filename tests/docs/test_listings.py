@@ -294,7 +294,7 @@ class ListingTests(ListingTestCase):
             directory=str(LISTINGS),
             forked=True,
         )
-        self.assertIn("PASSED (successes=15)", program.output)
+        self.assertIn("PASSED (successes=16)", program.output)
 
     async def test_pytest(self) -> None:
         """The example for pytest passes with Twisted's reactor, and with that of asyncio."""
