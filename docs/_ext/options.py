@@ -22,8 +22,9 @@ from pbauth.tap import Options
 
 
 def _plain(text: str) -> str:
-    """Text that says in reStructuredText what it says."""
-    return re.sub(r"([\\*`|_<:@])", r"\\\1", " ".join(text.split()))
+    """Text that says in reStructuredText what it says; options are literal, with both dashes."""
+    escaped = re.sub(r"([\\*`|_<:@])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"``\g<0>``", escaped)
 
 
 def _option(synopsis: str, text: str) -> list[str]:

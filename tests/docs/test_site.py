@@ -291,6 +291,15 @@ class ExtensionTests(SynchronousTestCase):
             if name not in ("help", "version"):
                 self.assertRegex(lines, rf"\.\. option:: --{name}(\s|$)")
 
+    def test_dashes(self) -> None:
+        """An option in a text is literal: elsewhere, Sphinx makes one dash of two hyphens."""
+        options = import_module("options")
+        for line in (*options.describeTwistd(), *options.describeCommands()):
+            if line[:1] != ".":
+                outside = re.sub(r"``[^`]*``", "", line)
+                shown = line.startswith("   pbauth")
+                self.assertTrue(shown or not re.search(r"(?<![\w-])--\w", outside), line)
+
     def test_noAddresses(self) -> None:
         """What is like an address, in an option or on a page, is no link to write a mail to."""
         lines = import_module("options")
