@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.program import BenchmarkFailed, Stage
-from tests.stress import attacks, crowd, exports, faults, fuzz
+from tests.stress import attacks, crowd, exports, faults, fuzz, streams
 from tests.stress.findings import Findings
 
 SCENARIOS: dict[str, Any] = {
@@ -20,6 +20,7 @@ SCENARIOS: dict[str, Any] = {
     "attacks": attacks,
     "faults": faults,
     "exports": exports,
+    "streams": streams,
     "fuzz": fuzz,
 }
 

@@ -81,6 +81,17 @@ class Guarded(Perspective):
     def perspective_take(self, value: Any) -> None:
         pass
 
+    async def perspective_count(self, most: int, size: int) -> Any:
+        """Numbers, each with so many bytes."""
+        service = self.getService()
+        service.streams += 1
+        try:
+            for number in range(most):
+                service.made += 1
+                yield number, bytes(size)
+        finally:
+            service.streams -= 1
+
     async def perspective_give(self, number: int, ear: Any) -> Any:
         await ear.callRemote("hear", Thing())
         return [Board(), *(Thing() for _ in range(number))]
@@ -94,6 +105,8 @@ class GuardedService(Service):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.events: list[tuple[str, str]] = []
+        #: The streams that are being sent, and the values that were made for them.
+        self.streams = self.made = 0
 
     def loadPerspective(self, name: str) -> Any:
         return self.perspectiveClass(name)
@@ -236,6 +249,10 @@ class Server:
                 broker._exports,
             )
         )
+
+    def do_streams(self) -> dict[str, int]:
+        """Tell how many streams are being sent, and how many values were made for them."""
+        return {"streams": self._service.streams, "made": self._service.made}
 
     def do_events(self) -> list[tuple[str, str]]:
         """Tell who was attached and detached, in that order."""

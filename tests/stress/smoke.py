@@ -12,7 +12,7 @@ from attrs import evolve
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.stress import attacks, crowd, exports, faults, fuzz
+from tests.stress import attacks, crowd, exports, faults, fuzz, streams
 from tests.stress.__main__ import SCENARIOS
 from tests.stress.attackers import POURED
 from tests.stress.findings import Findings
@@ -59,6 +59,9 @@ class ScenarioTests(TestCase):
         samples = figures["exports"]["samples"]
         self.assertEqual([each["given"] for each in samples], [*exports.SHORT.given])
         self.assertGreater(samples[0]["held"], 0)
+        short = streams.SHORT
+        self.assertEqual(figures["streams"]["manyValues"], short.streams * short.values)
+        self.assertEqual(figures["streams"]["cutOutcomes"], {"PBConnectionLost": short.streams})
         self.assertGreater(figures["fuzz"]["counts"]["logins"], 0)
         self.assertGreater(figures["fuzz"]["counts"]["cutOff"], 0)
 
@@ -118,7 +121,8 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(faults.limited(faults.FULL, None, 7).clients, 7)
         self.assertEqual(exports.limited(exports.FULL, 5, None).seconds, 5)
         self.assertEqual(fuzz.limited(fuzz.FULL, 5, None).seconds, 5)
-        for scenario in (crowd, attacks, faults, exports, fuzz):
+        self.assertEqual(streams.limited(streams.FULL, 20, 5).clients, 5)
+        for scenario in (crowd, attacks, faults, exports, streams, fuzz):
             plan: Any = scenario.FULL  # type: ignore[attr-defined]
             self.assertEqual(scenario.limited(plan, None, None), plan)  # type: ignore[attr-defined]
 
