@@ -379,6 +379,28 @@ class IAdministration(Interface):
     def groupKeys(group: str) -> Awaitable[list[tuple[str, str]]]:
         """Return the pairs `(service, perspective)` of a group, sorted. Raises `UnknownGroup`."""
 
+    def issueVoucher(
+        name: str,
+        label: str,
+        until: datetime,
+        survivesPasswordChange: bool = False,
+        **limits: Any,
+    ) -> Awaitable[Voucher]:
+        """
+        Issue a voucher of an identity, a `pbauth.Voucher`; its key is made here.
+
+        Raises `UnknownUser`, `LimitExceeded`, and `ValueError` where a limit makes no sense.
+        """
+
+    def listVouchers(name: str) -> Awaitable[list[IssuedVoucher]]:
+        """Return what is kept of the vouchers of an identity. Raises `UnknownUser`."""
+
+    def revokeVoucher(name: str, which: str) -> Awaitable[int]:
+        """
+        Revoke a voucher by its id, or all of a label; return how many. Raises `UnknownUser`,
+        `UnknownVoucher`.
+        """
+
     def grantKey(name: str, service: str, perspective: str) -> Awaitable[None]:
         """Put a key on a keyring. Raises `UnknownUser`, `InvalidName`."""
 

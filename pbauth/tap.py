@@ -72,6 +72,11 @@ class Options(usage.Options, AuthOptionMixin):
             "the same name.",
         ],
         [
+            "no-vouchers",
+            None,
+            "Do not issue vouchers, and let nobody log in with one.",
+        ],
+        [
             "no-admin",
             None,
             "Do not run the service admin, through which holders of a key to it administer the "
@@ -310,6 +315,7 @@ class Options(usage.Options, AuthOptionMixin):
                 legacyLogin=bool(self["legacy-login"]),
                 defaultService=self["default-service"] or only,
                 guest=self["guest"],
+                vouchers=not self["no-vouchers"],
                 throttle=_readThrottle(self["throttle"]),
                 **_readClientLimits(self["client-limits"]),
             ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -11,15 +12,25 @@ from attrs import evolve
 from zope.interface import implementer
 
 from pbauth._async import settled
+from pbauth._limits import Limits
 from pbauth._moments import checkMoment, toText
 from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.accounts.records import Record, recordOf
+from pbauth.accounts.vouchers import checkIssued
 from pbauth.audit import Audit
-from pbauth.errors import Unauthorized, UnknownGroup, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.errors import (
+    Unauthorized,
+    UnknownGroup,
+    UnknownKey,
+    UnknownPublicKey,
+    UnknownUser,
+    UnknownVoucher,
+)
 from pbauth.interfaces import IAdministration, IIdentity
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
+from pbauth.mechanisms.voucher import IssuedVoucher, Voucher, makeVoucher
 from pbauth.names import checkName
 
 #: How many accounts are looked at at once.
@@ -504,6 +515,87 @@ class Administration:
         await self._change(name, remove)
         self._audit.publicKeyRemoved(self._operator, name, removed[name].fingerprint())
 
+    async def issueVoucher(
+        self,
+        name: str,
+        label: str,
+        until: datetime,
+        survivesPasswordChange: bool = False,
+        **limits: Any,
+    ) -> Voucher:
+        """
+        Issue a voucher of an identity.
+
+        Args:
+            name: of the identity.
+            label: what to call it.
+            until: from when on it is void, an aware `datetime`.
+            survivesPasswordChange: it stays when the password changes.
+            limits: further ones, as for `pbauth.Voucher.only`.
+
+        Returns:
+            The voucher, which is kept nowhere else.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            LimitExceeded: it would be good for more than 90 days, or there are too many.
+            ValueError: a limit makes no sense.
+        """
+        made = makeVoucher(name, label, Limits(until=until, **limits))
+        await self.keepVoucher(name, IssuedVoucher(made.chain.blocks[0], survivesPasswordChange))
+        return made
+
+    async def keepVoucher(self, name: str, issued: IssuedVoucher) -> None:
+        """
+        Do what `issueVoucher` does, with a voucher that was made elsewhere.
+
+        Args:
+            name: of the identity.
+            issued: what is kept of it.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            LimitExceeded: it would be good for more than 90 days, or there are too many.
+            ValueError: it has expired.
+        """
+        checkIssued(issued, self._authorizer.now())
+        with _known(name):
+            await settled(self._authorizer.keepVoucher(name, issued))
+        self._audit.voucherIssued(self._operator, name, issued)
+
+    async def listVouchers(self, name: str) -> list[IssuedVoucher]:
+        """
+        List the vouchers of an identity.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+        """
+        checkName(name, "name of an identity")
+        with _known(name):
+            found: list[IssuedVoucher] = await settled(self._authorizer.listVouchers(name))
+        return found
+
+    async def revokeVoucher(self, name: str, which: str) -> int:
+        """
+        Revoke a voucher, or all of a label, and end their sessions.
+
+        Args:
+            name: of the identity.
+            which: the id of the voucher, or the label.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            UnknownVoucher: there is no such voucher.
+        """
+        checkName(name, "name of an identity")
+        with _known(name):
+            count: int = await settled(self._authorizer.revokeVoucher(name, which))
+        self._audit.voucherRevoked(self._operator, name, which, count)
+        return count
+
     async def _change(self, name: str, change: Callable[[Record], Record | None]) -> None:
         try:
             await settled(self._authorizer.changeIdentity(name, change, self._keeping))
@@ -567,3 +659,14 @@ class Administration:
         except KeyError:
             # Removed by somebody else in the meantime.
             raise UnknownUser(identity.name) from None
+
+
+@contextmanager
+def _known(name: str) -> Iterator[None]:
+    """Raise `UnknownUser` where the store says that there is nobody of that name."""
+    try:
+        yield
+    except UnknownVoucher:
+        raise
+    except KeyError:
+        raise UnknownUser(name) from None

@@ -23,6 +23,8 @@ from pbauth.accounts.records import Record
 from pbauth.errors import InvalidName, ProtocolViolation
 from pbauth.mechanisms import PASSWORD_MECHANISMS, Verifier, decodeKey, decodeVerifier
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
+from pbauth.mechanisms.voucher import IssuedVoucher
+from pbauth.mechanisms.voucherchain import MOST_BYTES as MOST_BLOCK
 from pbauth.names import LONGEST, checkName
 
 #: The name of the service, unless it is given another one.
@@ -157,6 +159,24 @@ def decodePublicKey(value: Any) -> AuthorizedKey:
         raise ProtocolViolation("This is not a public key.")
     try:
         return decodeKey(*value)
+    except ValueError as mistake:
+        raise ProtocolViolation(str(mistake)) from None
+
+
+# Vouchers.
+
+
+def encodeVoucher(issued: IssuedVoucher) -> str:
+    """Write what is kept of a voucher."""
+    return issued.line()
+
+
+def decodeVoucher(value: Any) -> IssuedVoucher:
+    """Read what is kept of a voucher."""
+    if not isinstance(value, str) or len(value) > 2 * MOST_BLOCK:
+        raise ProtocolViolation("This is not a voucher.")
+    try:
+        return IssuedVoucher.fromLine(value)
     except ValueError as mistake:
         raise ProtocolViolation(str(mistake)) from None
 

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from pbauth._async import within
+from pbauth._limits import Limits
 from pbauth._moments import checkMoment
 from pbauth.accounts.groups import checkGroupName, checkKey
 from pbauth.accounts.hashing import Derivations, Hashing
@@ -28,6 +29,7 @@ from pbauth.errors import Detached
 from pbauth.interfaces import ISessionAdministration
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
 from pbauth.mechanisms.scram import preparePassword
+from pbauth.mechanisms.voucher import IssuedVoucher, Voucher, makeVoucher
 from pbauth.names import checkName
 
 
@@ -225,6 +227,36 @@ class RemoteAdministration:
         """Do what `Administration.removePublicKey` does."""
         checkName(name, "name of an identity")
         await self._askAbout(name, "removePublicKey", name, checkName(which, "label of a key"))
+
+    # Vouchers.
+
+    async def issueVoucher(
+        self,
+        name: str,
+        label: str,
+        until: datetime,
+        survivesPasswordChange: bool = False,
+        **limits: Any,
+    ) -> Voucher:
+        """Do what `Administration.issueVoucher` does; the server does not see the key."""
+        made = makeVoucher(name, label, Limits(until=until, **limits))
+        issued = IssuedVoucher(made.chain.blocks[0], survivesPasswordChange)
+        await self._ask("keepVoucher", name, protocol.encodeVoucher(issued))
+        return made
+
+    async def listVouchers(self, name: str) -> list[IssuedVoucher]:
+        """Do what `Administration.listVouchers` does."""
+        checkName(name, "name of an identity")
+        found: list[IssuedVoucher] = []
+        while page := await self._askPage(protocol.NAMED, "listVouchers", name, len(found)):
+            found += [protocol.decodeVoucher(line) for (line,) in page]
+        return found
+
+    async def revokeVoucher(self, name: str, which: str) -> int:
+        """Do what `Administration.revokeVoucher` does."""
+        checkName(name, "name of an identity")
+        answer = await self._ask("revokeVoucher", name, checkName(which, "label of a voucher"))
+        return protocol.decodeAnswer(answer)
 
     # Whole accounts.
 

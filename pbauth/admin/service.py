@@ -26,12 +26,28 @@ from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
 from pbauth.admin.peers import Answers, SessionPeers, SessionRow, endByAdministrator, rowOf
-from pbauth.errors import CannotDrain, PasswordsElsewhere, ProtocolViolation, UnknownSession
+from pbauth.errors import (
+    CannotDrain,
+    MethodNotAllowed,
+    PasswordsElsewhere,
+    ProtocolViolation,
+    UnknownSession,
+)
 from pbauth.interfaces import ClientReference, IAccountStore, IAuthorizer, IIdentity
 from pbauth.mechanisms import Verifier, plain, scram, verifiersFor
 from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
+from pbauth.perspectives.sessions import currentSession
 from pbauth.wire.calls import readCall
+
+#: What an administrator may call who has logged in with a voucher.
+_READING = frozenset(
+    {
+        *("listUsers", "findUsers", "showUser", "listGroups", "listMembers", "groupKeys"),
+        *("listKeys", "whoCan", "listPublicKeys", "listVouchers", "listSessions"),
+        "unheardServers",
+    }
+)
 
 
 class Administrator(Perspective):
@@ -65,6 +81,12 @@ class Administrator(Perspective):
         Run a method that the administrator calls. What does not fit is a `ProtocolViolation`:
         anything else would be logged with its arguments.
         """
+        session = currentSession()
+        if session is not None and session.voucher is not None:
+            # Otherwise whoever has one could make more of it: a user, a key, another voucher.
+            name = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
+            if name not in _READING:
+                raise MethodNotAllowed(name)
         method, arguments, keywords = readCall(self, "perspective", broker, message, args, kw, self)
         result = method(*arguments, **keywords)
         if isinstance(result, Coroutine):
@@ -434,6 +456,60 @@ class Administrator(Perspective):
         first = protocol.decodeNumber(start, 0)
         chosen = keys[first : first + protocol.decodeCount(most)]
         return protocol.encodePage(protocol.encodePublicKey(key) for key in chosen)
+
+    # Vouchers.
+
+    async def perspective_keepVoucher(self, name: Any, voucher: Any) -> None:
+        """
+        Keep a voucher of an identity, whose key the administrator's program has made.
+
+        Args:
+            name: of the identity.
+            voucher: what is kept of it, the line of an `IssuedVoucher`.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            LimitExceeded: it would be good for too long, or there are too many.
+        """
+        issued = protocol.decodeVoucher(voucher)
+        try:
+            await self._administration.keepVoucher(protocol.decodeName(name), issued)
+        except ValueError as mistake:
+            raise ProtocolViolation(str(mistake)) from None
+
+    async def perspective_listVouchers(self, name: Any, start: Any, most: Any) -> list[tuple[str]]:
+        """
+        Return the next page of the vouchers of an identity.
+
+        Args:
+            name: of the identity.
+            start: how many vouchers to pass over.
+            most: how many vouchers to return at most.
+
+        Returns:
+            Rows of one line, as `perspective_keepVoucher` takes it; none after the last voucher.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+        """
+        vouchers = await self._administration.listVouchers(protocol.decodeName(name))
+        first = protocol.decodeNumber(start, 0)
+        chosen = vouchers[first : first + protocol.decodeCount(most)]
+        return protocol.encodePage((protocol.encodeVoucher(each),) for each in chosen)
+
+    async def perspective_revokeVoucher(self, name: Any, which: Any) -> int:
+        """
+        Revoke a voucher by its id, or all of a label.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UnknownUser: there is no identity of that name.
+            UnknownVoucher: there is no such voucher.
+        """
+        wanted = protocol.decodeName(which, "label of a voucher")
+        return await self._administration.revokeVoucher(protocol.decodeName(name), wanted)
 
     async def perspective_removePublicKey(self, name: Any, which: Any) -> None:
         """

@@ -23,6 +23,7 @@ from pbauth.cli.servers import server
 from pbauth.cli.sessions import session
 from pbauth.cli.units import printUnit
 from pbauth.cli.users import user
+from pbauth.cli.vouchers import voucher
 from pbauth.cli.whocan import whoCan
 from pbauth.server.configurationfile import FILE_VARIABLE, SHARED, readFile
 from pbauth.server.settings import SettingsError
@@ -123,6 +124,7 @@ main.add_command(user)
 main.add_command(key)
 main.add_command(group)
 main.add_command(whoCan)
+main.add_command(voucher)
 main.add_command(session)
 main.add_command(server)
 main.add_command(call)

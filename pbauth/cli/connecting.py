@@ -26,6 +26,7 @@ from pbauth.client.login import Login
 from pbauth.client.terminal import askOnTerminal, interruptible, shown
 from pbauth.errors import ServerNotTrusted
 from pbauth.interfaces import ICredentials, IRenewingCredentials
+from pbauth.mechanisms.voucher import Voucher
 
 #: The most seconds that a step may take.
 _LONGEST = 86_400
@@ -46,6 +47,7 @@ class Connecting:
         keyFile: the path of a private key to log in with; `None`: a password is used.
         certificateFile: the path of a TLS client certificate and its key, to log in with.
         plain: whether to send the password to the server.
+        voucherFile: the path of a voucher to log in with.
         passwordName: the prompt for the password.
         passwordOption: the option that sets `passwordStdin`, for messages.
     """
@@ -59,6 +61,7 @@ class Connecting:
     keyFile: str | None = None
     certificateFile: str | None = None
     plain: bool = False
+    voucherFile: str | None = None
     passwordName: str = "Password"
     passwordOption: str = "--password-stdin"
 
@@ -132,11 +135,13 @@ class Connecting:
             renew: as for `Password`.
 
         Returns:
-            A password, a key or a certificate.
+            A password, a key, a certificate or a voucher.
         """
         with interruptible():
             if self.keyFile is not None:
                 return readSecretFile(PrivateKey.fromFile, self.keyFile, self.passwordStdin)
+            if self.voucherFile is not None:
+                return readSecretFile(Voucher.fromFile, self.voucherFile, self.passwordStdin)
             if self.certificateFile is not None:
                 return readSecretFile(
                     ClientCertificate.fromFile, self.certificateFile, self.passwordStdin
@@ -228,6 +233,9 @@ _OPTIONS = (
         help="Log in with the TLS client certificate in this PEM file, which also holds its key.",
     ),
     click.option(
+        "--voucher", "voucherFile", metavar="FILE", help="Log in with the voucher in this file."
+    ),
+    click.option(
         "--plain",
         is_flag=True,
         help="Send the password to the server, which has it checked elsewhere (--auth).",
@@ -246,6 +254,7 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
         insecure: bool,
         keyFile: str | None,
         certificateFile: str | None,
+        voucherFile: str | None,
         plain: bool,
         trust: str | None,
         known_servers: str,
@@ -253,8 +262,11 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
         password_stdin: bool,
         **others: Any,
     ) -> None:
-        if (keyFile is not None) + (certificateFile is not None) + plain > 1:
-            raise click.UsageError("Only one of --key, --certificate and --plain may be given.")
+        files = (keyFile, certificateFile, voucherFile)
+        if sum(each is not None for each in files) + plain > 1:
+            raise click.UsageError(
+                "Only one of --key, --certificate, --voucher and --plain may be given."
+            )
         connecting = Connecting(
             timeout,
             insecure,
@@ -265,6 +277,7 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
             keyFile,
             certificateFile,
             plain,
+            voucherFile,
         )
         command(connecting=connecting, **others)
 

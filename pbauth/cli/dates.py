@@ -62,6 +62,36 @@ def readAge(context: click.Context, parameter: Any, text: str | None) -> datetim
         raise click.BadParameter("This is too long ago.") from None
 
 
+def readEnd(context: click.Context, parameter: Any, text: str | None) -> datetime | None:
+    """
+    Read when something ends; a callback of click.
+
+    Args:
+        context: of the command.
+        parameter: that the text was given for.
+        text: ``90d``, ``8h`` or ``30m`` from now, or a date as for `readDate`; `None`.
+
+    Returns:
+        The moment; `None`: nothing was given.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})([dhm])", text)
+    try:
+        if found is None:
+            return fromText(text)
+        return _now() + int(found[1]) * _UNITS[found[2]]
+    except OverflowError:
+        raise click.BadParameter("This is too far away.") from None
+    except ValueError:
+        raise click.BadParameter(
+            "Write a time from now as 90d, 8h or 30m; or a date as 2026-12-31T23:59:59Z."
+        ) from None
+
+
+_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc).replace(microsecond=0)
 

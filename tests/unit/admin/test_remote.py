@@ -40,7 +40,15 @@ from pbauth.admin import protocol
 from pbauth.admin import service as service
 from pbauth.admin.administration import Administration
 from pbauth.admin.remote import RemoteAdministration, openAdministration
-from pbauth.errors import CannotDrain, LastAdministrator, UnknownKey, UnknownPublicKey, UnknownUser
+from pbauth.errors import (
+    CannotDrain,
+    LastAdministrator,
+    LimitExceeded,
+    UnknownKey,
+    UnknownPublicKey,
+    UnknownUser,
+    UnknownVoucher,
+)
 from pbauth.mechanisms import md5, scram
 from pbauth.mechanisms.external import CertificateKey
 from pbauth.testing import MemoryServer, RecordingService
@@ -91,6 +99,34 @@ class SameTests(Administrating):
         """It provides what the command needs."""
         verifyObject(self.provides, self.admin)
         self.assertTrue(IAdministration.providedBy(self.admin))
+
+    def test_vouchers(self) -> None:
+        """Issued, listed in pages, revoked by id and by label."""
+        self.do("addUser", "alice", None)
+        until = self.accounts.now() + timedelta(days=1)
+        issue = self.admin.issueVoucher
+        voucher = self.successResultOf(
+            self.start(issue("alice", "jenkins", until, True, methods=["move"]))
+        )
+        self.assertEqual(voucher.limits.methods, {"move"})
+        for _ in range(3):
+            self.do("issueVoucher", "alice", "friend", until)
+        found = self.do("listVouchers", "alice")
+        self.assertEqual([each.label for each in found], ["jenkins", "friend", "friend", "friend"])
+        self.assertEqual(found[0].id, voucher.id)
+        self.assertEqual([each.survivesPasswordChange for each in found], [True] + [False] * 3)
+        self.assertEqual(self.do("revokeVoucher", "alice", "friend"), 3)
+        self.assertEqual(self.do("revokeVoucher", "alice", voucher.id), 1)
+        self.assertEqual(self.do("listVouchers", "alice"), [])
+        self.fails(UnknownVoucher, "revokeVoucher", "alice", voucher.id)
+        for call in [
+            ("issueVoucher", "mallory", "x", until),
+            ("listVouchers", "mallory"),
+            ("revokeVoucher", "mallory", "x"),
+        ]:
+            self.fails(UnknownUser, *call)
+        late = until + timedelta(days=90)
+        self.fails(LimitExceeded, "issueVoucher", "alice", "x", late)
 
     def test_users(self) -> None:
         """Added, listed in pages, given a password, locked, unlocked, removed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -17,6 +18,7 @@ from pbauth import (
     DuplicateIdentity,
     Hashing,
     KeyNotFound,
+    MethodNotAllowed,
     ProtocolViolation,
     PublicKey,
     SQLAuthorizer,
@@ -105,6 +107,25 @@ class UserTests(AdminTestCase):
         self.assertEqual(self.successResultOf(self.accounts.identities["keyed"].getVerifiers()), {})
         kept = self.successResultOf(self.accounts.identities["old"].getVerifiers())
         self.assertEqual(kept.keys(), {scram.NAME, md5.NAME})
+
+    def test_vouchers(self) -> None:
+        """Whoever has logged in with a voucher looks, and changes nothing."""
+        until = self.accounts.now() + timedelta(hours=1)
+        voucher = self.successResultOf(self.accounts.issueVoucher("admin", "agent", until))
+        remote = self.successResultOf(self.memory.logIn(None, voucher, "admin"))
+        self.assertEqual(self.do("listUsers", "", 10, of=remote), [("admin", False, 1)])
+        for call in [
+            ("addUser", "mallory", []),
+            ("setPassword", "admin", [verifierOf("mine")]),
+            ("grantKey", "admin", "game", "admin"),
+            ("keepVoucher", "admin", ""),
+            ("revokeVoucher", "admin", "agent"),
+            ("readRecords", "", 10),
+            ("addRecords", [], True),
+            ("drain",),
+            ("nothing",),
+        ]:
+            self.fails(MethodNotAllowed, *call, of=remote)
 
     def test_taken(self) -> None:
         """A name that is taken is the error itself."""
