@@ -29,6 +29,7 @@ class Plan:
         filled: numbers of identities in SQLite files that are filled by an import; the first one is
             what the others are compared with.
         starts: how often a server is started on each of these.
+        streamed: pieces of bytes in one long stream.
         lookups: look-ups of one sample in these; there are as many rounds as for the others.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     filled: tuple[int, ...]
     starts: int
     lookups: int
+    streamed: int
 
 
 FULL = Plan(
@@ -72,6 +74,7 @@ FULL = Plan(
     filled=(1_000, 1_000_000),
     starts=3,
     lookups=1000,
+    streamed=8000,
 )
 
 QUICK = Plan(
@@ -92,6 +95,7 @@ QUICK = Plan(
     filled=(1_000, 100_000),
     starts=1,
     lookups=300,
+    streamed=1600,
 )
 
 #: Each work once: says nothing, but shows that all of it runs.
@@ -116,4 +120,5 @@ LEAST = Plan(
     filled=(20, 30),
     starts=1,
     lookups=2,
+    streamed=3,
 )

@@ -9,6 +9,8 @@ from attrs import frozen
 
 from tests.benchmarks.logins import KINDS
 from tests.benchmarks.peers import PEERS
+from tests.benchmarks.streams import KINDS as STREAMS
+from tests.benchmarks.streams import PIECE
 from tests.benchmarks.work import WORKS
 
 
@@ -55,6 +57,7 @@ def tables(made: dict[str, Any]) -> list[Table]:
     return [
         *_bars(made["bars"]),
         *(_calls(work, peers) for work, peers in made.get("calls", {}).items()),
+        *(_streams(kind, made["streams"]) for kind in STREAMS if "streams" in made),
         *(_logins(way, made["logins"]) for way in ("alone", "together") if "logins" in made),
         *([_memory(made["memory"])] if "memory" in made else []),
         *([_identities(made["identities"])] if "identities" in made else []),
@@ -94,6 +97,42 @@ def _calls(work: str, peers: dict[str, Any]) -> Table:
         for name, summary in sorted(peers.items(), key=lambda item: -item[1]["rate"]["median"])
     ]
     return Table(WORKS[work].label, heads, rows)
+
+
+def _streams(kind: str, found: dict[str, Any]) -> Table:
+    peers = sorted(found[kind].items(), key=lambda item: -item[1]["rate"]["median"])
+    if kind == "items":
+        heads: tuple[str, ...] = ("streams", "a second", "from ... to", "µs of server CPU")
+        rows: list[tuple[str, ...]] = [
+            (
+                PEERS[name].label,
+                _number(summary["rate"]["median"]),
+                _range(summary["rate"]),
+                _number(summary["serverCpu"]["median"] * 1e6),
+            )
+            for name, summary in peers
+        ]
+        return Table(STREAMS[kind], heads, rows)
+    heads = (
+        "streams",
+        "MB a second",
+        "from ... to",
+        "MB streamed",
+        "MB that the server grew by",
+        "MB that the client grew by",
+    )
+    rows = [
+        (
+            PEERS[name].label,
+            _number(summary["rate"]["median"] * PIECE / 1e6),
+            _range(summary["rate"], lambda rate: _number(rate * PIECE / 1e6)),
+            _number(summary["streamed"] / 1e6),
+            f"{summary['grown']['server'] / 1e6:.1f}",
+            f"{summary['grown']['client'] / 1e6:.1f}",
+        )
+        for name, summary in peers
+    ]
+    return Table(STREAMS[kind], heads, rows)
 
 
 def _logins(way: str, kinds: dict[str, Any]) -> Table:

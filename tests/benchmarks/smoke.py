@@ -21,6 +21,7 @@ from tests.benchmarks.picture import draw
 from tests.benchmarks.plan import LEAST
 from tests.benchmarks.report import asReStructuredText, asText
 from tests.benchmarks.samples import calibrate, ratios
+from tests.benchmarks.streams import KINDS as STREAMS
 from tests.benchmarks.suite import PARTS, runAll
 from tests.benchmarks.work import WORKS
 from tests.support.processes import Program, checkInterrupted, childrenOf, isThere
@@ -64,6 +65,9 @@ class WholeTests(TestCase):
             for summary in found.values():
                 self.checkSummary(summary)
                 self.assertIn("timesStock", summary)
+        for kind in STREAMS:
+            self.checkSummary(made["streams"][kind]["pbauth"])
+        self.assertEqual(set(made["streams"]["pieces"]["pbauth"]["grown"]), {"server", "client"})
         self.assertEqual(made["logins"].keys(), KINDS.keys())
         for name, ways in made["logins"].items():
             self.assertEqual(set(ways), {"alone"} if KINDS[name].slow else {"alone", "together"})

@@ -20,6 +20,7 @@ from tests.benchmarks.peers import PEERS, STOCK
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.program import Stage
 from tests.benchmarks.stores import measureStores
+from tests.benchmarks.streams import measureStreams
 from tests.benchmarks.work import WORKS
 
 #: Of the JSON.
@@ -28,6 +29,7 @@ FORMAT = 1
 _Part = Callable[[Plan, Stage, str, Callable[[str], None]], Any]
 
 _PARTS: dict[str, _Part] = {
+    "streams": measureStreams,
     "logins": measureLogins,
     "memory": measureMemory,
     "identities": measureIdentities,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -17,6 +18,9 @@ from tests.benchmarks.child import Watch
 from tests.benchmarks.work import WORKS
 
 FAMILY = "asyncio"
+
+#: What streams of bytes are sent in.
+PIECE = 65_536
 
 
 def _encode(message: list[Any]) -> bytes:
@@ -28,12 +32,36 @@ async def _echo(message: list[Any], context: Any) -> list[Any]:
     return message
 
 
+async def _items(message: list[Any], context: Any) -> AsyncIterator[list[int]]:
+    for number in range(message[0]):
+        yield [number]
+
+
+async def _pieces(message: list[Any], context: Any) -> AsyncIterator[bytes]:
+    piece = bytes(PIECE)
+    for _ in range(message[0]):
+        yield piece
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
 class Server:
     async def do_listen(self) -> dict[str, Any]:
         handler = grpc.unary_unary_rpc_method_handler(_echo, json.loads, _encode)
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("Benchmark", {"echo": handler}),)
+            (
+                grpc.method_handlers_generic_handler(
+                    "Benchmark",
+                    {
+                        "echo": handler,
+                        "items": grpc.unary_stream_rpc_method_handler(_items, json.loads, _encode),
+                        "pieces": grpc.unary_stream_rpc_method_handler(_pieces, json.loads, _same),
+                    },
+                ),
+            )
         )
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
@@ -44,6 +72,24 @@ class Client:
     async def do_connect(self, port: int) -> None:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self._call = self._channel.unary_unary("/Benchmark/echo", _encode, json.loads)
+
+        self._items = self._channel.unary_stream("/Benchmark/items", _encode, json.loads)
+        self._pieces = self._channel.unary_stream("/Benchmark/pieces", _encode, _same)
+
+    async def do_items(self, count: int) -> dict[str, Any]:
+        watch, expected = Watch(count), 0
+        async for (number,) in self._items([count]):
+            assert number == expected
+            expected += 1
+        assert expected == count
+        return watch.stop()
+
+    async def do_pieces(self, count: int) -> dict[str, Any]:
+        watch, size = Watch(count), 0
+        async for piece in self._pieces([count]):
+            size += len(piece)
+        assert size == count * PIECE
+        return watch.stop()
 
     async def do_calls(self, work: str, count: int) -> dict[str, Any]:
         chosen, call = WORKS[work], self._call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,10 +21,14 @@ from pbauth import (
     PrivateKey,
     Service,
     SQLAuthorizer,
+    Stream,
     connect,
     getObjectAt,
     logIn,
+    sendBytes,
+    stream,
 )
+from tests.benchmarks.child import Watch
 from tests.benchmarks.peers import stock
 from tests.benchmarks.peers.accounts import PASSWORD, SERVICE, SLOW, nameOf, spread
 from tests.benchmarks.peers.ontwisted import HOST, OnTwisted, listen
@@ -33,6 +37,10 @@ from tests.benchmarks.peers.pbclients import LoginClient, serverOptions
 FAMILY = "twisted"
 
 _SALT = b"of the benchmark"
+
+#: What streams of bytes are sent in; and how many small values are on their way.
+PIECE = 65_536
+BUFFER = 100
 
 #: A private key that everybody may know: it opens nothing but these accounts.
 _KEY = PrivateKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -43,6 +51,14 @@ class Caller(Perspective):
 
     def perspective_echo(self, value: Any) -> Any:
         return value
+
+    async def perspective_items(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+
+    def perspective_pieces(self, count: int) -> Stream:
+        piece = bytes(PIECE)
+        return sendBytes(piece for _ in range(count))
 
 
 class CallerService(Service):
@@ -171,6 +187,24 @@ class Client(LoginClient):
         else:
             perspective = await self.logInBy_remembered(tcp, name)
         self.call = lambda value: perspective.callRemote("echo", value)
+        self._perspective = perspective
+
+    async def do_items(self, count: int) -> dict[str, Any]:
+        """Read a stream of ints."""
+        watch, expected = Watch(count), 0
+        async for number in stream(self._perspective, "items", count, buffer=BUFFER):
+            assert number == expected
+            expected += 1
+        assert expected == count
+        return watch.stop()
+
+    async def do_pieces(self, count: int) -> dict[str, Any]:
+        """Read a stream of bytes."""
+        watch, size = Watch(count), 0
+        async for piece in stream(self._perspective, "pieces", count):
+            size += len(piece)
+        assert size == count * PIECE
+        return watch.stop()
 
     # By TCP.
 

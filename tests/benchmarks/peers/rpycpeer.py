@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import rpyc
@@ -23,10 +23,21 @@ from tests.benchmarks.work import WORKS
 
 FAMILY = "threads"
 
+#: What streams of bytes are sent in.
+PIECE = 65_536
+
 
 class Called(rpyc.Service):  # type: ignore[misc]
     def exposed_echo(self, value: Any) -> Any:
         return value
+
+    def exposed_items(self, count: int) -> Iterator[int]:
+        yield from range(count)
+
+    def exposed_pieces(self, count: int) -> Iterator[bytes]:
+        piece = bytes(PIECE)
+        for _ in range(count):
+            yield piece
 
     def exposed_echoList(self, items: tuple[Any, ...]) -> Any:
         made = list(items)
@@ -49,6 +60,21 @@ class Client:
     def do_connect(self, port: int) -> None:
         stream = SocketStream.connect("127.0.0.1", port, nodelay=True)
         self._connection = rpyc.connect_stream(stream)
+
+    def do_items(self, count: int) -> dict[str, Any]:
+        watch, expected = Watch(count), 0
+        for number in self._connection.root.items(count):
+            assert number == expected
+            expected += 1
+        assert expected == count
+        return watch.stop()
+
+    def do_pieces(self, count: int) -> dict[str, Any]:
+        watch, size = Watch(count), 0
+        for piece in self._connection.root.pieces(count):
+            size += len(piece)
+        assert size == count * PIECE
+        return watch.stop()
 
     def do_calls(self, work: str, count: int) -> dict[str, Any]:
         chosen, root = WORKS[work], self._connection.root
