@@ -14,7 +14,7 @@ from twisted.internet.task import react
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.spread import pb
 
-from pbauth import connect
+from pbauth import Login, connected
 
 
 class Screen(pb.Referenceable):
@@ -57,12 +57,13 @@ class Keyboard(LineOnlyReceiver):
 
 
 async def main(reactor, port, name):
-    user = await connect("127.0.0.1", int(port), name, f"{name}'s secret", "chat", client=Screen())
-    keyboard = Keyboard(user)
-    stdio.StandardIO(keyboard)
-    print("attached", flush=True)
-    await keyboard.done
-    user.broker.transport.loseConnection()
+    where = f"tcp:127.0.0.1:{port}"
+    login = Login(where, name, f"{name}'s secret", "chat", client=Screen())
+    async with connected(login) as user:
+        keyboard = Keyboard(user)
+        stdio.StandardIO(keyboard)
+        print("attached", flush=True)
+        await keyboard.done
 
 
 react(lambda *args: main(*args), sys.argv[1:])

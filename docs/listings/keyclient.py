@@ -4,15 +4,14 @@ import sys
 
 from twisted.internet.task import react
 
-from pbauth import PrivateKey, connect
+from pbauth import Login, PrivateKey, connected
 
 
 async def main(reactor, port, serverKey, path, name):
     key = PrivateKey.fromFile(path)
     where = f"tls:127.0.0.1:{port}"
-    echo = await connect(where, None, name, key, "echo", trust=serverKey)
-    print(await echo.callRemote("whoami"))
-    echo.broker.transport.loseConnection()
+    async with connected(Login(where, name, key, "echo", trust=serverKey)) as echo:
+        print(await echo.callRemote("whoami"))
 
 
 react(main, sys.argv[1:])

@@ -4,16 +4,14 @@ import sys
 
 from twisted.internet.task import react
 
-from pbauth import connect
+from pbauth import Login, connected
 
 
 async def main(reactor, port="8800"):
-    perspective = await connect(
-        "127.0.0.1", int(port), "user1", "pass1", "myservice", "perspective1"
-    )
-    print("got a perspective")
-    print("the answer is", await perspective.callRemote("foo", 21))
-    perspective.broker.transport.loseConnection()
+    login = Login(f"tcp:127.0.0.1:{port}", "user1", "pass1", "myservice", "perspective1")
+    async with connected(login) as perspective:
+        print("got a perspective")
+        print("the answer is", await perspective.callRemote("foo", 21))
 
 
 react(lambda *args: main(*args), sys.argv[1:])

@@ -4,20 +4,20 @@ import sys
 
 from twisted.internet.task import react
 
-from pbauth import KeyNotFound, Password, connect
+from pbauth import KeyNotFound, Login, Password, connected
 
 
 async def main(reactor, port="8800"):
+    where = f"tcp:127.0.0.1:{port}"
     password = Password("pass2")
-    perspective = await connect(
-        "127.0.0.1", int(port), "user2", password, "myservice", "perspective2"
-    )
-    await perspective.callRemote("foo", "bar from client 2")
+    login = Login(where, "user2", password, "myservice", "perspective2")
+    async with connected(login) as perspective:
+        await perspective.callRemote("foo", "bar from client 2")
     try:
-        await connect("127.0.0.1", int(port), "user2", password, "myservice", "perspective1")
+        async with connected(Login(where, "user2", password, "myservice", "perspective1")):
+            pass
     except KeyNotFound as refusal:
         print("refused:", refusal)
-    perspective.broker.transport.loseConnection()
 
 
 react(lambda *args: main(*args), sys.argv[1:])

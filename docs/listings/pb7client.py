@@ -4,7 +4,7 @@ import sys
 
 from twisted.internet.task import react
 
-from pbauth import IdentityConnector, Unauthorized, connect
+from pbauth import IdentityConnector, Login, Unauthorized, connected
 
 
 async def main(reactor, people="8800", operators="8801"):
@@ -15,11 +15,12 @@ async def main(reactor, people="8800", operators="8801"):
     print(await game.callRemote("where"))
     await connector.disconnect()
 
-    control = await connect("127.0.0.1", int(operators), "root", "unguessable", "control", "any")
-    print(await control.callRemote("where"))
-    control.broker.transport.loseConnection()
+    where = f"tcp:127.0.0.1:{operators}"
+    async with connected(Login(where, "root", "unguessable", "control", "any")) as control:
+        print(await control.callRemote("where"))
     try:
-        await connect("127.0.0.1", int(operators), "alice", "sesame", "control", "any")
+        async with connected(Login(where, "alice", "sesame", "control", "any")):
+            pass
     except Unauthorized as refusal:
         print("refused:", refusal)
 

@@ -5,19 +5,19 @@ from getpass import getpass
 
 from twisted.internet.task import react
 
-from pbauth import Unauthorized, connect
+from pbauth import Login, Unauthorized, connected
 
 
 async def main(reactor, name, message):
+    login = Login("tcp:127.0.0.1:8800", name, getpass("Password: "), "pub")
     try:
-        guest = await connect("127.0.0.1", 8800, name, getpass("Password: "), "pub")
+        async with connected(login) as guest:
+            board = await guest.callRemote("board")
+            await board.callRemote("write", message)
+            for line in await board.callRemote("read"):
+                print(line)
     except Unauthorized as refusal:
         sys.exit(str(refusal))
-    board = await guest.callRemote("board")
-    await board.callRemote("write", message)
-    for line in await board.callRemote("read"):
-        print(line)
-    guest.broker.transport.loseConnection()
 
 
 react(main, sys.argv[1:])

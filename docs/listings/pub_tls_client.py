@@ -5,21 +5,19 @@ from getpass import getpass
 
 from twisted.internet.task import react
 
-from pbauth import ServerNotTrusted, connect
+from pbauth import Login, ServerNotTrusted, connected
 
 
 async def main(reactor, key, name, message):
+    login = Login("tls:127.0.0.1:8787", name, getpass("Password: "), "pub", trust=key)
     try:
-        guest = await connect(
-            "tls:127.0.0.1:8787", None, name, getpass("Password: "), "pub", trust=key
-        )
+        async with connected(login) as guest:
+            board = await guest.callRemote("board")
+            await board.callRemote("write", message)
+            for line in await board.callRemote("read"):
+                print(line)
     except ServerNotTrusted as refusal:
         sys.exit(str(refusal))
-    board = await guest.callRemote("board")
-    await board.callRemote("write", message)
-    for line in await board.callRemote("read"):
-        print(line)
-    guest.broker.transport.loseConnection()
 
 
 react(main, sys.argv[1:])

@@ -7,17 +7,17 @@ from getpass import getpass
 
 from twisted.internet.task import react
 
-from pbauth import KnownServers, ServerNotTrusted, connect
+from pbauth import KnownServers, Login, ServerNotTrusted, connected
 
 
 async def main(reactor, endpoint, name):
     try:
         trust = await KnownServers("known_servers").trustFor(endpoint)
-        echo = await connect(endpoint, None, name, getpass("Password: "), "echo", trust=trust)
+        login = Login(endpoint, name, getpass("Password: "), "echo", trust=trust)
+        async with connected(login) as echo:
+            print(await echo.callRemote("whoami"))
     except ServerNotTrusted as refusal:
         sys.exit(str(refusal))
-    print(await echo.callRemote("whoami"))
-    echo.broker.transport.loseConnection()
 
 
 react(main, sys.argv[1:])
