@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -219,6 +220,37 @@ class SQLStoreSuite(Mixin):
         alice.setPassword("other")
         await alice.save()
         await self.assertEnded(("alice", "alice"), ("alice", "shared"))
+
+    async def test_voucherRevokedElsewhere(self) -> None:
+        """A voucher that another process revokes ends its sessions, and so does a new password."""
+        authorizer = await self.serve("alice")
+        store = self.open()
+        until = store.now() + timedelta(hours=1)
+        (port,) = {each.broker.transport.getPeer().port for each in self.perspectives.values()}
+        vouchers = {}
+        for label, survives in (("friend", False), ("job", False), ("agent", True)):
+            vouchers[label] = await store.issueVoucher(
+                "alice", label, until, survivesPasswordChange=survives, methods=["whoami"]
+            )
+            self.perspectives[label, "alice"] = await connect(
+                "127.0.0.1", port, None, vouchers[label].only(), "game", "alice"
+            )
+        self.attached = len(self.game.events)
+        self.assertEqual(
+            [each.label for each in await authorizer.listVouchers("alice")], [*vouchers]
+        )
+        self.assertEqual(await store.revokeVoucher("alice", "friend"), 1)
+        await self.assertEnded(("friend", "alice"))
+        alice = await store.getIdentityRequest("alice")
+        alice.setPassword("other")
+        await alice.save()
+        await self.game.whenHappened(self.attached + 4)
+        sessions = authorizer.sessions.ofIdentity("alice")
+        left = [each.voucher for each in sessions if each.live]
+        self.assertEqual([each and each.label for each in left], ["agent"])
+        for label in ("friend", "job"):
+            with self.assertRaises(Unauthorized):
+                await connect("127.0.0.1", port, None, vouchers[label], "game", "alice")
 
     async def test_renewedElsewhere(self) -> None:
         """A verifier that another server renews ends nothing: it is the same password."""
