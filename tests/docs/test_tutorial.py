@@ -211,6 +211,7 @@ class TutorialTests(TestCase):
             ("services.rst", LISTINGS),
             ("live.rst", LISTINGS),
             ("go.rst", go),
+            ("lending.rst", go),
         ):
             self.key = ""
             self.folder = self.home / programs.name

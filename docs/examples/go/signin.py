@@ -30,6 +30,7 @@ from pbauth import (
     Password,
     PlainPassword,
     PrivateKey,
+    Voucher,
 )
 from pbauth.errors import WireError
 from pbauth.interfaces import ICredentials
@@ -51,6 +52,7 @@ class SignIn:
         password_stdin: read the password from standard input.
         key: the file of a private key to log in with.
         certificate: the file of a TLS client certificate to log in with.
+        voucher: the file of a voucher to log in with.
         plain: let the server see the password.
     """
 
@@ -62,6 +64,7 @@ class SignIn:
     password_stdin: bool
     key: str | None
     certificate: str | None
+    voucher: str | None
     plain: bool
 
     async def login(self, reactor: Any, endpoint: str, name: str, service: str) -> Login:
@@ -99,6 +102,8 @@ class SignIn:
             return self._read(PrivateKey.fromFile, self.key)
         if self.certificate is not None:
             return self._read(ClientCertificate.fromFile, self.certificate)
+        if self.voucher is not None:
+            return Voucher.fromFile(self.voucher)
         password = self._ask("Password")
         return PlainPassword(password) if self.plain else Password(password)
 
@@ -122,6 +127,7 @@ _OPTIONS = (
     click.option("--insecure", is_flag=True, help="Connect without TLS to another machine."),
     click.option("--key", metavar="FILE", help="Log in with the private key in this file."),
     click.option("--certificate", metavar="FILE", help="Log in with this TLS client certificate."),
+    click.option("--voucher", metavar="FILE", help="Log in with the voucher in this file."),
     click.option("--plain", is_flag=True, help="Let the server see the password."),
     click.option(
         "--trust", metavar="FILE|SHA256:...", help="Trust these certificates, or this server's key."
@@ -145,8 +151,11 @@ def signInOptions(command: Callable[..., None]) -> Callable[..., None]:
 
     def gather(**given: Any) -> None:
         own = {name: given.pop(name) for name in SignIn.__annotations__}
-        if (own["key"] is not None) + (own["certificate"] is not None) + own["plain"] > 1:
-            raise click.UsageError("Only one of --key, --certificate and --plain may be given.")
+        files = (own["key"], own["certificate"], own["voucher"])
+        if sum(each is not None for each in files) + own["plain"] > 1:
+            raise click.UsageError(
+                "Only one of --key, --certificate, --voucher and --plain may be given."
+            )
         command(signIn=SignIn(**own), **given)
 
     gather.__name__, gather.__doc__ = command.__name__, command.__doc__
