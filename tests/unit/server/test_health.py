@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, readBody
 
@@ -66,6 +66,8 @@ class PageTests(TestCase):
 
     async def start(self, *arguments: str) -> Any:
         """Start it, on ports of this machine."""
+        from twisted.internet import reactor
+
         environment = {name: text for name, text in os.environ.items() if "PBAUTH" not in name}
         self.patch(os, "environ", environment)
         options = Options()
@@ -76,6 +78,10 @@ class PageTests(TestCase):
         server.privilegedStartService()
         server.startService()
         self.addCleanup(server.stopService)
+        # It is not ready before it has looked for changes once, which takes a thread.
+        (changes,) = [each for each in server if hasattr(each, "notices")]
+        while not changes.notices:
+            await deferLater(reactor, 0.01)
         return server
 
     def service(self, server: Any, kind: type) -> Any:
