@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,7 +58,7 @@ class JobsTests(TestCase):
         self.addCleanup(staying.close)
         return staying
 
-    async def logIn(self, name: str, perspective: str = "user") -> pb.RemoteReference:
+    async def logIn(self, name: str, perspective: str = "user") -> Any:
         return await self.memory.logIn(name, "secret", "jobs", perspective, Screen())
 
     async def result(
@@ -161,3 +162,18 @@ class JobsTests(TestCase):
         self.assertEqual(await following, "alice went: ended by the administrator")
         with self.assertRaises(pbauth.Detached):
             await alice.callRemote("jobs")
+
+    async def test_dashboard(self) -> None:
+        """An operator lends two methods to a program that shows what goes on."""
+        olga = await self.logIn("olga", "operator")
+        voucher = await pbauth.issueVoucher(
+            olga.identity,
+            "dashboard",
+            datetime.now(timezone.utc) + timedelta(days=30),
+            perspectives=["operator"],
+            methods=["jobs", "online"],
+        )
+        dashboard = await self.memory.logIn("olga", voucher, "jobs", "operator")
+        self.assertEqual(await dashboard.callRemote("jobs"), [])
+        with self.assertRaises(pbauth.MethodNotAllowed):
+            await dashboard.callRemote("kick", "alice")
