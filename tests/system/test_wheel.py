@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pbauth
 from pbauth.cli.units import FILES
-from tests.support.pages import ROOT
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class WheelTests(SynchronousTestCase):
