@@ -90,7 +90,9 @@ class Stream(Jellyable):
         """Make an expression of it: a reference that is marked."""
         if not getattr(jellier.invoker, "readsOurErrors", True):
             raise NotSerializable(
-                "result", "stream", "a client needs pbauth to read it; give others a list"
+                getattr(jellier, "root", "result"),
+                "stream",
+                "a peer needs pbauth to read it; send others a list",
             )
         return [MARK, StreamSource(self._iterable).jellyFor(jellier)]
 

@@ -196,7 +196,7 @@ class _StrictJellier(jelly._Jellier):
 
     def __init__(self, root: str, security: Any, invoker: Any) -> None:
         super().__init__(security, None, invoker)
-        self._root = root
+        self.root = root
         # The objects that are being made, outermost first.
         self._trail: list[Any] = []
 
@@ -212,7 +212,7 @@ class _StrictJellier(jelly._Jellier):
         return made
 
     def unpersistable(self, reason: Any, sxp: Any = None) -> Any:
-        raise refusal(self._root, self._trail)
+        raise refusal(self.root, self._trail)
 
 
 def jellyStrictly(object: Any, root: str, security: Any, invoker: pb.Broker) -> Any:

@@ -353,9 +353,16 @@ class ReaderTests(StreamTestCase):
         """A client that may not have pbauth is told that it can't read a stream; it stays."""
         self.pump.server.readsOurErrors = False
         error = self.refusal(self.perspective, "count", 3)
-        self.assertIn("a client needs pbauth to read it", str(error))
+        self.assertIn("result: stream; a peer needs pbauth to read it", str(error))
         self.assertEqual(self.answer(self.perspective, "plain"), 1)
         self.flushLoggedErrors()
+
+    def test_stockServer(self) -> None:
+        """Nor is a stream sent to a server that may not have it."""
+        self.perspective.broker.readsOurErrors = False
+        error = self.refusal(self.perspective, "take", Maker().count(3))
+        self.assertIn("args: stream; a peer needs pbauth to read it", str(error))
+        self.assertEqual(self.answer(self.perspective, "plain"), 1)
 
     def test_advice(self) -> None:
         """Who gives something that is nearly a stream is told what to do."""
