@@ -20,6 +20,10 @@ from pbauth.errors import LoginTimeout
 
 _Result = TypeVar("_Result")
 
+#: Values of these types are nothing to wait for. Whether something is a coroutine of whatever kind
+#: takes longer to find out.
+AT_ONCE: frozenset[type] = frozenset({type(None), bool, int, float, str, bytes, tuple, list, dict})
+
 
 @overload
 async def settled(value: Awaitable[_Result]) -> _Result: ...

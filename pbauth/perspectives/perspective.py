@@ -12,6 +12,7 @@ from twisted.spread import pb
 from zope.interface import implementer
 
 from pbauth._arguments import checkProvides
+from pbauth._async import AT_ONCE
 from pbauth.errors import Unauthorized
 from pbauth.interfaces import (
     ClientReference,
@@ -223,17 +224,22 @@ class Perspective:
         name = message.decode("utf-8") if isinstance(message, bytes) else message
         # First, so that references in the arguments are dropped if there is no such method.
         arguments = broker.unserialize(args, self)
-        keywords = {
-            key.decode("utf-8") if isinstance(key, bytes) else key: value
-            for key, value in broker.unserialize(kw, self).items()
-        }
+        # Nearly always there are none by name, and nothing is to be read.
+        keywords = kw if type(kw) is dict and not kw else _read(broker, kw, self)
         method = getattr(self, f"perspective_{name}", None)
         if method is None:
             raise pb.NoSuchMethod(f"No such method: perspective_{name}")
         result = method(*arguments, **keywords)
-        if isinstance(result, Coroutine):
+        if type(result) not in AT_ONCE and isinstance(result, Coroutine):
             result = ensureDeferred(result)
         return broker.serialize(result, self, method, arguments, keywords)
+
+
+def _read(broker: pb.Broker, kw: Any, perspective: Any) -> dict[str, Any]:
+    return {
+        key.decode("utf-8") if isinstance(key, bytes) else key: value
+        for key, value in broker.unserialize(kw, perspective).items()
+    }
 
 
 async def _refuse() -> IIdentity:

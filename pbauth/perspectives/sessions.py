@@ -162,8 +162,11 @@ def callFor(
         Exception: whatever the method raises.
     """
     # Nearly always there is one.
-    live = sessions if len(sessions) == 1 else filter(_isLive, sessions)
-    token = CURRENT.set(next(iter(live), None))
+    if len(sessions) == 1:
+        (caller,) = sessions
+    else:
+        caller = next(filter(_isLive, sessions), None)
+    token = CURRENT.set(caller)
     try:
         result = receive(broker, message, args, kw)
     except Exception as error:

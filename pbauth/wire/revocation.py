@@ -18,6 +18,7 @@ from twisted.python.reflect import qual
 from twisted.spread import pb
 from twisted.spread.jelly import Jellyable
 
+from pbauth._async import AT_ONCE
 from pbauth._contained import contained
 from pbauth.audit.events import LeanLogger
 from pbauth.errors import Detached, WireError
@@ -60,7 +61,7 @@ class ExportingBroker:
 
     def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
         """Jelly an object for the sessions; also what a Deferred comes to later."""
-        if isinstance(object, (Deferred, Coroutine)):
+        if type(object) not in AT_ONCE and isinstance(object, (Deferred, Coroutine)):
             later: Deferred[Any] = self._broker.cancellable(ensureDeferred(object))
             return later.addCallback(self.serialize, *args, **kw)
         # As `Exports.givenBy`, without what that takes: each call's result goes this way.
