@@ -401,8 +401,13 @@ class IAdministration(Interface):
         `UnknownVoucher`.
         """
 
-    def grantKey(name: str, service: str, perspective: str) -> Awaitable[None]:
-        """Put a key on a keyring. Raises `UnknownUser`, `InvalidName`."""
+    def grantKey(
+        name: str, service: str, perspective: str, methods: Iterable[str] | None = None
+    ) -> Awaitable[None]:
+        """
+        Put a key on a keyring; with `methods`, one that is good for these alone. Raises
+        `UnknownUser`, `InvalidName`, and `ValueError` where there is no method.
+        """
 
     def revokeKey(name: str, service: str, perspective: str) -> Awaitable[None]:
         """Take a key from a keyring. Raises `UnknownUser`, `UnknownKey`, `LastAdministrator`."""
@@ -630,6 +635,26 @@ class ICheckedIdentity(IIdentity):
         """
         Check a password as `verifyPlainPassword` does, of a client at this IP address; `None`: it
         has none, being on this machine.
+        """
+
+
+class ILimitedIdentity(IIdentity):
+    """
+    An identity whose keys may be good for some methods only.
+    """
+
+    def addKeyByString(
+        serviceName: str, perspectiveName: str, methods: Iterable[str] | None = None
+    ) -> None:
+        """
+        Put a key on the keyring, as `IIdentity` has it; with `methods`, one that is good for these
+        methods of the perspective alone.
+        """
+
+    def methodsFor(serviceName: str, perspectiveName: str) -> frozenset[str] | None:
+        """
+        Return the names of the methods that its keys to a perspective are good for, all together;
+        `None`: any.
         """
 
 

@@ -409,7 +409,10 @@ class Authorizer:
             if not isinstance(holder, Session):
                 return None
             held = identity.holdsKey(holder.serviceName, holder.perspectiveName)
-            return None if held else EndReason.KEY_REVOKED
+            if not held:
+                return EndReason.KEY_REVOKED
+            holder.limitTo(identity)
+            return None
         if identity.locked:
             return EndReason.LOCKED
         end = identity.standsUntil(holder.proof)

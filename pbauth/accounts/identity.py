@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pbauth._arguments import checkProvides, checkType
+from pbauth._arguments import checkProvides, checkType, listed
 from pbauth._async import OneShot
 from pbauth._moments import checkMoment
 from pbauth.accounts.groups import Groups, Key, filled, keysTo
@@ -23,7 +23,7 @@ from pbauth.errors import (
     PasswordChangeRequired,
     Unauthorized,
 )
-from pbauth.interfaces import IAuthorizer, IIdentity, IPerspective
+from pbauth.interfaces import IAuthorizer, IIdentity, ILimitedIdentity, IPerspective
 from pbauth.mechanisms import KEY_MECHANISMS, Verifier, md5, scram, withoutPassword
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.mechanisms.md5 import MD5Verifier
@@ -134,7 +134,24 @@ def checkReplacement(
     checkVerifiers(verifiers, "verifiers")
 
 
-@implementer(IIdentity)
+def checkMethods(methods: Iterable[str]) -> frozenset[str]:
+    """
+    Check the names of the methods that a key is good for, and return them.
+
+    Raises:
+        TypeError: they are not a list of texts.
+        ValueError: there is none.
+        InvalidName: a name breaks the rule of `pbauth.names`.
+    """
+    found = frozenset(
+        checkName(each, "name of a method") for each in listed(methods, "names", "methods")
+    )
+    if not found:
+        raise ValueError("A key is good for one method at least; without a list, for all.")
+    return found
+
+
+@implementer(ILimitedIdentity)
 class Identity:
     """
     Represent one person or program.
@@ -159,7 +176,7 @@ class Identity:
         self.name = checkIdentityName(name)
         checkProvides(IAuthorizer, authorizer, "authorizer")
         self.authorizer = authorizer
-        self.keyring: dict[tuple[str, str], bool] = {}
+        self.keyring: dict[tuple[str, str], bool | frozenset[str]] = {}
         self.stored = False
         self.mustChangePassword = False
         self.created: datetime | None = None
@@ -392,7 +409,9 @@ class Identity:
 
     # What it holds the keys to.
 
-    def addKeyByString(self, serviceName: str, perspectiveName: str) -> None:
+    def addKeyByString(
+        self, serviceName: str, perspectiveName: str, methods: Iterable[str] | None = None
+    ) -> None:
         """
         Add a key to the keyring.
 
@@ -400,14 +419,21 @@ class Identity:
             serviceName: of the service.
             perspectiveName: of the perspective; ``*``: any of that service; ``{name}``: the one
                 that is named like the identity.
+            methods: the names of the perspective's methods that the key is good for, one at least;
+                `None`: all of them.
 
         Raises:
             TypeError: a name is not a `str`.
+            ValueError: there is no method.
             InvalidName: a name breaks the rule of `pbauth.names`.
         """
         checkName(serviceName, "name of a service")
         checkName(perspectiveName, "name of a perspective")
-        self.keyring[serviceName, perspectiveName] = True
+        limited = None if methods is None else checkMethods(methods)
+        before = self.keyring.get((serviceName, perspectiveName))
+        self.keyring[serviceName, perspectiveName] = True if limited is None else limited
+        if before and before != self.keyring[serviceName, perspectiveName]:
+            self.authorizer.identityChanged(self)
 
     def addKeyForPerspective(self, perspective: IPerspective) -> None:
         """
@@ -493,6 +519,23 @@ class Identity:
             self.keyring.get(key) or any(key in keys for keys in self._groups.values())
             for key in keysTo(serviceName, perspectiveName, self.name)
         )
+
+    def methodsFor(self, serviceName: str, perspectiveName: str) -> frozenset[str] | None:
+        """
+        Return which methods of a perspective the identity may call.
+
+        Returns:
+            The names that its keys to this perspective list, all together; `None`: any method,
+            since one of the keys, or that of a group, lists none.
+        """
+        found: frozenset[str] = frozenset()
+        for key in keysTo(serviceName, perspectiveName, self.name):
+            held = self.keyring.get(key)
+            if held is True or any(key in keys for keys in self._groups.values()):
+                return None
+            if held:
+                found |= frozenset(held)
+        return found
 
     def isProvedBy(self, proof: object) -> bool:
         """

@@ -27,6 +27,7 @@ from pbauth.mechanisms import (
 )
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey, AuthorizedKeys
 from pbauth.mechanisms.voucher import IssuedVoucher, IssuedVouchers
+from pbauth.names import checkName
 
 
 @frozen
@@ -45,6 +46,8 @@ class Record:
         mustChangePassword: whether a login is good for nothing but a change of the password.
         created: when it was added; `None`: nobody knows.
         lastLogin: when it logged in last, accurate to an hour; `None`: nobody knows, or never.
+        methods: triples of a key of `keys` and the name of a method that it is good for; a key
+            without any is good for all.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Record:
     mustChangePassword: bool = False
     created: datetime | None = None
     lastLogin: datetime | None = None
+    methods: frozenset[tuple[str, str, str]] = frozenset()
 
     def check(self) -> None:
         """
@@ -70,6 +74,10 @@ class Record:
         checkIdentityName(self.name)
         for key in self.keys:
             checkKey(*key)
+        for *owner, method in self.methods:
+            checkName(method, "name of a method")
+            if tuple(owner) not in self.keys:
+                raise ValueError("There is a method of a key that is not there.")
         for group in self.groups:
             checkGroupName(group)
         for mechanism, encoded in self.verifiers:
@@ -94,11 +102,40 @@ class Record:
             {mechanism: decodeVerifier(encoded) for mechanism, encoded in self.verifiers}
         )
         for key in self.keys:
-            identity.addKeyByString(*key)
+            self._addKey(identity, key)
         if self.groups:
             identity.setGroups({name: groups[name] for name in self.groups if name in groups})
         self._setLife(identity)
         return identity
+
+    def methodsOf(self, key: Key) -> frozenset[str] | None:
+        """Return the methods that one of its own keys is good for; `None`: all."""
+        if not self.methods:
+            return None
+        return frozenset(each[2] for each in self.methods if each[:2] == key) or None
+
+    def _addKey(self, identity: IIdentity, key: Key) -> None:
+        methods = self.methodsOf(key)
+        # An identity of another class need not know of methods.
+        more = () if methods is None else (methods,)
+        identity.addKeyByString(*key, *more)
+
+    def withKey(self, key: Key, methods: frozenset[str] | None) -> Record:
+        """
+        Return this record with a key.
+
+        Args:
+            key: on its own keyring.
+            methods: that it is good for; `None`: all.
+        """
+        others = {each for each in self.methods if each[:2] != key}
+        made = {(*key, method) for method in methods or ()}
+        return evolve(self, keys=self.keys | {key}, methods=frozenset(others | made))
+
+    def withoutKey(self, key: Key) -> Record:
+        """Return this record without a key."""
+        left = frozenset(each for each in self.methods if each[:2] != key)
+        return evolve(self, keys=self.keys - {key}, methods=left)
 
     def _setLife(self, identity: IIdentity) -> None:
         identity.mustChangePassword = self.mustChangePassword
@@ -117,7 +154,9 @@ class Record:
             groups: the keys of its groups; those of other groups do not matter.
         """
         found = [groups[name] for name in self.groups if name in groups]
-        return evolve(self, keys=self.keys.union(*found))
+        of = frozenset().union(*found)
+        left = frozenset(each for each in self.methods if each[:2] not in of)
+        return evolve(self, keys=self.keys | of, methods=left)
 
     def applyTo(self, identity: IIdentity, before: Record) -> None:
         """
@@ -139,8 +178,9 @@ class Record:
                 identity.addPublicKey(key)
         for service, perspective in before.keys - self.keys:
             identity.removeKey(service, perspective)
-        for service, perspective in self.keys - before.keys:
-            identity.addKeyByString(service, perspective)
+        for held in self.keys:
+            if held not in before.keys or self.methodsOf(held) != before.methodsOf(held):
+                self._addKey(identity, held)
         self._setLife(identity)
 
     def hasExpired(self, now: datetime) -> bool:
@@ -257,6 +297,12 @@ async def recordOf(identity: IIdentity) -> Record:
         bool(identity.mustChangePassword),
         identity.created,
         identity.lastLogin,
+        frozenset(
+            (*key, method)
+            for key, held in identity.keyring.items()
+            if held and held is not True
+            for method in held
+        ),
     )
 
 

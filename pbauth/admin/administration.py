@@ -406,16 +406,26 @@ class Administration:
         )
         return found
 
-    async def grantKey(self, name: str, service: str, perspective: str) -> None:
+    async def grantKey(
+        self, name: str, service: str, perspective: str, methods: Iterable[str] | None = None
+    ) -> None:
         """
         Put a key on a keyring.
+
+        Args:
+            name: of the identity.
+            service: of the key.
+            perspective: of the key.
+            methods: the names of the methods that it is good for, in place of others that it may
+                have been good for; `None`: all.
 
         Raises:
             UnknownUser: there is no identity of that name.
             InvalidName: a name breaks the rule of `pbauth.names`.
         """
         identity = await self._find(name)
-        identity.addKeyByString(service, perspective)
+        more = () if methods is None else (methods,)
+        identity.addKeyByString(service, perspective, *more)
         await self._save(identity)
         self._audit.keyGranted(self._operator, name, service, perspective)
 
@@ -438,7 +448,7 @@ class Administration:
         def revoke(record: Record) -> Record:
             if key not in record.keys:
                 raise UnknownKey(name, service, perspective)
-            return evolve(record, keys=record.keys - {key})
+            return record.withoutKey(key)
 
         await self._change(name, revoke)
         self._audit.keyRevoked(self._operator, name, service, perspective)

@@ -18,7 +18,7 @@ from typing import Any
 from attrs import evolve
 
 from pbauth._moments import fromText, toText
-from pbauth.accounts.identity import checkIdentityName
+from pbauth.accounts.identity import checkIdentityName, checkMethods
 from pbauth.accounts.records import Record
 from pbauth.errors import InvalidName, ProtocolViolation
 from pbauth.mechanisms import PASSWORD_MECHANISMS, Verifier, decodeKey, decodeVerifier
@@ -83,6 +83,14 @@ def decodePerspectiveKey(service: Any, perspective: Any) -> tuple[str, str]:
     return decodeName(service, "name of a service"), decodeName(
         perspective, "name of a perspective"
     )
+
+
+def decodeMethods(value: Any) -> frozenset[str]:
+    """Read the names of the methods that a key is good for."""
+    try:
+        return checkMethods(decodeList(value))
+    except (TypeError, ValueError) as mistake:
+        raise ProtocolViolation(str(mistake)) from None
 
 
 def decodeCursor(value: Any) -> str:
@@ -194,18 +202,20 @@ def encodeRecord(record: Record) -> tuple[Any, ...]:
         *(record.name, record.locked, sorted(record.verifiers), sorted(record.keys)),
         *(sorted(record.groups), encodeMoment(record.expires), record.mustChangePassword),
         *(encodeMoment(record.created), encodeMoment(record.lastLogin)),
+        # What is not there need not be understood.
+        *([sorted(record.methods)] if record.methods else ()),
     )
 
 
 def decodeRecord(value: Any) -> Record:
     """Read an account, and check it."""
     # Without the rest it is one of a program that does not know of it.
-    if not isinstance(value, (tuple, list)) or len(value) not in (4, 9):
+    if not isinstance(value, (tuple, list)) or len(value) not in (4, 9, 10):
         raise ProtocolViolation("This is not a record of an account.")
     name, locked, verifiers, keys = value[:4]
     record = Record(name, decodeFlag(locked), _pairs(verifiers), _pairs(keys))
-    if len(value) == 9:
-        groups, expires, mustChange, created, lastLogin = value[4:]
+    if len(value) > 4:
+        groups, expires, mustChange, created, lastLogin, *methods = value[4:]
         record = evolve(
             record,
             groups=frozenset(map(decodeGroup, decodeList(groups))),
@@ -213,6 +223,7 @@ def decodeRecord(value: Any) -> Record:
             mustChangePassword=decodeFlag(mustChange),
             created=decodeMoment(created),
             lastLogin=decodeMoment(lastLogin),
+            methods=frozenset().union(*map(_triples, methods)),
         )
     try:
         record.check()
@@ -246,6 +257,17 @@ def _pairs(value: Any) -> frozenset[tuple[str, str]]:
     if not isinstance(value, (tuple, list)) or not all(map(_isPair, value)):
         raise ProtocolViolation("These are not pairs of texts.")
     return frozenset((one, other) for one, other in value)
+
+
+def _triples(value: Any) -> frozenset[tuple[str, str, str]]:
+    if not isinstance(value, (tuple, list)) or not all(
+        isinstance(each, (tuple, list))
+        and len(each) == 3
+        and all(isinstance(part, str) for part in each)
+        for each in value
+    ):
+        raise ProtocolViolation("These are not triples of texts.")
+    return frozenset((one, two, three) for one, two, three in value)
 
 
 def _isPair(value: Any) -> bool:

@@ -19,7 +19,7 @@ from pbauth._limits import Limits
 from pbauth._moments import checkMoment
 from pbauth.accounts.groups import checkGroupName, checkKey
 from pbauth.accounts.hashing import Derivations, Hashing
-from pbauth.accounts.identity import checkIdentityName
+from pbauth.accounts.identity import checkIdentityName, checkMethods
 from pbauth.accounts.records import Record
 from pbauth.admin import protocol
 from pbauth.client.connection import openRoot, using
@@ -186,9 +186,13 @@ class RemoteAdministration:
 
     # Keys to perspectives.
 
-    async def grantKey(self, name: str, service: str, perspective: str) -> None:
+    async def grantKey(
+        self, name: str, service: str, perspective: str, methods: Iterable[str] | None = None
+    ) -> None:
         """Do what `Administration.grantKey` does."""
-        await self._ask("grantKey", *_checkedKey(name, service, perspective))
+        # A server that does not know of methods is asked for nothing new.
+        more = () if methods is None else (sorted(checkMethods(methods)),)
+        await self._ask("grantKey", *_checkedKey(name, service, perspective), *more)
 
     async def revokeKey(self, name: str, service: str, perspective: str) -> None:
         """Do what `Administration.revokeKey` does."""

@@ -357,16 +357,24 @@ class Administrator(Perspective):
 
     # Keys to perspectives.
 
-    async def perspective_grantKey(self, name: Any, service: Any, perspective: Any) -> None:
+    async def perspective_grantKey(
+        self, name: Any, service: Any, perspective: Any, methods: Any = None
+    ) -> None:
         """
         Put a key on a keyring.
+
+        Args:
+            name: of the identity.
+            service: of the key.
+            perspective: of the key.
+            methods: a list of the methods that it is good for; `None`: all.
 
         Raises:
             UnknownUser: there is no identity of that name.
         """
-        await self._administration.grantKey(
-            protocol.decodeName(name), *protocol.decodePerspectiveKey(service, perspective)
-        )
+        key = protocol.decodePerspectiveKey(service, perspective)
+        limited = None if methods is None else protocol.decodeMethods(methods)
+        await self._administration.grantKey(protocol.decodeName(name), *key, limited)
 
     async def perspective_revokeKey(self, name: Any, service: Any, perspective: Any) -> None:
         """

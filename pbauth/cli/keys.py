@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from pbauth.cli.completion import completeGroups, completeServices, completeUsers
@@ -43,6 +45,12 @@ def _keyOf(group: str | None, words: tuple[str, ...]) -> tuple[str, str, str]:
 @click.argument("name", shell_complete=completeUsers)
 @click.argument("service", shell_complete=completeServices, required=False)
 @click.argument("perspective", required=False)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    help="The key is good for this method. May be given more than once; by default, for all.",
+)
 @click.pass_context
 def grantKey(
     context: click.Context,
@@ -50,6 +58,7 @@ def grantKey(
     name: str,
     service: str | None,
     perspective: str | None,
+    methods: tuple[str, ...],
 ) -> None:
     """Grant a user the key to a perspective of a service; by default, their own.
 
@@ -57,11 +66,15 @@ def grantKey(
     """
     holder, of, wanted = _keyOf(group, _given(name, service, perspective))
     if group is None:
-        administer(context, lambda admin: admin.grantKey(holder, of, wanted))
+        more = (methods,) if methods else ()
+        administer(context, lambda admin: admin.grantKey(holder, of, wanted, *more))
+    elif methods:
+        raise click.UsageError("The keys of a group are good for all methods.")
     else:
         administer(context, lambda admin: admin.grantGroupKey(holder, of, wanted))
     who = holder if group is None else f"The group {holder}"
-    click.echo(f"{who} holds the key to {wanted} of service {of}.")
+    good = f", for {', '.join(methods)}" if methods else ""
+    click.echo(f"{who} holds the key to {wanted} of service {of}{good}.")
 
 
 @key.command("revoke")
@@ -100,10 +113,16 @@ def listKeys(context: click.Context, group: str | None, name: str | None, asJSON
     """List the keys of a user, or of a group: service and perspective."""
     if (group is None) is (name is None):
         raise click.UsageError("Give NAME, or --group GROUP.")
-    listing = Listing(("service", "perspective"), lambda *cells: cells, asJSON)
-    if group is None:
-        keys = administer(context, lambda admin: admin.listKeys(name), reading=True)
-    else:
+    columns: tuple[str, ...] = ("service", "perspective")
+    keys: list[tuple[Any, ...]]
+    if group is not None:
         keys = administer(context, lambda admin: admin.groupKeys(group), reading=True)
+    else:
+        record = administer(context, lambda admin: admin.showUser(name), reading=True)
+        keys = sorted(record.keys)
+        if record.methods:
+            columns = (*columns, "methods")
+            keys = [(*key, sorted(record.methodsOf(key) or ())) for key in keys]
+    listing = Listing(columns, lambda *cells: (*cells[:2], *map(",".join, cells[2:])), asJSON)
     listing.add(keys)
     listing.end()

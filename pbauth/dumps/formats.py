@@ -16,7 +16,9 @@ Besides, there may be ``groups`` (names), ``expires``, ``created`` and ``lastLog
 
     {"group": "staff", "keys": [["echo", "*"]]}
 
-Several values in one cell have a space between them, and a key is ``SERVICE:PERSPECTIVE``.  A space
+A key of a user that is good for some methods only lists them: ``["game", "alice", "getBoard", "history"]``.
+Several values in one cell have a space between them, and a key is ``SERVICE:PERSPECTIVE``, or
+``SERVICE:PERSPECTIVE::METHOD:METHOD``.  A space
 inside of a value, a percent sign, a line's end, and a colon in the name of a service or a
 perspective are written as in the addresses of web pages: ``%20``, ``%25``, ``%0A``, ``%3A``.
 
@@ -41,7 +43,7 @@ from typing import Any, Protocol
 from attrs import field, frozen
 
 from pbauth._moments import fromText, toText
-from pbauth.accounts.groups import Group, Key
+from pbauth.accounts.groups import Group
 from pbauth.accounts.identity import checkIdentityName
 from pbauth.accounts.records import Record
 from pbauth.errors import InvalidName, InvalidPassword
@@ -176,7 +178,7 @@ class JSONLines:
         if record.verifiers:
             made["verifiers"] = sorted(encoded for _, encoded in record.verifiers)
         if record.keys:
-            made["keys"] = sorted(record.keys)
+            made["keys"] = sorted(_keysOf(record))
         if record.groups:
             made["groups"] = sorted(record.groups)
         if record.mustChangePassword:
@@ -235,7 +237,7 @@ class CSV:
             record.name,
             "true" if record.locked else "",
             " ".join(map(_escape, verifiers)),
-            _joinKeys(record.keys),
+            _joinKeys(_keysOf(record)),
             " ".join(map(_escape, sorted(record.groups))),
             "true" if record.mustChangePassword else "",
             *(text for _, text in _momentsOf(record)),
@@ -259,10 +261,15 @@ def _momentsOf(record: Record) -> list[tuple[str, str]]:
     return [(name, "" if moment is None else toText(moment)) for name, moment in moments]
 
 
-def _joinKeys(keys: Iterable[Key]) -> str:
+def _keysOf(record: Record) -> Iterable[tuple[str, ...]]:
+    """Return its keys, each with the methods that it is good for, if not all."""
+    return [(*key, *sorted(record.methodsOf(key) or ())) for key in record.keys]
+
+
+def _joinKeys(keys: Iterable[tuple[str, ...]]) -> str:
     return " ".join(
-        f"{_escape(service, ':')}:{_escape(perspective, ':')}"
-        for service, perspective in sorted(keys)
+        ":".join(_escape(part, ":") for part in (*key[:2], *(("", *key[2:]) if key[2:] else ())))
+        for key in sorted(keys)
     )
 
 
@@ -446,7 +453,9 @@ def _fieldsOf(number: int, columns: list[str], cells: list[str]) -> dict[str, An
 
 def _splitKey(number: int, text: str) -> list[str]:
     parts = text.split(":")
-    if len(parts) != 2:
+    if len(parts) > 3 and not parts[2]:
+        del parts[2]
+    elif len(parts) != 2:
         raise DumpError(
             number,
             "a key is SERVICE:PERSPECTIVE, and keys are separated by spaces. A space in a name "
@@ -503,6 +512,7 @@ class _Reader:
                 return self._groupOf(line, end, found)
             name = _get(found, "name", str, "a text", "")
             verifiers = _verifiersOf(found)
+            keys, methods = self._keysOf(found, name)
             entry = Entry(
                 line,
                 end,
@@ -510,8 +520,9 @@ class _Reader:
                     checkIdentityName(name),
                     _get(found, "locked", bool, "true or false", False),
                     frozenset(verifiers.items()),
-                    self._keysOf(found, name),
+                    keys,
                     self._groupsOf(found),
+                    methods=methods,
                     mustChangePassword=_get(
                         found, "mustChangePassword", bool, "true or false", False
                     ),
@@ -526,19 +537,25 @@ class _Reader:
             raise DumpError(line, reason)
         return entry
 
-    def _keysOf(self, found: dict[str, Any], owner: str) -> frozenset[tuple[str, str]]:
+    def _keysOf(
+        self, found: dict[str, Any], owner: str
+    ) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str, str]]]:
         keys = []
+        limits: list[tuple[str, str, str]] = []
         for key in _get(found, "keys", list, "a list of pairs of texts", ()):
-            if type(key) is not list or len(key) != 2:
+            if type(key) is not list or len(key) < 2 or not all(type(part) is str for part in key):
                 raise _Mistake(_PAIRS)
-            service, perspective = key
-            if type(service) is not str or type(perspective) is not str:
-                raise _Mistake(_PAIRS)
+            service, perspective, *methods = key
+            for method in methods:
+                self._check(method, "name of a method")
+                limits.append((service, perspective, method))
             self._check(service, "name of a service")
             if perspective != owner:
                 self._check(perspective, "name of a perspective")
             keys.append((service, perspective))
-        return frozenset(keys)
+        if len(limits) and len(set(keys)) < len(keys):
+            raise _Mistake("a key with methods stands there twice. Remove one of them.")
+        return frozenset(keys), frozenset(limits)
 
     def _groupsOf(self, found: dict[str, Any]) -> frozenset[str]:
         names = _get(found, "groups", list, "a list of texts", ())
@@ -553,7 +570,10 @@ class _Reader:
         for field_, value in found.items():
             if value and field_ not in ("group", "keys"):
                 raise _Mistake(f"a group has no {field_!r}. Leave it out.")
-        group = Group(name, self._keysOf(found, ""))
+        keys, methods = self._keysOf(found, "")
+        if methods:
+            raise _Mistake("the keys of a group are good for all methods. Leave the methods out.")
+        group = Group(name, keys)
         group.check()
         return GroupEntry(line, end, group)
 

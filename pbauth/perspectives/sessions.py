@@ -40,9 +40,17 @@ from twisted.spread.jelly import Jellyable
 from pbauth._arguments import checkCallable, checkProvides, checkType
 from pbauth._async import OneShot, run, settled
 from pbauth._contained import contained
+from pbauth._limits import Limits
 from pbauth.audit import Audit
 from pbauth.errors import Detached, MethodNotAllowed
-from pbauth.interfaces import IClients, IIdentity, IPerspective, IPresence, IRevokingBroker
+from pbauth.interfaces import (
+    IClients,
+    IIdentity,
+    ILimitedIdentity,
+    IPerspective,
+    IPresence,
+    IRevokingBroker,
+)
 from pbauth.mechanisms.voucher import VoucherProof
 from pbauth.net.origin import newId
 from pbauth.perspectives.byname import ByName
@@ -273,7 +281,8 @@ class Session:
         self.clientref = clientref
         self.peer = peer
         self.since = since
-        self.methods = None if self.voucher is None else self.voucher.limits.methods
+        self.methods: frozenset[str] | None = None
+        self.limitTo(identity)
         self.perspective: IPerspective | None = None
         self.reference: SessionReference | None = SessionReference(self)
         self.endReason: EndReason | None = None
@@ -310,6 +319,20 @@ class Session:
     def voucher(self) -> VoucherProof | None:
         """Return the voucher of the login, with `id`, `label` and `blocks`; or `None`."""
         return self.proof if isinstance(self.proof, VoucherProof) else None
+
+    def limitTo(self, identity: IIdentity) -> None:
+        """
+        Note which methods the keys of an identity, as it is now, are good for.
+
+        Args:
+            identity: that of this session.
+        """
+        limited = ILimitedIdentity(identity, None)
+        byKey = None
+        if limited is not None:
+            byKey = limited.methodsFor(self.serviceName, self.perspectiveName)
+        lent = None if self.voucher is None else self.voucher.limits.methods
+        self.methods = Limits(methods=byKey).narrowed(Limits(methods=lent)).methods
 
     def checkMethod(self, message: str | bytes) -> None:
         """

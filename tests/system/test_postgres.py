@@ -172,21 +172,28 @@ class TroubleTests(PostgresTestCase):
                     "INSERT INTO meta VALUES ('decoy secret', %s), ('schema version', %s)",
                     (b"d" * 32, str(version).encode()),
                 )
-                database.execute("INSERT INTO identities VALUES ('alice', 0), ('bob', 1)")
+                database.execute(
+                    "INSERT INTO identities (name, locked) VALUES ('alice', 0), ('bob', 1)"
+                )
                 database.execute(
                     "INSERT INTO verifiers (identity, mechanism, verifier)"
                     " VALUES ('alice', %s, %s)",
                     (SCRAM, verifier),
                 )
-                database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
+                database.execute(
+                    "INSERT INTO keys (identity, service, perspective)"
+                    " VALUES ('alice', 'game', 'black')"
+                )
                 if suffix:
                     # Somebody has upgraded it before, and went back.
-                    database.execute("CREATE TABLE keys_schema2 (x INT)")
+                    database.execute(f"CREATE TABLE keys_schema{version} (x INT)")
             for upgrades in (True, False):
                 authorizer = self.open()
                 self.assertEqual(bool(authorizer.upgraded), upgrades)
                 if upgrades:
-                    self.assertIn(f"pbauth.identities_schema2{suffix}, ", authorizer.upgraded)
+                    self.assertIn(
+                        f"pbauth.identities_schema{version}{suffix}, ", authorizer.upgraded
+                    )
                 alice = await authorizer.getIdentityRequest("alice")
                 self.assertEqual(alice.getAllKeys(), [("game", "black")])
                 self.assertEqual((alice.expires, alice.created), (None, None))
@@ -201,7 +208,7 @@ class TroubleTests(PostgresTestCase):
             with psycopg.connect(self.url, options="-c search_path=pbauth") as database:
                 for table, rows in (("identities", 2), ("verifiers", 1), ("keys", 1), ("meta", 2)):
                     count = database.execute(
-                        f"SELECT count(*) FROM {table}_schema2{suffix}"  # type: ignore[call-overload]
+                        f"SELECT count(*) FROM {table}_schema{version}{suffix}"  # type: ignore[call-overload]
                     )
                     self.assertEqual(count.fetchone(), (rows,), table)
 

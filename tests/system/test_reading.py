@@ -54,8 +54,11 @@ class LookingTests(TestCase):
                     database.execute(statement)
             database.execute(f"PRAGMA user_version = {version}")
             database.execute("INSERT INTO meta VALUES ('decoy secret', ?)", (b"d" * 32,))
-            database.execute("INSERT INTO identities VALUES ('alice', 0)")
-            database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
+            database.execute("INSERT INTO identities (name, locked) VALUES ('alice', 0)")
+            database.execute(
+                "INSERT INTO keys (identity, service, perspective)"
+                " VALUES ('alice', 'game', 'black')"
+            )
         os.chmod(path, 0o600)
 
     async def pbauth(self, *arguments: str, **options: Any) -> Program:

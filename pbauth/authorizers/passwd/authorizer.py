@@ -637,5 +637,7 @@ def _merge(current: Record, before: Record, after: Record) -> Record:
         current,
         verifiers=frozenset(kept | {pair for pair in after.verifiers if pair[0] in changed}),
         keys=current.keys - (before.keys - after.keys) | (after.keys - before.keys),
+        methods=current.methods - (before.methods - after.methods)
+        | (after.methods - before.methods),
         **merged,
     )

@@ -19,7 +19,8 @@ An identity is a line::
 - ``#:group`` and a name is a group, with its keys.
 - ``#:user`` and a name, of an identity in this file: ``group=GROUP``, it is a member;
   ``expires=``, ``created=`` and ``last-login=`` are moments; ``must-change``: the password has to
-  be changed; ``key-expires=MOMENT,FINGERPRINT``: when one of its public keys expires.
+  be changed; ``key-expires=MOMENT,FINGERPRINT``: when one of its public keys expires;
+  ``methods=SERVICE/PERSPECTIVE/METHOD/METHOD``: the methods that a key is good for, if not all.
 
 What would be misread is written as ``%`` and two hexadecimal digits for each byte of its UTF-8:
 ``%`` itself everywhere; in a name ``:``, a ``#`` in front and spaces at the ends; in a word spaces
@@ -57,6 +58,7 @@ _GROUP = "#:group "
 _USER = "#:user "
 _MUST_CHANGE = "must-change"
 _KEY_EXPIRES = "key-expires"
+_METHODS = "methods="
 #: Moments in the life of an account, and the fields of its record.
 _MOMENTS = {"expires": "expires", "created": "created", "last-login": "lastLogin"}
 #: How the hashes of other programs begin: htpasswd, crypt, LDAP.
@@ -154,6 +156,10 @@ def _withLife(line: Line, lives: dict[str, tuple[int, Record]]) -> Line:
             key.expiring(_readMoment(expiries.get(key.fingerprint()))) for key in keys
         ).verifiers
     record = evolve(life, locked=line.record.locked, verifiers=verifiers, keys=line.record.keys)
+    try:
+        record.check()
+    except ValueError as mistake:
+        raise BadLine(f"{mistake} Correct it.", number) from None
     return evolve(line, record=record)
 
 
@@ -173,7 +179,7 @@ def _readAnyLine(text: str) -> Line:
             group.check()
             return Line(text, None, group)
         life = Record(checkIdentityName(name), **_readLife(words[2:]))
-        life.check()
+        evolve(life, methods=frozenset()).check()
         return Line(text, None, life=life)
     except BadLine:
         raise
@@ -184,6 +190,7 @@ def _readAnyLine(text: str) -> Line:
 def _readLife(words: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     groups = []
+    methods: list[tuple[str, str, str]] = []
     # The expiries of public keys, until the line of the identity is found.
     keys = []
     for number, word in enumerate(words, 1):
@@ -198,12 +205,28 @@ def _readLife(words: list[str]) -> dict[str, Any]:
             keys.append((fingerprint, moment))
         elif word == _MUST_CHANGE:
             found["mustChangePassword"] = True
+        elif word.startswith(_METHODS):
+            service, *rest = (
+                _decode(each, f"word {number} after the name")
+                for each in word.removeprefix(_METHODS).split("/")
+            )
+            if len(rest) < 2:
+                raise BadLine(
+                    f"word {number} after the name is not methods=SERVICE/PERSPECTIVE/METHOD. "
+                    "Correct it."
+                )
+            methods += [(service, rest[0], each) for each in rest[1:]]
         else:
             raise BadLine(
                 f"word {number} after the name is none of group=, {'=, '.join(_MOMENTS)}= and "
                 f"{_MUST_CHANGE}. Correct it."
             )
-    return {**found, "groups": frozenset(groups), "keys": frozenset(keys)}
+    return {
+        **found,
+        "groups": frozenset(groups),
+        "keys": frozenset(keys),
+        "methods": frozenset(methods),
+    }
 
 
 def writeLines(lines: Iterable[Line]) -> str:
@@ -343,6 +366,11 @@ def writeLife(record: Record) -> str:
     ]
     if record.mustChangePassword:
         words.append(_MUST_CHANGE)
+    for key in sorted(record.keys):
+        methods = record.methodsOf(key)
+        if methods is not None:
+            parts = [_encode(each, _IN_KEY) for each in (*key, *sorted(methods))]
+            words.append(_METHODS + "/".join(parts))
     return f"{_USER}{_encode(record.name, _IN_WORD)} {' '.join(words)}" if words else ""
 
 

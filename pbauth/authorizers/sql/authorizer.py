@@ -84,7 +84,7 @@ _READ = """
         CAST(created AS TEXT), CAST(last_login AS TEXT) FROM identities WHERE name IN ({names})
     UNION ALL SELECT identity, 1, mechanism, verifier, succeeds, NULL, NULL FROM verifiers
         WHERE identity IN ({names})
-    UNION ALL SELECT identity, 2, service, perspective, NULL, NULL, NULL FROM keys
+    UNION ALL SELECT identity, 2, service, perspective, methods, NULL, NULL FROM keys
         WHERE identity IN ({names})
     UNION ALL SELECT members.identity, 3, members.groupname, group_keys.service,
         group_keys.perspective, NULL, NULL FROM members
@@ -761,6 +761,7 @@ def _read(statements: Statements, names: Sequence[str]) -> dict[str, Found]:
     former: dict[str, frozenset[str]] = {}
     verifiers: dict[str, list[tuple[str, str]]] = {}
     keys: dict[str, list[Key]] = {}
+    methods: dict[str, list[tuple[str, str, str]]] = {}
     groups: dict[str, dict[str, list[Key]]] = {}
     for start in range(0, len(names), _MANY):
         page = names[start : start + _MANY]
@@ -775,6 +776,9 @@ def _read(statements: Statements, names: Sequence[str]) -> dict[str, Found]:
                     former[name] = frozenset(third.split())
             elif part == 2:
                 keys.setdefault(name, []).append((first, second))
+                if third:
+                    limited = methods.setdefault(name, [])
+                    limited += [(first, second, each) for each in third.split("\n")]
             else:
                 some = groups.setdefault(name, {}).setdefault(first, [])
                 if second is not None:
@@ -792,6 +796,7 @@ def _read(statements: Statements, names: Sequence[str]) -> dict[str, Found]:
             mustChange == "1",
             None if created is None else fromStamp(created),
             None if lastLogin is None else fromStamp(lastLogin),
+            frozenset(methods.get(name, ())),
         )
         found[name] = Found(record, former.get(name, _NONE), held)
     return found
@@ -836,8 +841,8 @@ def _add(statements: Statements, records: list[Record], skipKnown: bool = False)
     )
     statements.insert(
         "keys",
-        ("identity", "service", "perspective"),
-        [(name, *key) for name, record in new.items() for key in record.keys],
+        ("identity", "service", "perspective", "methods"),
+        [(name, *key) for name, record in new.items() for key in _keysOf(record)],
     )
     statements.insert(
         "members",
@@ -878,9 +883,19 @@ def _writeChanges(statements: Statements, before: Record, after: Record) -> None
     )
     statements.runEach(
         "DELETE FROM keys WHERE identity = ? AND service = ? AND perspective = ?",
-        [(name, *key) for key in sorted(before.keys - after.keys)],
+        sorted((name, *key[:2]) for key in _keysOf(before) - _keysOf(after)),
     )
     statements.runEach(
-        "INSERT INTO keys (identity, service, perspective) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(name, *key) for key in sorted(after.keys - before.keys)],
+        "INSERT INTO keys (identity, service, perspective, methods) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        [(name, *key) for key in _keysOf(after) - _keysOf(before)],
     )
+
+
+def _keysOf(record: Record) -> set[tuple[str, str, str | None]]:
+    """Return the rows of its keys: service, perspective, and its methods in lines."""
+    found = set()
+    for key in record.keys:
+        methods = record.methodsOf(key)
+        found.add((*key, None if methods is None else "\n".join(sorted(methods))))
+    return found

@@ -17,7 +17,7 @@ from pbauth.accounts.authorizer import Cost
 from pbauth.interfaces import IChangesService
 
 #: The version of the schema.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: Says that something has changed: the names of the identities; `None`: any. What it gives is to be
 #: waited for, and fails where the database can't be read.

@@ -166,6 +166,8 @@ STEPS: dict[int, tuple[str, ...]] = {
         "CREATE TRIGGER tell AFTER UPDATE OR DELETE ON group_keys"
         " FOR EACH STATEMENT EXECUTE FUNCTION tell_all()",
     ),
+    # The names of methods that the key is good for, in lines; nothing: all.
+    4: ("ALTER TABLE keys ADD COLUMN methods TEXT",),
 }
 
 

@@ -112,4 +112,8 @@ STEPS: dict[int, tuple[str, ...]] = {
         END
         """,
     ),
+    4: (
+        # The names of methods that the key is good for, in lines; nothing: all.
+        "ALTER TABLE keys ADD COLUMN methods TEXT",
+    ),
 }

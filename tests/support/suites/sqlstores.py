@@ -15,6 +15,7 @@ from pbauth import (
     Detached,
     DuplicateIdentity,
     Hashing,
+    MethodNotAllowed,
     Password,
     SQLAuthorizer,
     StoreError,
@@ -220,6 +221,28 @@ class SQLStoreSuite(Mixin):
         alice.setPassword("other")
         await alice.save()
         await self.assertEnded(("alice", "alice"), ("alice", "shared"))
+
+    async def test_keyLimitedElsewhere(self) -> None:
+        """A key that another process limits to some methods ends nothing, and refuses the others."""
+        authorizer = await self.serve("alice")
+        store = self.open()
+        alice: Any = await store.getIdentityRequest("alice")
+        alice.addKeyByString("game", "alice", ["look", "listen"])
+        alice.removeKey("game", "shared")
+        await alice.save()
+        await self.assertEndedOnly("shared")
+        alice = await authorizer.getIdentityRequest("alice")
+        self.assertEqual(alice.methodsFor("game", "alice"), {"look", "listen"})
+        with self.assertRaises(MethodNotAllowed):
+            await self.perspectives["alice", "alice"].callRemote("whoami")
+
+    async def assertEndedOnly(self, key: str) -> None:
+        """The session of alice with this key ends."""
+        for watched in self.perspectives.values():
+            self.addCleanup(watched.broker.transport.loseConnection)
+        await self.game.whenHappened(self.attached + 1)
+        with self.assertRaises(Detached):
+            await self.perspectives["alice", key].callRemote("whoami")
 
     async def test_voucherRevokedElsewhere(self) -> None:
         """A voucher that another process revokes ends its sessions, and so does a new password."""

@@ -207,12 +207,17 @@ class TroubleTests(SQLTestCase):
                 database.execute(f"PRAGMA user_version = {version}")
                 verifier = Hashing.CHEAPEST.makeVerifiers("secret", b"salt" * 4)[SCRAM].encode()
                 database.execute("INSERT INTO meta VALUES ('decoy secret', ?)", (b"d" * 32,))
-                database.execute("INSERT INTO identities VALUES ('alice', 0), ('bob', 1)")
+                database.execute(
+                    "INSERT INTO identities (name, locked) VALUES ('alice', 0), ('bob', 1)"
+                )
                 database.execute(
                     "INSERT INTO verifiers (identity, mechanism, verifier) VALUES ('alice', ?, ?)",
                     (SCRAM, verifier),
                 )
-                database.execute("INSERT INTO keys VALUES ('alice', 'game', 'black')")
+                database.execute(
+                    "INSERT INTO keys (identity, service, perspective)"
+                    " VALUES ('alice', 'game', 'black')"
+                )
             for _ in range(2):
                 authorizer = self.open(path)
                 alice = await authorizer.getIdentityRequest("alice")
