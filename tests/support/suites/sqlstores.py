@@ -223,7 +223,7 @@ class SQLStoreSuite(Mixin):
         await self.assertEnded(("alice", "alice"), ("alice", "shared"))
 
     async def test_keyLimitedElsewhere(self) -> None:
-        """A key that another process limits to some methods ends nothing, and refuses the others."""
+        """A key that another process limits to some methods refuses the others, and stays."""
         authorizer = await self.serve("alice")
         store = self.open()
         alice: Any = await store.getIdentityRequest("alice")
