@@ -144,7 +144,7 @@ class CommandTests(DumpTestCase):
             said,
             f"Error: {path}, line 26: The password is too short. Choose one of at least 6 "
             "characters; a few words are also good. So far, 20 users were imported, up to line "
-            "20. Mend that, and run the same command with --resume.\n",
+            "20. Fix that, and run the same command with --resume.\n",
         )
         self.assertEqual(await self.stored(), there[:20])
         path = self.dump(there, '{"name": "eve", "password": "longer"}\n')
