@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from twisted.internet import error as netError
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
@@ -28,6 +28,7 @@ from pbauth.errors import WireError
 from pbauth.testing import MemoryServer, RecordingPerspective
 from pbauth.wire.prelogin import LOGIN_SECURITY
 from tests.support.streams import SIZES, cut, mutated
+from tests.support.values import examples
 from tests.support.wire import WireTestCase
 
 
@@ -248,7 +249,7 @@ class RogueTests(SynchronousTestCase):
 class AnyBytesTests(SynchronousTestCase):
     """Bytes by chance, from a server that has not proved itself."""
 
-    @settings(max_examples=300)
+    @examples(100)
     @given(mutated(), SIZES)
     def test_anyBytes(self, data: bytes, sizes: list[int]) -> None:
         """Nothing is raised, made or called; if anything is wrong, it is the bytes."""

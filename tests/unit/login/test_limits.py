@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import error as netError
 from twisted.internet.address import IPv4Address
@@ -34,6 +34,7 @@ from pbauth.wire.decoding import Limits
 from tests.support.memory import freezeHeap
 from tests.support.streams import CALLS, SIZES, TOKENS, cut, mutated
 from tests.support.tls import TLSTestCase
+from tests.support.values import examples
 from tests.support.wire import SCRAM, WireTestCase
 
 ELSEWHERE = IPv4Address("TCP", "203.0.113.7", 5000)
@@ -365,7 +366,7 @@ class AnyBytesTests(StrangerTestCase):
             self.broker.dataReceived(chunk)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    @settings(max_examples=150)
+    @examples(50)
     @given(
         st.lists(st.binary(max_size=300) | st.sampled_from([b"\x07\x80", b"\x02\x80"]), max_size=8)
     )
@@ -373,7 +374,7 @@ class AnyBytesTests(StrangerTestCase):
         """Whatever bytes come."""
         self.assertHarmless(chunks)
 
-    @settings(max_examples=300)
+    @examples(100)
     @given(mutated(LOGINS), SIZES)
     def test_almostLogins(self, data: bytes, sizes: list[int]) -> None:
         """Messages as those of a login, with a few bytes changed."""

@@ -29,7 +29,7 @@ from pbauth import (
 from pbauth.testing import MemoryServer, RecordingPerspective, RecordingService
 from pbauth.wire.decoding import Reader
 from tests.support.streams import SIZES, cut, mutated
-from tests.support.values import stockBanana
+from tests.support.values import examples, stockBanana
 from tests.support.wire import WireTestCase
 
 
@@ -81,7 +81,7 @@ class GarbageTests(SynchronousTestCase):
         broker.connectionLost(Failure(netError.ConnectionDone()))
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    @settings(max_examples=300)
+    @examples(100)
     @given(mutated(), SIZES)
     def test_afterLogin(self, data: bytes, sizes: list[int]) -> None:
         """
