@@ -209,6 +209,31 @@ class UsingTests(VoucherTestCase):
         self.assertIsInstance(error, Unauthorized)
 
 
+class ClientTests(VoucherTestCase):
+    """Whoever logs in need not say whose the voucher is."""
+
+    def test_noName(self) -> None:
+        """Without a voucher, somebody has to be named."""
+        error = self.failed(self.memory.logIn(None, "secret", "game"))  # type: ignore[arg-type]
+        self.assertIsInstance(error, TypeError)
+        login = pbauth.Login(self.memory, None, self.issue(), "game")  # type: ignore[arg-type]
+        self.assertEqual(login.identity, "alice")
+
+    def test_staying(self) -> None:
+        """A client that stays logged in gives up once the voucher is revoked."""
+        voucher = self.issue()
+        client = pbauth.PerspectiveClient(
+            self.memory, voucher, "game", "shared", reactor=self.memory.clock
+        )
+        client.startService()
+        perspective = self.done(client.whenAttached())
+        self.assertEqual(self.answer(perspective, "resign"), "resigned")
+        self.done(revokeVoucher(self.identity(), voucher.id))
+        self.memory.advance(10)
+        self.assertIsInstance(self.failed(client.whenAttached()), Unauthorized)
+        client.stopService()
+
+
 class EndingTests(VoucherTestCase):
     """What ends a voucher, and all sessions by it."""
 
