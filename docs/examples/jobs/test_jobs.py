@@ -164,7 +164,17 @@ class JobsTests(TestCase):
             await alice.callRemote("jobs")
 
     async def test_dashboard(self) -> None:
-        """An operator lends two methods to a program that shows what goes on."""
+        """A key that is good for some methods of the operators' is good for no others."""
+        identity: Any = self.memory.addUser("dashboard", "secret")
+        identity.addKeyByString("jobs", "operator", ["jobs", "online"])
+        identity.save()
+        dashboard = await self.logIn("dashboard", "operator")
+        self.assertEqual(len(await dashboard.callRemote("online")), 1)
+        with self.assertRaises(pbauth.MethodNotAllowed):
+            await dashboard.callRemote("kick", "alice")
+
+    async def test_voucher(self) -> None:
+        """An operator lends two methods, for a month."""
         olga = await self.logIn("olga", "operator")
         voucher = await pbauth.issueVoucher(
             olga.identity,
