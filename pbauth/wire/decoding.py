@@ -23,6 +23,7 @@ from attrs import frozen
 from twisted.spread import banana
 
 from pbauth.audit.events import DropReason
+from pbauth.wire import runs
 from pbauth.wire.encoding import (
     FLOAT,
     INT,
@@ -91,6 +92,8 @@ PLAIN_TYPES = frozenset(_MAKERS)
 REFERENCE = b"remote"
 _MAKERS[REFERENCE] = _REFERENCE
 _NONE_HEAD = NONE[2:]
+# What may have a run of items; they are put together as they come.
+_OF_ITEMS = (list, tuple, set, frozenset, dict)
 
 #: The most lists that may be open at once in a message that is read as a plain one. Twisted's
 #: unjelly calls itself three times for each, and Python ends that at a thousand calls.
@@ -298,6 +301,10 @@ class Reader:
         self._dropReferences()
         return NotPlain()
 
+    def _mayRun(self, limits: Limits | None) -> bool:
+        """Return whether nothing has to be looked at for each item of a list."""
+        return self.limit >= runs.PREFIX and (limits is None or limits.lists == sys.maxsize)
+
     def _read(self, buffer: bytes, position: int) -> None:
         # One long function without calls for the usual tokens: most of the time goes here.
         end = len(buffer)
@@ -308,7 +315,23 @@ class Reader:
         stack, items, need, make = self._frame
         start = position
         missing = 1
+        # Whether there may be runs, and one may begin where the reader is.
+        mayRun = self._mayRun(limits)
+        lookForRun = mayRun and need > runs.SHORTEST and make in _OF_ITEMS
         while position < end:
+            if lookForRun:
+                lookForRun = False
+                if make is dict:
+                    pairs, count, position = runs.readPairs(buffer, position, need - 1)
+                    items.update(pairs)
+                    need -= count
+                else:
+                    run, position = runs.readItems(buffer, position, need - 1)
+                    items += run
+                    need -= len(run)
+                if position == end or runs.isCut(buffer, position, make):
+                    # The rest of it comes with the next chunk, and so does more of the run.
+                    break
             # The number in front of the token, and its type.
             byte = buffer[position]
             at = position + 1
@@ -414,6 +437,7 @@ class Reader:
                     if make is dict:
                         items = {}
                     need -= 1
+                    lookForRun = mayRun and need > runs.SHORTEST and make in _OF_ITEMS
                 elif make is dict:
                     raise self._again(start)
                 else:
@@ -489,6 +513,7 @@ class Reader:
                 if limits is not self.limits:
                     limits = self.limits
                     longestString = longest if limits is None else limits.longestString
+                    mayRun = self._mayRun(limits)
                 self._begun = None
                 start = position
         self._frame = (stack, items, need, make)

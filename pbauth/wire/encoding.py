@@ -19,6 +19,8 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.spread import banana
 from twisted.spread.banana import BananaError
 
+from pbauth.wire import runs
+
 LIST, INT, STRING, NEG, FLOAT, LONGINT, LONGNEG, VOCAB = range(0x80, 0x88)
 
 
@@ -115,6 +117,7 @@ def encodeBytes(data: bytes) -> bytes:
     return (_SHORT_STRINGS[length] if length < 128 else _head(length, STRING)) + data
 
 
+_ONLY_INT = {int}
 NONE = b"\x01\x80" + WORDS[b"None"]
 _UNICODE = b"\x02\x80\x07\x82unicode"
 _TRUE = b"\x02\x80\x07\x82boolean\x04\x82true"
@@ -189,6 +192,11 @@ def _write(
         length = len(value) + 1
         write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
         write(_CONTAINERS[kind])
+        if length > runs.SHORTEST and set(map(type, value)) == _ONLY_INT:
+            tokens = runs.encodeInts(value)
+            if tokens is not None:
+                write(tokens)
+                return
         for item in value:
             _write(item, write, seen, limit, encodeOther)
     elif kind is dict:

@@ -7,6 +7,7 @@ leaves it to them.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.spread import jelly
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth.wire.calllimits import CallLimits
 from pbauth.wire.decoding import Limits, Reader
 from pbauth.wire.encoding import WORDS, Encoded, NotPlain, encodePlain
 from tests.support.streams import (
@@ -38,11 +40,17 @@ from tests.support.values import (
     INTS,
     LARGEST,
     LIMIT,
+    RUNS,
     VALUES,
     examples,
     parts,
     stockBytes,
 )
+
+
+def callWith(values: list[Any]) -> bytes:
+    """An answer that holds these values, as Twisted writes it."""
+    return stockBytes([b"answer", 1, *map(jelly.jelly, values)])
 
 
 class WritingTests(SynchronousTestCase):
@@ -61,6 +69,12 @@ class WritingTests(SynchronousTestCase):
             )
         else:
             self.assertEqual(encoded, stockBytes(jelly.jelly(value)))
+
+    @examples(100)
+    @given(RUNS)
+    def test_runs(self, value: Any) -> None:
+        """Long runs of equal items, and of nearly equal ones, come to Twisted's bytes."""
+        self.assertEqual(encodePlain(value, LIMIT), stockBytes(jelly.jelly(value)))
 
     @examples(100)
     @given(st.lists(VALUES, min_size=1, max_size=3), st.data())
@@ -129,6 +143,24 @@ class ReadingTests(ReadersTestCase):
         """Any bytes."""
         data = b"".join(chunks)
         self.assertReadsAlike(data, [len(chunk) for chunk in chunks] or [1])
+
+    @examples(100)
+    @given(mutated(st.lists(RUNS, max_size=2).map(callWith)), SIZES)
+    def test_runs(self, data: bytes, sizes: list[int]) -> None:
+        """Long runs of items that are alike, or nearly so, also if they came to harm."""
+        self.assertReadsAlike(data, sizes)
+
+    @examples(60)
+    @given(st.lists(RUNS, min_size=1, max_size=2), SIZES, st.booleans())
+    def test_runsAsPlain(self, values: list[Any], sizes: list[int], limited: bool) -> None:
+        """They are read as plain, and at once, whatever the chunks are."""
+        got: list[Any] = []
+        reader = newReader(got)
+        if limited:
+            reader.limits = CallLimits(None, 1, None, 2**20, lambda: 0.0, Counter()).reading(None)
+        for chunk in cut(callWith(values), sizes):
+            reader.feed(chunk)
+        self.assertEqual([frozen(each) for each in got], [frozen(Plain([b"answer", 1, *values]))])
 
     @examples(60)
     @given(st.lists(st.lists(VALUES, max_size=3), max_size=4), SIZES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import settings
@@ -59,6 +59,39 @@ VALUES = st.recursive(
         st.frozensets(KEYS, max_size=3),
     ),
     max_leaves=12,
+)
+
+#: What the items of a long list or dictionary are, by their number.
+_ALIKE: tuple[Any, ...] = (
+    lambda number: number,
+    lambda number: number * 977,
+    lambda number: 2**31 - 40 + number,
+    lambda number: 2**35 - 40 + number,
+    lambda number: f"item {number}",
+    lambda number: "x" * (100 + number),
+    lambda number: "ä" * (number % 70),
+    lambda number: "",
+)
+
+
+def _alike(kind: Any, count: int, odd: list[tuple[int, Any]], what: Callable[[Any], Any]) -> Any:
+    items = [kind(number) for number in range(count)]
+    for place, item in odd:
+        items.insert(place, item)
+    if what is dict:
+        return {f"key {number}": item for number, item in enumerate(items)}
+    if what is set:
+        return {item for item in items if type(item) in (int, str)}
+    return what(items)
+
+
+#: Long runs of items that are equal, or nearly so.
+RUNS = st.builds(
+    _alike,
+    st.sampled_from(_ALIKE),
+    st.integers(28, 140),
+    st.lists(st.tuples(st.integers(0, 140), SCALARS | st.builds(lambda: [1])), max_size=3),
+    st.sampled_from((list, tuple, dict, set)),
 )
 
 
