@@ -159,7 +159,9 @@ def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077
     Return whether others may do with a file or a folder what only its owner may: by its mode, as
     its owner, or by a link that leads to it.
 
-    Root administers the files of other users, and may use those of anybody.
+    Root administers the files of other users: it may use any folder, files that belong to the
+    owner of their folder, and those in a folder that root alone can write to. Any other file of
+    another user is one that this user may have put there.
 
     Args:
         path: of it.
@@ -175,13 +177,17 @@ def exposure(path: str, found: os.stat_result, what: str, forbidden: int = 0o077
         private = "700" if stat.S_ISDIR(found.st_mode) else "600"
         return f"{what} (mode {mode:04o}). Run: chmod {private} {path}"
     user = _user()
-    if user not in (0, None, found.st_uid) and found.st_uid != 0:
-        return f"{what}: it belongs to another user ({found.st_uid}). Run: chown {user} {path}"
+    folder = os.path.dirname(os.path.realpath(path))
+    around = os.stat(folder)
+    owner = around.st_uid if user == 0 else user
+    onlyRoot = around.st_uid == 0 and not around.st_mode & 0o022
+    administered = user == 0 and (onlyRoot or stat.S_ISDIR(found.st_mode))
+    if user is not None and not administered and found.st_uid not in (0, owner):
+        return f"{what}: it belongs to another user ({found.st_uid}). Run: chown {owner} {path}"
     link = foreignLink(path)
     if link is not None:
         return f"{what}: {link} is a link that another user has made. Name the target itself."
-    folder = os.path.dirname(os.path.realpath(path))
-    mode = stat.S_IMODE(os.stat(folder).st_mode)
+    mode = stat.S_IMODE(around.st_mode)
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         return (
             f"Other users can replace {path}, since they can write to its folder "
@@ -202,17 +208,35 @@ def readPrivate(path: AnyPath, what: str, most: int) -> bytes:
     Raises:
         ValueError: it can't be read, or others can read or replace it.
     """
+    data, problem = readAndLook(path, what, most)
+    if problem is not None:
+        raise ValueError(problem)
+    return data
+
+
+def readAndLook(path: AnyPath, what: str, most: int = -1) -> tuple[bytes, str | None]:
+    """
+    Read a file that may hold a secret of its owner: what is in it tells.
+
+    Args:
+        path: of the file.
+        what: the secret is, for messages.
+        most: how many bytes to read at most; negative: all.
+
+    Returns:
+        What is in it; and whether others can read or replace it (see `exposure`).
+
+    Raises:
+        ValueError: it can't be read.
+    """
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
             found = os.fstat(file.fileno())
             problem = exposure(name, found, f"Other users can read the {what} in {name}")
-            data = file.read(most)
+            return file.read(most), problem
     except OSError as error:
         raise ValueError(f"Can't read {name}: {error.strerror}.") from None
-    if problem is not None:
-        raise ValueError(problem)
-    return data
 
 
 def foreignLink(path: str) -> str | None:

@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkType
 from pbauth._async import OneShot
+from pbauth._files import readAndLook
 from pbauth.accounts.hashing import Derivations
 from pbauth.client.renewal import askHashing
 from pbauth.errors import MechanismNotSupported, PassphraseNeeded, ServerNotTrusted
@@ -333,12 +334,16 @@ class PrivateKey:
 
         Raises:
             PassphraseNeeded: the key is encrypted, and no passphrase was given.
-            ValueError: the file can't be read, holds no private key, or the passphrase is wrong.
+            ValueError: the file can't be read, others can read or replace it, it holds no private
+                key, or the passphrase is wrong.
             TypeError: it holds a key of another type.
         """
-        data = _readFile(path)
+        data, problem = readAndLook(path, "private key")
         load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
-        return cls(_loadKey(path, data, passphrase, load))
+        key = _loadKey(path, data, passphrase, load)
+        if problem is not None:
+            raise ValueError(problem)
+        return cls(key)
 
     def begin(self, mechanism: str, name: str, connection: Channel) -> Ed25519Client:
         """
@@ -398,11 +403,13 @@ class ClientCertificate:
 
         Raises:
             PassphraseNeeded: the key is encrypted, and no passphrase was given.
-            ValueError: the file can't be read, lacks the one or the other, they do not belong
-                together, or the passphrase is wrong.
+            ValueError: the file can't be read, others can read or replace it, it lacks the one or
+                the other, they do not belong together, or the passphrase is wrong.
         """
-        data = _readFile(path)
+        data, problem = readAndLook(path, "private key")
         key = _loadKey(path, data, passphrase, load_pem_private_key)
+        if problem is not None:
+            raise ValueError(problem)
         try:
             certificate = x509.load_pem_x509_certificate(data)
         except ValueError:
@@ -418,14 +425,6 @@ class ClientCertificate:
         """
         _check(self, mechanism)
         return OneMessageClient(b"")
-
-
-def _readFile(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ValueError(f"Can't read {path}: {error.strerror}.") from None
 
 
 def _loadKey(

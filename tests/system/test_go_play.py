@@ -526,6 +526,7 @@ class SignInTests(SynchronousTestCase):
         ):
             path, asked = self.mktemp(), list[str]()
             Path(path).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+            Path(path).chmod(0o600)
             self.assertIsInstance(self.login(asked, key=path).credentials, PrivateKey)
             self.assertEqual(asked, expected)
 

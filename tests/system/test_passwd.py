@@ -36,6 +36,7 @@ class PasswdTests(TLSTestCase):
         form = serialization.PrivateFormat.PKCS8
         with open(path, "wb") as file:
             file.write(KEY.private_bytes(serialization.Encoding.PEM, form, encryption))
+        os.chmod(path, 0o600)
         return path
 
     async def test_changed(self) -> None:

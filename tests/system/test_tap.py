@@ -149,6 +149,7 @@ class ServerTests(TestCase):
         Path(private).write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         )
+        Path(private).chmod(0o600)
         line = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         Path(public).write_text(f"# my keys\n\n{line} laptop\n")
         await self.addAlice("echo")

@@ -124,6 +124,24 @@ class ForeignTests(FilesTestCase):
             text = exposure(self.path, os.stat_result(fields), "Others can read it") or ""
             self.assertEqual("chown 4001" in text, refused)
 
+    def test_thirdUser(self) -> None:
+        """Root uses files of their folder's owner, and no others that a user may have put there."""
+        writePrivate(self.path, b"secret")
+        fields, look = list(os.stat(self.path)), os.stat
+        fields[stat.ST_UID] = 4_000
+        found = os.stat_result(fields)
+        self.patch(_files, "_user", lambda: 0)
+        for owner, mode, refused in (
+            *((4_000, 0o755, False), (4_000, 0o775, False), (4_001, 0o700, True)),
+            *((0, 0o755, False), (0, 0o775, True), (0, 0o1777, True)),
+        ):
+            around = list(os.stat(self.folder))
+            around[stat.ST_UID], around[stat.ST_MODE] = owner, stat.S_IFDIR | mode
+            self.patch(os, "stat", lambda path, around=around: os.stat_result(around))
+            text = exposure(self.path, found, "Others can read it") or ""
+            self.patch(os, "stat", look)
+            self.assertEqual(f"chown {owner}" in text, refused, (owner, oct(mode)))
+
     def test_folder(self) -> None:
         """In a folder that everybody can write to, without the sticky bit, nothing is ours."""
         writePrivate(self.path, b"secret")

@@ -832,6 +832,7 @@ class CommandTests(TLSTestCase):
                 serialization.NoEncryption(),
             )
         )
+        Path(path).chmod(0o600)
         program = Program(
             *(*PBAUTH, "--server", self.endpoint, "--trust", self.pin, "--login-key", path),
             *("user", "add", "bob", "--password-stdin"),

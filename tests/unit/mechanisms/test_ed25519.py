@@ -187,6 +187,7 @@ class KeyTests(SynchronousTestCase):
         path = self.mktemp()
         with open(path, "wb") as file:
             file.write(key.private_bytes(serialization.Encoding.PEM, form, encryption))
+        os.chmod(path, 0o600)
         return path
 
     def test_files(self) -> None:
@@ -203,6 +204,25 @@ class KeyTests(SynchronousTestCase):
                 PrivateKey.fromFile(secret, "wrong")
             self.assertIn("passphrase is wrong", str(raised.exception))
             self.assertNotIn("\n", str(raised.exception))
+
+    def test_exposedFiles(self) -> None:
+        """A key that others can read, or replace, is not used; the error says what to do."""
+        form = serialization.PrivateFormat.OpenSSH
+        path = self.write(KEY, form, serialization.NoEncryption())
+        secret = self.write(KEY, form, serialization.BestAvailableEncryption(b"sesame"))
+        for mode in (0o644, 0o640, 0o604, 0o620, 0o666):
+            for name, passphrase in ((path, None), (secret, "sesame")):
+                os.chmod(name, mode)
+                with self.assertRaises(ValueError) as raised:
+                    PrivateKey.fromFile(name, passphrase)
+                self.assertIn(f"Run: chmod 600 {name}", str(raised.exception))
+        os.chmod(path, 0o400)
+        self.assertEqual(PrivateKey.fromFile(path).publicKey, PUBLIC)
+        folder = os.path.dirname(os.path.realpath(path))
+        os.chmod(folder, 0o777)
+        with self.assertRaises(ValueError) as raised:
+            PrivateKey.fromFile(path)
+        self.assertIn("Other users can replace", str(raised.exception))
 
     def test_otherFiles(self) -> None:
         """Keys of another type, other files, and no file."""

@@ -120,6 +120,7 @@ class ClientCertificateTests(SynchronousTestCase):
         """Make a file."""
         path = self.mktemp()
         Path(path).write_bytes(data)
+        Path(path).chmod(0o600)
         return path
 
     def test_file(self) -> None:
@@ -145,6 +146,15 @@ class ClientCertificateTests(SynchronousTestCase):
         with self.assertRaises(ValueError) as raised:
             ClientCertificate.fromFile(path, "wrong")
         self.assertIn("passphrase is wrong", str(raised.exception))
+
+    def test_exposedFiles(self) -> None:
+        """A file that others can read is not used: there is a key in it."""
+        path = self.write(makeCertificate())
+        for mode in (0o644, 0o640, 0o606):
+            Path(path).chmod(mode)
+            with self.assertRaises(ValueError) as raised:
+                ClientCertificate.fromFile(path)
+            self.assertIn(f"Run: chmod 600 {path}", str(raised.exception))
 
     def test_otherFiles(self) -> None:
         """Files that lack something are said to."""
