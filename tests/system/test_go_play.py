@@ -501,7 +501,7 @@ class SignInTests(SynchronousTestCase):
         self.patch(signin.click, "prompt", prompt)
         self.patch(sys, "stdin", Stdin())
         given: dict[str, Any] = {
-            **dict.fromkeys(("key", "certificate")),
+            **dict.fromkeys(("key", "certificate", "voucher")),
             **dict.fromkeys(("insecure", "accept_new", "password_stdin", "plain"), False),
             **{"timeout": 5, "known_servers": "", "trust": "SHA256:" + "A" * 43, **options},
         }
