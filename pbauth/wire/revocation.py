@@ -65,7 +65,7 @@ class ExportingBroker:
         """Jelly an object for the sessions; also what a Deferred comes to later."""
         if type(object) not in AT_ONCE and isinstance(object, (Deferred, Coroutine)):
             later: Deferred[Any] = self._broker.cancellable(ensureDeferred(object))
-            return later.addCallback(self.serialize, *args, **kw)
+            return later.addCallback(self._serializeLater, self._broker._given, *args, **kw)
         # As `Exports.givenBy`, without what that takes: each call's result goes this way.
         exports = self._exports
         before, exports.exporters = exports.exporters, self._sessions
@@ -78,6 +78,17 @@ class ExportingBroker:
             return self._broker.serializeIf(exports.checkLive, object, *args, **kw)
         finally:
             exports.exporters = before
+
+    def _serializeLater(self, object: Any, given: Any, *args: Any, **kw: Any) -> Any:
+        broker = self._broker
+        outer = broker._given
+        if outer is not given:
+            # What the broker is serialising now is another message.
+            broker._given = None
+        try:
+            return self.serialize(object, *args, **kw)
+        finally:
+            broker._given = outer
 
     def fails(self, failure: Failure) -> Failure:
         """Let what the state of an error gives to the peer belong to the sessions."""

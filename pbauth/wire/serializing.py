@@ -184,7 +184,7 @@ class SerializingBroker(PrivateBroker):
 
     def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
         later: Deferred[Any] = self.cancellable(ensureDeferred(object))
-        later.addCallback(self._serializeResult, self._calling, **context)
+        later.addCallback(self._serializeResult, self._calling, self._given, **context)
         return later
 
     def cancellable(self, running: Deferred[Any]) -> Deferred[Any]:
@@ -228,12 +228,18 @@ class SerializingBroker(PrivateBroker):
                 with contained(_log, "A call can't be cancelled"):
                     running.cancel()
 
-    def _serializeResult(self, result: Any, /, calling: bytes | None, **context: Any) -> Any:
+    def _serializeResult(
+        self, result: Any, /, calling: bytes | None, given: list[Given] | None, **context: Any
+    ) -> Any:
         before, self._calling = self._calling, calling
+        outer = self._given
+        if outer is not given:
+            # What is being serialised now is another message.
+            self._given = None
         try:
             return self.serializeIf(_nothing, result, **context)
         finally:
-            self._calling = before
+            self._calling, self._given = before, outer
 
     def _jelly(self, object: Any, perspective: Any, method: Any, args: Any, kw: Any) -> Any:
         # The name of the method is there for arguments only.

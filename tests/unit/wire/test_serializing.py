@@ -284,6 +284,31 @@ class SerializingTests(PairTestCase):
         self.failureResultOf(late)
         self.assertIn(thing.processUniqueID(), self.server.luids)
 
+    def test_answersWhileSerializing(self) -> None:
+        """What is answered meanwhile is not taken back with what can't be sent."""
+
+        class Own(Broker):
+            def serialize(self, object: Any, *args: Any, **kw: Any) -> Any:
+                return super().serialize(object, *args, **kw)
+
+        for kind in (Broker, Own):
+            self.connect(kind)
+            session = Mock(ended=False, live=True)
+            session.watch = lambda result, others=(): result
+            for broker in (self.server, self.server.exportingFor(session)):
+                waiting: Deferred[Any] = Deferred()
+                thing = Thing()
+                answer = broker.serialize(waiting)
+
+                class Firing(pb.Copyable):
+                    def getStateToCopy(self) -> Any:
+                        waiting.callback([thing])  # noqa: B023
+                        return {}
+
+                self.assertRaises(NotSerializable, broker.serialize, [Firing(), Colour.RED])
+                self.successResultOf(answer)
+                self.assertIn(thing.processUniqueID(), self.server.luids)
+
     def test_heldBefore(self) -> None:
         """What the peer held before, it holds after."""
         thing, cache = Thing(), Cache(1)
