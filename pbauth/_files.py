@@ -66,7 +66,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
     Raises:
         ForeignLink: there is a link in the path that another user has made.
-        OSError: it can't be written.
+        OSError: it can't be written, or what is there is no file.
     """
     path = _target(path)
     with _draft(path, None) as (name, file):
@@ -296,7 +296,12 @@ def _target(path: str) -> str:
     link = foreignLink(path)
     if link is not None:
         raise ForeignLink(link)
-    return os.path.realpath(path)
+    path = os.path.realpath(path)
+    with suppress(FileNotFoundError):
+        # Root could put a file in the place of a device, which all others use.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "This is not a regular file", path)
+    return path
 
 
 def keepOwner(descriptor: int, former: os.stat_result) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import time
@@ -51,7 +52,7 @@ class AuditFile:
         self.path = path if self._isOutput else os.path.abspath(path)
         self.lost = 0
         self._torn = False
-        self._descriptor = os.dup(1) if self._isOutput else _open(self.path)
+        self._descriptor = _output() if self._isOutput else _open(self.path)
 
     def __call__(self, event: LogEvent) -> None:
         """Write an event, if it is one of the audit (see `ILogObserver`)."""
@@ -113,6 +114,15 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"Can't write to the audit file: {error.strerror}."
     return str(error)
+
+
+def _output() -> int:
+    # Where it was closed at the start, the number is that of some other file by now.
+    if sys.__stdout__ is None:
+        raise AuditUnwritable(
+            "The standard output, where the audit log goes, is closed. Name a file with --audit."
+        )
+    return os.dup(1)
 
 
 def _open(path: str) -> int:

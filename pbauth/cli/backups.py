@@ -65,7 +65,10 @@ def _explained(file: str) -> Iterator[None]:
     except (StoreError, AuditUnwritable) as error:
         said = str(error)
     except OSError as error:
-        said = f"{error.filename or file}: {error.strerror or error}."
+        # What is named like a draft is where the backup was to be.
+        name = str(error.filename or file)
+        name = file if os.path.basename(name).startswith(".draft-") else name
+        said = f"{name}: {error.strerror or error}."
     else:
         return
     raise click.ClickException(said)

@@ -53,6 +53,8 @@ def backUp(folder: str, accounts: str | None, path: str) -> None:
     kind, file = _kindOf(accounts), accountsFile(folder, accounts)
     if file is not None and not os.path.exists(file):
         raise StoreError(f"There are no accounts in {file} to back up.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreError(f"{path} is not a file. Name a file for the backup.")
     # Refuses accounts that are damaged, or that other users can read.
     openAuthorizer(folder, accounts, reading=True).close()
     with (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 import tarfile
 from contextlib import closing
 from pathlib import Path
@@ -201,7 +202,18 @@ class BackupTests(ServingTestCase):
         self.assertIn("There are no accounts in", program.output)
         await addUser(self.open(None), "alice")
         program = await self.pbauth(None, "backup", f"{self.backup}/nowhere")
-        self.assertIn("No such file or directory", program.output)
+        self.assertEqual(
+            program.output, f"Error: {self.backup}/nowhere: No such file or directory.\n"
+        )
+        pipe = self.mktemp()
+        os.mkfifo(pipe)
+        for path in (pipe, self.state):
+            program = await self.pbauth(None, "backup", path)
+            self.assertEqual(
+                (program.output, program.exitCode),
+                (f"Error: {path} is not a file. Name a file for the backup.\n", 1),
+            )
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
         self.assertEqual(len(program.output.splitlines()), 1, program.output)
         program = await run(*PBAUTH, "--server", "tls:localhost:1", "backup", self.backup)
         self.assertIn("without --server", program.output)

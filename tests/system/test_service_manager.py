@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,16 @@ class ServerTests(TestCase):
         server.kill("INT")
         await server.whenEnded()
         self.assertIn((server.exitCode, server.signal), [(0, None), (None, signal.SIGINT)])
+
+    async def test_auditToClosedOutput(self) -> None:
+        """Where the output is closed, its number is that of another file by the time of a login."""
+        line = 'exec "$@" >&-'
+        command = ("sh", "-c", line, "sh", sys.executable, *TWISTD, "--state", self.state)
+        server = await run(
+            *command[1:], "--port", PORT, "--audit", "-", executable="/bin/sh", forked=False
+        )
+        self.assertIn("The standard output, where the audit log goes, is closed.", server.output)
+        self.assertEqual(server.exitCode, 1)
 
     async def test_auditToOutput(self) -> None:
         """The audit log goes to the standard output, a line of JSON each."""

@@ -62,6 +62,22 @@ class FilesTestCase(SynchronousTestCase):
         return sorted(os.listdir(self.folder))
 
 
+class DeviceTests(FilesTestCase):
+    """What is there, and is no file."""
+
+    def test_stays(self) -> None:
+        """Root could put a file in the place of a device: it is refused, also behind a link."""
+        os.mkfifo(self.path)
+        link = self.folder / "link"
+        link.symlink_to(self.path)
+        for path in (self.path, str(link), str(self.folder)):
+            for name, function in self.writers[:2]:
+                error = self.assertRaises(OSError, function, path, b"x" * 20)
+                self.assertIn("not a regular file", str(error), name)
+        self.assertTrue(stat.S_ISFIFO(os.stat(self.path).st_mode))
+        self.assertEqual(self.names(), ["file", "link"])
+
+
 class ForeignTests(FilesTestCase):
     """Files, links and folders of other users."""
 
