@@ -331,8 +331,11 @@ class Session:
         byKey = None
         if limited is not None:
             byKey = limited.methodsFor(self.serviceName, self.perspectiveName)
-        lent = None if self.voucher is None else self.voucher.limits.methods
-        self.methods = Limits(methods=byKey).narrowed(Limits(methods=lent)).methods
+        voucher = self.voucher
+        if voucher is None:
+            self.methods = byKey
+        else:
+            self.methods = voucher.limits.narrowed(Limits(methods=byKey)).methods
 
     def checkMethod(self, message: str | bytes) -> None:
         """
