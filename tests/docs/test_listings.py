@@ -385,6 +385,7 @@ class ListingTests(ListingTestCase):
         server = Program(*TWISTD, "--state", folder, "--port", "ssl:0:interface=127.0.0.1")
         self.addCleanup(server.stop)
         said = await server.waitFor(r"Listening on 127\.0\.0\.1:(\d+) over TLS, with the key (\S+)")
+        path.chmod(0o600)
         output = await self.client("keyclient.py", said[1], said[2], str(path), "alice")
         self.assertEqual(output, "('alice', 'alice')\n")
 
