@@ -85,6 +85,11 @@ class Connecting:
             service: to attach to, or `None`.
             perspective: of that service; `None`: the identity's own.
         """
+        if isinstance(credentials, Voucher) and credentials.identityName != name:
+            raise click.UsageError(
+                f"This voucher is one of {credentials.identityName!r}, not of {name!r}: name that "
+                "user."
+            )
         return Login(
             *(endpoint, name, credentials, service, perspective),
             trust=trust,

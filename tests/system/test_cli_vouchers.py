@@ -145,5 +145,6 @@ class VoucherCommandTests(TestCase):
         call = ("call", "--voucher", path, f"tcp:127.0.0.1:{port.getHost().port}", "alice", "game")
         self.assertEqual(await self.says("alice", *call, "whoami"), '"alice"\n')
         await self.fails("'resign' is not among those", *call, "resign")
+        await self.fails("one of 'alice', not of 'game'", *call[:4], "game", "whoami", "x")
         await self.says("Revoked 1", "voucher", "revoke", "alice", "jenkins")
         await self.fails("Login refused", *call, "whoami")
