@@ -211,6 +211,7 @@ class ServerTests(TestCase):
         pin = (await server.waitFor(r"with the key (SHA256:\S+)"))[1]
         pem = os.path.abspath(self.mktemp())
         Path(pem).write_bytes(makeCertificate(("alice",)))
+        os.chmod(pem, 0o600)
         await self.addAlice("echo")
         await self.pbauth("user", "addkey", "alice", pem)
         where = f"tls:127.0.0.1:{await self.portOf(server)}"
