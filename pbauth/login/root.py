@@ -322,6 +322,22 @@ class AuthServ(WireObject):
         """Return what to raise where a challenge is answered once more. The challenger calls it."""
         return self._attempts.refuse("", "", "a second response")
 
+    def checkVoucher(self, claim: Claim) -> None:
+        """
+        Check that a voucher, if it is one that was proved, is one that the policy allows.
+
+        Args:
+            claim: what was proved.
+
+        Raises:
+            ExchangeRefused: it is good for too long: somebody issued it under another policy.
+        """
+        proof = claim.exchange.proof
+        if isinstance(proof, VoucherProof):
+            until = proof.blocks[0].limits.until
+            if until is None or until - self.authorizer.now() > self._policy.maxVoucherLife:
+                raise ExchangeRefused("the voucher is good for longer than the policy allows")
+
     def open(self, identity: IIdentity, mechanism: str, claim: Claim) -> IdentityWrapper:
         """
         Return what a client gets that has proved who it is. The challenger calls it.
@@ -420,6 +436,7 @@ class AuthChallenger(WireObject):
                 raise ExchangeRefused("the account is locked")
             if not self._serv.authorizer.proofs.proves(identity, claim.exchange):
                 raise ExchangeRefused("the account or the key has expired")
+            self._serv.checkVoucher(claim)
             if self._serv.broker.disconnected:
                 raise Detached()
             attempt.accept(identity.name, claim.guest)

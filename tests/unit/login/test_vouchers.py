@@ -339,6 +339,17 @@ class IssuingTests(VoucherTestCase):
         self.assertIn("0.5 days", self.refused(now + timedelta(days=1)))
         self.issue()
 
+    def test_issuedUnderAnotherPolicy(self) -> None:
+        """One that is good for longer, as an administrator's may be, is refused until it is not."""
+        now = self.memory.authorizer.now()
+        voucher = makeVoucher("alice", "ci", Limits(until=now + timedelta(hours=13)))
+        self.serve(Policy(maxVoucherLife=timedelta(hours=12)))
+        issued = IssuedVoucher(voucher.chain.blocks[0])
+        self.successResultOf(self.memory.authorizer.keepVoucher("alice", issued))
+        self.assertIsInstance(self.failed(self.use(voucher)), Unauthorized)
+        self.memory.clock.advance(3700)
+        self.assertEqual(self.answer(self.uses(voucher), "resign"), "resigned")
+
     def test_needsUntil(self) -> None:
         """Without an end there is none."""
         self.assertIn("until", self.refused(None))  # type: ignore[arg-type]
