@@ -15,7 +15,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import Attribute, evolve, field, frozen
 from cryptography.exceptions import InvalidSignature
@@ -62,11 +62,31 @@ def toBeSigned(
     Returns:
         Label, name, key, challenge and binding, each behind its length in four bytes.
     """
-    return _behindLengths(_LABEL, name.encode("utf-8"), publicKey, challenge, channelBinding or b"")
+    return behindLengths(_LABEL, name.encode("utf-8"), publicKey, challenge, channelBinding or b"")
 
 
-def _behindLengths(*parts: bytes) -> bytes:
+def behindLengths(*parts: bytes) -> bytes:
+    """Return byte strings in a row, each behind its length in four bytes."""
     return b"".join(struct.pack("!I", len(part)) + part for part in parts)
+
+
+def verifies(key: bytes, signature: Any, data: bytes) -> bool:
+    """
+    Check a signature.
+
+    Args:
+        key: the public key.
+        signature: whatever came as one.
+        data: what it has to be on.
+
+    Returns:
+        Whether it is right.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
 
 
 def _fromSSH(blob: object, size: int) -> bytes | None:
@@ -75,7 +95,7 @@ def _fromSSH(blob: object, size: int) -> bytes | None:
     and 6). `None` if this is not of that form, to the byte.
     """
     raw = blob[-size:] if isinstance(blob, bytes) else b""
-    return raw if blob == _behindLengths(SSH_TYPE, raw) else None
+    return raw if blob == behindLengths(SSH_TYPE, raw) else None
 
 
 def _checkRaw(instance: PublicKey, attribute: Attribute[bytes], value: bytes) -> None:
@@ -187,25 +207,26 @@ class PublicKey:
         return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
     def _blob(self) -> bytes:
-        return _behindLengths(SSH_TYPE, self.raw)
+        return behindLengths(SSH_TYPE, self.raw)
 
 
 @implementer(IClientExchange)
-class Ed25519Client:
+class SigningClient:
     """
-    The client's half of one login.
+    The client's half of a login that signs one challenge.
 
     Args:
-        name: the identity's.
         key: the private key.
-        channelBinding: of the TLS connection; `None` without TLS.
+        initial: the first message.
+        toBeSigned: returns what is signed, of the challenge.
     """
 
-    def __init__(self, name: str, key: Ed25519PrivateKey, channelBinding: bytes | None) -> None:
-        self._name = name
+    def __init__(
+        self, key: Ed25519PrivateKey, initial: bytes, toBeSigned: Callable[[bytes], bytes]
+    ) -> None:
         self._key = key
-        self._channelBinding = channelBinding
-        self.initial = key.public_key().public_bytes_raw()
+        self._toBeSigned = toBeSigned
+        self.initial = initial
 
     def respond(self, challenge: bytes) -> bytes:
         """
@@ -216,7 +237,7 @@ class Ed25519Client:
         """
         if len(challenge) != CHALLENGE_BYTES:
             raise ServerNotTrusted("The server sent a malformed challenge.")
-        return self._key.sign(toBeSigned(self._name, self.initial, challenge, self._channelBinding))
+        return self._key.sign(self._toBeSigned(challenge))
 
     def checkOutcome(self, outcome: bytes) -> None:
         """
@@ -227,6 +248,23 @@ class Ed25519Client:
         """
         if outcome:
             raise ServerNotTrusted("The server's last message is not one of this mechanism.")
+
+
+class Ed25519Client(SigningClient):
+    """
+    The client's half of one login.
+
+    Args:
+        name: the identity's.
+        key: the private key.
+        channelBinding: of the TLS connection; `None` without TLS.
+    """
+
+    def __init__(self, name: str, key: Ed25519PrivateKey, channelBinding: bytes | None) -> None:
+        public = key.public_key().public_bytes_raw()
+        super().__init__(
+            key, public, lambda challenge: toBeSigned(name, public, challenge, channelBinding)
+        )
 
 
 @implementer(IExchange)
@@ -283,10 +321,8 @@ class Ed25519Server:
         if self.proof is None or challenge is None:
             raise ExchangeRefused("a signature out of order")
         signed = toBeSigned(self._name, self.proof.raw, challenge, self._channelBinding)
-        try:
-            Ed25519PublicKey.from_public_bytes(self.proof.raw).verify(response, signed)
-        except (InvalidSignature, ValueError, TypeError):
-            raise ExchangeRefused("the signature is not one of this key for this login") from None
+        if not verifies(self.proof.raw, response, signed):
+            raise ExchangeRefused("the signature is not one of this key for this login")
         if not self._authorized.covers(self.proof):
             raise ExchangeRefused("the key is not one of this identity")
         return b""

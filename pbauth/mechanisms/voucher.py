@@ -26,26 +26,22 @@ from pbauth.errors import (
     ExchangeRefused,
     InvalidName,
     MechanismNotSupported,
-    ServerNotTrusted,
 )
-from pbauth.interfaces import IClientExchange, ICredentials, IExchange, IMechanism
+from pbauth.interfaces import ICredentials, IExchange, IMechanism
 from pbauth.mechanisms import ed25519
 from pbauth.mechanisms.channel import Channel
+from pbauth.mechanisms.ed25519 import CHALLENGE_BYTES, SigningClient, behindLengths, verifies
 from pbauth.mechanisms.terms import Claimant, Terms
 from pbauth.mechanisms.voucherchain import (
     Block,
     Chain,
-    behindLengths,
     fromBase64,
     fromLengths,
     toBase64,
-    verifies,
 )
 from pbauth.names import checkName
 
 NAME = "VOUCHER"
-
-CHALLENGE_BYTES = 32
 
 #: What the text of each voucher begins with, so that scanners for secrets can find it.
 PREFIX = "pbv1:"
@@ -259,8 +255,7 @@ def makeVoucher(identityName: str, label: str, limits: Limits) -> Voucher:
     return Voucher(identityName, Chain.read(Chain((block,)).written()), key)
 
 
-@implementer(IClientExchange)
-class VoucherClient:
+class VoucherClient(SigningClient):
     """
     The client's half of one login.
 
@@ -274,32 +269,11 @@ class VoucherClient:
     def __init__(
         self, name: str, chain: Chain, key: Ed25519PrivateKey, channelBinding: bytes | None
     ) -> None:
-        self._name = name
-        self._chain = chain
-        self._key = key
-        self._channelBinding = channelBinding
-        self.initial = chain.written()
-
-    def respond(self, challenge: bytes) -> bytes:
-        """
-        Sign the challenge.
-
-        Raises:
-            ServerNotTrusted: it is not one of this mechanism.
-        """
-        if len(challenge) != CHALLENGE_BYTES:
-            raise ServerNotTrusted("The server sent a malformed challenge.")
-        return self._key.sign(toBeSigned(self._name, self._chain, challenge, self._channelBinding))
-
-    def checkOutcome(self, outcome: bytes) -> None:
-        """
-        Check the last message, which is empty.
-
-        Raises:
-            ServerNotTrusted: it is not.
-        """
-        if outcome:
-            raise ServerNotTrusted("The server's last message is not one of this mechanism.")
+        super().__init__(
+            key,
+            chain.written(),
+            lambda challenge: toBeSigned(name, chain, challenge, channelBinding),
+        )
 
 
 # The server's half.

@@ -14,16 +14,14 @@ its bytes, which nobody writes again.
 from __future__ import annotations
 
 import hashlib
-import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import reduce
-from typing import Any
 
 from attrs import field, frozen
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pbauth._limits import Limits, readJSON, writeJSON
+from pbauth.mechanisms.ed25519 import behindLengths, verifies
 from pbauth.names import checkName
 
 #: The most blocks of a chain, and the most bytes of a written one.
@@ -34,11 +32,6 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
 _BLOCK_LABEL = b"pbauth voucher block, version 1"
-
-
-def behindLengths(*parts: bytes) -> bytes:
-    """Return byte strings in a row, each behind its length in four bytes."""
-    return b"".join(struct.pack("!I", len(part)) + part for part in parts)
 
 
 def fromLengths(data: bytes) -> list[bytes]:
@@ -227,22 +220,3 @@ class Chain:
 
 def _toBeSigned(before: Chain, block: Block) -> bytes:
     return behindLengths(_BLOCK_LABEL, before.digest(), block.written)
-
-
-def verifies(key: bytes, signature: Any, data: bytes) -> bool:
-    """
-    Check a signature.
-
-    Args:
-        key: the public key.
-        signature: whatever came as one.
-        data: what it has to be on.
-
-    Returns:
-        Whether it is right.
-    """
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, data)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True
