@@ -7,6 +7,7 @@ leaves it to them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -149,6 +150,15 @@ class ReadingTests(ReadersTestCase):
     def test_runs(self, data: bytes, sizes: list[int]) -> None:
         """Long runs of items that are alike, or nearly so, also if they came to harm."""
         self.assertReadsAlike(data, sizes)
+
+    def test_wrongLengthsInRuns(self) -> None:
+        """Text in a run has the length that stands in front of it, or the run ends."""
+        data = callWith([["text"] * 60])
+        for place in (5, 30, 50):
+            start = [match.start() for match in re.finditer(rb"\x04\x82text", data)][place]
+            for length in (0, 3, 5, 9, 127):
+                wrong = data[:start] + bytes((length,)) + data[start + 1 :]
+                self.assertReadsAlike(wrong, [len(wrong)])
 
     @examples(60)
     @given(st.lists(RUNS, min_size=1, max_size=2), SIZES, st.booleans())
