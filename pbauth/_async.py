@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
-from inspect import iscoroutine
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import Any, Generic, TypeVar, overload
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -115,7 +114,7 @@ def _begun(operation: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     """Return what `maybeDeferred` does, without a coroutine's cost where it need not wait."""
     try:
         result = operation(*arguments)
-        if iscoroutine(result):
+        if type(result) is CoroutineType:
             result = run(result)
     except BaseException:
         return fail()

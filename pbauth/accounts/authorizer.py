@@ -388,8 +388,10 @@ class Authorizer:
             )
         last = identity.lastLogin
         if last is None or not timedelta(0) <= self.now() - last < LOGIN_ACCURACY:
-            with contained(_log, "Can't note the login of {name!r}", name=identity.name):
+            try:
                 self._noteLogin(identity)
+            except BaseException:
+                _log.failure("Can't note the login of {name!r}", name=identity.name)
 
     def _noneLeft(self, name: str) -> None:
         self._expiries.set(name, None)

@@ -237,7 +237,7 @@ class Attempts:
             TooManyAttempts: the name or the network has to wait.
             Unauthorized: this connection is about to be dropped.
         """
-        if self._exhausted:
+        if self._failures >= self._policy.maxAttempts:
             raise Unauthorized()
         wait = self._limits.wait(self._network, name)
         if wait:

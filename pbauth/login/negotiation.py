@@ -134,8 +134,9 @@ class Negotiation:
             missing = "no such identity"
         if mechanism.verifierName is not None:
             # The decoy is made even for names that exist, so that all names cost the same work.
-            making = self._authorizer.getDecoyVerifier(name, mechanism.verifierName)
-            decoy: Verifier = await settled(making)
+            decoy: Any = self._authorizer.getDecoyVerifier(name, mechanism.verifierName)
+            if hasattr(decoy, "__await__"):
+                decoy = await decoy
             if identity is not None:
                 verifiers = await settled(identity.getVerifiers())
                 verifier = verifiers.get(mechanism.verifierName)

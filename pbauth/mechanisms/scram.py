@@ -85,7 +85,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 
 
 def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def _unbase64(text: str) -> bytes:
@@ -504,9 +504,11 @@ class ScramServer:
             raise ExchangeRefused("the client binds where no binding is offered")
 
     def _checkName(self, first: re.Match[str]) -> None:
-        if re.search(r"=(?!2C|3D)", first["name"]):
-            raise ExchangeRefused("malformed client-first message")
-        name = first["name"].replace("=2C", ",").replace("=3D", "=")
+        name = first["name"]
+        if "=" in name:
+            if re.search(r"=(?!2C|3D)", name):
+                raise ExchangeRefused("malformed client-first message")
+            name = name.replace("=2C", ",").replace("=3D", "=")
         try:
             expected = saslprep(self._name)
         except ValueError:

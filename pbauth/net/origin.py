@@ -36,6 +36,7 @@ class Origin:
         host: where the peer is: an IP address, or ``unix``. Behind the PROXY protocol it is what
             the load balancer said, so anything that no address has is escaped.
         port: the peer's, or `None`.
+        peer: both, for people.
         authenticated: whether there was a login on it.
         address: of the peer, an `IAddress`; `None`: not known.
         uid: of the user at the other end of a UNIX socket; `None`: not known.
@@ -45,7 +46,7 @@ class Origin:
         uid: of the user at the other end.
     """
 
-    __slots__ = ("address", "authenticated", "connection", "host", "port", "uid")
+    __slots__ = ("address", "authenticated", "connection", "host", "peer", "port", "uid")
 
     def __init__(self, address: Any, uid: int | None = None) -> None:
         self.address = address
@@ -59,15 +60,12 @@ class Origin:
             host = cut(host)
             self.host = host if host.isprintable() and " " not in host else ascii(host)
             self.port = address.port
+            self.peer = f"{self.host} port {self.port}"
         elif address is not None:
             self.host = "unix" if isinstance(address, UNIXAddress) else type(address).__name__
-
-    @property
-    def peer(self) -> str:
-        """Return the address of the peer as text."""
-        if self.port is None:
-            return self.host or "elsewhere"
-        return f"{self.host} port {self.port}"
+            self.peer = self.host
+        else:
+            self.peer = "elsewhere"
 
 
 #: Of what did not come by Perspective Broker.

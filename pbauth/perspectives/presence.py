@@ -8,7 +8,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._arguments import checkProvides
-from pbauth._contained import contained
 from pbauth.interfaces import IPresence, ISessionObserver
 from pbauth.perspectives.clients import Clients
 
@@ -67,8 +66,10 @@ class Presence:
         if session.clientref is not None:
             self.clients.joined(session)
         for observer in [*self._observers]:
-            with contained(_log, "sessionAttached() failed for {session!r}", session=session):
+            try:
                 observer.sessionAttached(session)
+            except BaseException:
+                _log.failure("sessionAttached() failed for {session!r}", session=session)
 
     def left(self, session: Any) -> None:
         """Remove a session (see `IPresence`)."""
@@ -77,5 +78,7 @@ class Presence:
         del self._sessions[session]
         self.clients.left(session)
         for observer in [*self._observers]:
-            with contained(_log, "sessionDetached() failed for {session!r}", session=session):
+            try:
                 observer.sessionDetached(session)
+            except BaseException:
+                _log.failure("sessionDetached() failed for {session!r}", session=session)

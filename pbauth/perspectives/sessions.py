@@ -38,7 +38,7 @@ from twisted.spread import pb
 from twisted.spread.jelly import Jellyable
 
 from pbauth._arguments import checkCallable, checkProvides, checkType
-from pbauth._async import OneShot, run, settled
+from pbauth._async import OneShot, run
 from pbauth._contained import contained
 from pbauth._limits import Limits
 from pbauth.audit import Audit
@@ -327,15 +327,15 @@ class Session:
         Args:
             identity: that of this session.
         """
-        limited = ILimitedIdentity(identity, None)
+        # To adapt what provides it takes several times as long as to ask.
+        provided = ILimitedIdentity.providedBy(identity)
+        limited: Any = identity if provided else ILimitedIdentity(identity, None)
         byKey = None
         if limited is not None:
             byKey = limited.methodsFor(self.serviceName, self.perspectiveName)
-        voucher = self.voucher
-        if voucher is None:
-            self.methods = byKey
-        else:
-            self.methods = voucher.limits.narrowed(Limits(methods=byKey)).methods
+        if isinstance(self.proof, VoucherProof):
+            byKey = self.proof.limits.narrowed(Limits(methods=byKey)).methods
+        self.methods = byKey
 
     def checkMethod(self, message: str | bytes) -> None:
         """
@@ -392,15 +392,18 @@ class Session:
         return call.answer
 
     def _cutOff(self) -> None:
-        while self._underWay:
-            call = self._underWay.pop()
-            call.sessions.discard(self)
-            if not call.sessions:
-                call.answer.errback(Failure(self.detachedError()))
-        if IRevokingBroker.providedBy(self.broker):
-            self.broker.revoke(self)
-            if self.endReason is not None and self.endReason.revokes:
-                self.broker.tellEnded(self.reference, self.endReason.value)
+        try:
+            while self._underWay:
+                call = self._underWay.pop()
+                call.sessions.discard(self)
+                if not call.sessions:
+                    call.answer.errback(Failure(self.detachedError()))
+            if IRevokingBroker.providedBy(self.broker):
+                self.broker.revoke(self)
+                if self.endReason is not None and self.endReason.revokes:
+                    self.broker.tellEnded(self.reference, self.endReason.value)
+        except BaseException:
+            _log.failure("{session!r} can't be cut off", session=self)
 
     async def attach(self, perspective: IPerspective) -> None:
         """
@@ -433,13 +436,12 @@ class Session:
                 service.cachePerspective(perspective)
             self._introduce(perspective)
             attached = perspective.brokerAttached
-            given = await settled(
-                runFor(self, attached, self.clientref, self.identity, self.broker)
-            )
+            given = runFor(self, attached, self.clientref, self.identity, self.broker)
+            if hasattr(given, "__await__"):
+                given = await given
         except BaseException:
             self._state = _State.ENDED
-            with contained(_log, "{session!r} can't be cut off", session=self):
-                self._cutOff()
+            self._cutOff()
             self._finish()
             raise
         self._audit.attached(self)
@@ -462,10 +464,12 @@ class Session:
             raise self.detachedError()
         self._state = _State.LIVE
         if self.clientref is not None:
-            with contained(_log, "The clients of {session!r} do not work", session=self):
+            try:
                 clients = IClients(self.perspective, None)
                 if clients is not None:
                     clients.joined(self)
+            except BaseException:
+                _log.failure("The clients of {session!r} do not work", session=self)
         presence = None if service is None else IPresence(service, None)
         if presence is not None and self.live:
             self._presence = presence
@@ -495,6 +499,10 @@ class Session:
         Returns:
             Fires when `brokerDetached` has run, and what it returned has fired.
         """
+        self._end(reason)
+        return self._ended.wait()
+
+    def _end(self, reason: EndReason) -> None:
         if self.endReason is None:
             self.endReason = reason
             if reason.revokes and self._state in (_State.LIVE, _State.ATTACHING):
@@ -504,14 +512,12 @@ class Session:
         elif self._state is _State.ATTACHING:
             self._state = _State.ENDING
             # `attached` may take its time; what it told the client has to end now.
-            with contained(_log, "{session!r} can't be cut off", session=self):
-                self._cutOff()
+            self._cutOff()
         elif self._state is _State.REQUESTED:
             self._finish()
-        return self._ended.wait()
 
     def _connectionLost(self) -> None:
-        self.end(EndReason.CONNECTION_LOST)
+        self._end(EndReason.CONNECTION_LOST)
 
     def _showPerspectiveToClient(self, perspective: IPerspective) -> None:
         # What goes to the client's own object is serialised for this perspective (`Viewable` and
@@ -522,20 +528,23 @@ class Session:
     async def _detach(self) -> None:
         self._state = _State.ENDED
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
-        with contained(_log, "{session!r} can't be cut off", session=self):
-            self._cutOff()
+        self._cutOff()
         if self.clientref is not None:
-            with contained(_log, "The clients of {session!r} do not work", session=self):
+            try:
                 clients = IClients(self.perspective, None)
                 if clients is not None:
                     clients.left(self)
+            except BaseException:
+                _log.failure("The clients of {session!r} do not work", session=self)
         presence, self._presence = self._presence, None
         if presence is not None:
             presence.left(self)
         self._audit.detached(self, (self.endReason or EndReason.DETACHED).value)
         with contained(_log, "detached() failed for {session!r}", session=self):
             detached = self.perspective.brokerDetached
-            await settled(runFor(self, detached, self.clientref, self.identity, self.broker))
+            waiting = runFor(self, detached, self.clientref, self.identity, self.broker)
+            if hasattr(waiting, "__await__"):
+                await waiting
         self._finish()
 
     def _finish(self) -> None:
@@ -546,10 +555,12 @@ class Session:
         if not self.broker.disconnected:
             self.broker.dontNotifyOnDisconnect(self._connectionLost)
         if requested is not None:
-            with contained(_log, "uncachePerspective() failed for {session!r}", session=self):
+            try:
                 service = requested.getService()
                 if service is not None:
                     service.uncachePerspective(requested)
+            except BaseException:
+                _log.failure("uncachePerspective() failed for {session!r}", session=self)
         self._ended.fire()
 
 

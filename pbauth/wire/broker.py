@@ -262,7 +262,10 @@ class Broker(ReceivingBroker):
             # Others do not log in to such servers as this client can.
             self.readsOurErrors = True
             for held in limits.held:
-                self._blame(self._actUpon, held)
+                try:
+                    self._actUpon(held)
+                except Exception as error:
+                    self._blame(error)
 
     def expectProof(self, check: Callable[[bytes], None]) -> None:
         """

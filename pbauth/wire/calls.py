@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,7 +26,7 @@ class WireObject(pb.Referenceable):
         """Call the method, and serialise its result (see `twisted.spread.pb.Referenceable`)."""
         method, arguments, keywords = readCall(self, "remote", broker, message, args, kw)
         result = method(*arguments, **keywords)
-        if inspect.iscoroutine(result):
+        if type(result) is CoroutineType:
             result = run(result)
         if isinstance(result, Deferred):
             # A caller that gives up does not leave an account half changed.

@@ -74,20 +74,18 @@ class ReceivingBroker(SerializingBroker):
             self._read(chunk)
 
     def _read(self, chunk: bytes) -> None:
-        self._blame(self._count if self._limits is not None else self._reader.feed, chunk)
-
-    def _count(self, chunk: bytes) -> None:
-        if self._limits is not None:
-            self._limits.count(chunk)
-        self._reader.feed(chunk)
-
-    def _blame(self, act: Callable[[Any], None], argument: Any) -> None:
-        """Process what was received; if that fails, drop the connection, and blame one side."""
         try:
-            act(argument)
-        except MalformedMessage as fault:
-            self._dropViolator(fault)
+            if self._limits is not None:
+                self._limits.count(chunk)
+            self._reader.feed(chunk)
         except Exception as error:
+            self._blame(error)
+
+    def _blame(self, error: Exception) -> None:
+        """Drop the connection after an error, and blame one side; called while it is handled."""
+        if isinstance(error, MalformedMessage):
+            self._dropViolator(error)
+        else:
             self._dropUnserved(error)
 
     def _dropViolator(self, fault: MalformedMessage) -> None:
