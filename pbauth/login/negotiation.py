@@ -17,7 +17,7 @@ from pbauth._async import settled
 from pbauth.errors import MechanismNotSupported, Unauthorized
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.login.policy import Policy
-from pbauth.mechanisms import MECHANISMS, Verifier
+from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import NO_VERIFIER, Claimant, Terms
 from pbauth.names import checkName
