@@ -303,7 +303,8 @@ class Attempts:
             mechanism: the name of the mechanism.
             begun: when the attempt was booked, in seconds by the reactor's clock.
         """
-        self._limits.succeeded(self._network, claimed)
+        if self._limits.throttle is not None:
+            self._limits.throttle.succeeded(self._network, claimed)
         self._audit.loggedIn(self._origin, name, mechanism, self._now() - begun)
 
     def trust(self) -> None:
@@ -345,9 +346,10 @@ class Attempts:
         raise LimitExceeded("maxSessions", most)
 
     def _lift(self, guest: bool) -> None:
-        if not self._unauthenticated.gone:
+        unauthenticated = self._unauthenticated
+        if not unauthenticated.gone:
             self._origin.authenticated = True
-            self._limits.unauthenticated.remove(self._unauthenticated)
+            self._limits.unauthenticated.remove(unauthenticated)
             self._keepAlive.add(self._broker)
         if IRestrictableBroker.providedBy(self._broker):
             self._broker.loggedIn(guest)
@@ -472,14 +474,16 @@ class Attempts:
 
     def _connectionLost(self) -> None:
         unauthenticated = not self._unauthenticated.gone
-        self._limits.unauthenticated.remove(self._unauthenticated)
+        if unauthenticated:
+            self._limits.unauthenticated.remove(self._unauthenticated)
         self._limits.connections.discard(self)
         self.logins.clear()
         if self._closing is not None:
             self._closing.cancel()
-        restrictable = IRestrictableBroker.providedBy(self._broker)
         if self.unanswered > self.beginning or (
-            unauthenticated and restrictable and self._broker.brokeProtocol
+            unauthenticated
+            and IRestrictableBroker.providedBy(self._broker)
+            and self._broker.brokeProtocol
         ):
             self._misbehaved()
 

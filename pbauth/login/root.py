@@ -177,12 +177,13 @@ class AuthServerFactory(pb.PBServerFactory):
 
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection; or refuse it, where there are too many without a login."""
-        if not self._authRoot.limits.admits(networkOf(addr)):
+        limits = self._authRoot.limits
+        if not limits.admits(networkOf(addr)):
             self._authRoot.audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)
         broker.audit = self._authRoot.audit
-        broker.callLimits = self._authRoot.limits.calls
+        broker.callLimits = limits.calls
         broker.restrict(self._authRoot.policy.maxUnauthenticatedBytes)
         return broker
 
@@ -290,7 +291,9 @@ class AuthServ(WireObject):
         self._attempts.beginning += 1
         try:
             claim = await self._negotiation.begin(name, mechanism, self._channel)
-            challenge = await settled(claim.exchange.challenge(initial))
+            challenge: Any = claim.exchange.challenge(initial)
+            if hasattr(challenge, "__await__"):
+                challenge = await challenge
         except MechanismNotSupported:
             attempt.abandon()
             self._attempts.refuseMechanism(name, mechanism)
@@ -575,10 +578,12 @@ class IdentityWrapper(WireObject):
         )
         try:
             if perspectiveName is None and self._voucher is None:
-                requested = identity.requestPerspectiveForService(serviceName)
+                requested: Any = identity.requestPerspectiveForService(serviceName)
             else:
                 requested = identity.requestPerspectiveForKey(serviceName, key)
-            await session.attach(await settled(requested))
+            if hasattr(requested, "__await__"):
+                requested = await requested
+            await session.attach(requested)
         except BaseException:
             session.end(EndReason.DETACHED)
             raise

@@ -426,7 +426,7 @@ class Session:
             )
         self._state = _State.ATTACHING
         self._requested = perspective
-        if IRevokingBroker.providedBy(self.broker):
+        if self.clientref is not None and IRevokingBroker.providedBy(self.broker):
             # What it is told from now on, by `attached` too, ends with the session.
             self.broker.exportingFor(self, self.clientref)
         self._showPerspectiveToClient(perspective)

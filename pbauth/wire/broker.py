@@ -53,6 +53,9 @@ from pbauth.wire.writer import CoalescingWriter, coalesces
 
 _DIALECTS = [b"pb", b"none"]
 _GREETING = b"\x02\x80\x02\x82pb\x04\x82none"
+# The message after it: a list of the word for the command, and a small number.
+_VERSION = (b"version", pb.Broker.version)
+_VERSION_SENT = b"\x02\x80" + WORDS[b"version"] + bytes([pb.Broker.version, 0x81])
 
 compareReferences()
 
@@ -325,6 +328,9 @@ class Broker(ReceivingBroker):
             # Each connection begins with it.
             self._send(_GREETING)
             return
+        if obj == _VERSION and self._words:
+            self._send(_VERSION_SENT)
+            return
         pieces: list[bytes] = []
         encodeExpression(obj, pieces.append, self._reader.limit, self._words)
         self._send(b"".join(pieces))
@@ -433,7 +439,8 @@ class Broker(ReceivingBroker):
         self._reader.close()
         self._underWay = None
         super().connectionLost(reason)
-        self._whetherSecured().fail(reason)
+        if self._secured is not None:
+            self._secured.fail(reason)
         self._greeted.fail(reason)
         self._closed.fire()
         if self.keepAlive is not None:
