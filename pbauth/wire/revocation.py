@@ -29,8 +29,6 @@ _log = LeanLogger()
 
 _Result = TypeVar("_Result")
 
-_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-
 
 class ExportingBroker:
     """
@@ -71,10 +69,9 @@ class ExportingBroker:
         before, exports.exporters = exports.exporters, self._sessions
         try:
             exports.checkLive()
-            if type(object) in _SCALARS and self._broker._writesOwnWay:
-                # The application is asked for nothing meanwhile.
+            if self._broker._writesOwnWay:
                 return self._broker.serialize(object, *args, **kw)
-            # What the application is asked for meanwhile may end them.
+            # The application's own broker may end them once it is serialised.
             return self._broker.serializeIf(exports.checkLive, object, *args, **kw)
         finally:
             exports.exporters = before

@@ -109,6 +109,7 @@ class SerializingBroker(PrivateBroker):
         Raises:
             NotSerializable: it holds something that can't be serialised.
             TooManyReferences: it holds more references than the peer may get.
+            Detached: it belongs to sessions that have all ended, the last of them meanwhile.
             Exception: whatever the application's classes raise. All references are taken back.
         """
         given: list[Given] = []
@@ -117,7 +118,10 @@ class SerializingBroker(PrivateBroker):
             # A dialect without words, or none yet, is left to Twisted.
             if self._writesPlain and self._words:
                 try:
-                    return Encoded(encodePlain(object, self._reader.limit, self._encodeReference))
+                    data = encodePlain(object, self._reader.limit, self._encodeReference)
+                    if given:
+                        self._checkLive()
+                    return Encoded(data)
                 except (NotPlain, UnicodeEncodeError, RecursionError):
                     # Jelly will give them, and give them the same numbers.
                     self._takeBack(given)
@@ -126,8 +130,11 @@ class SerializingBroker(PrivateBroker):
                     object, perspective=perspective, method=method, args=args, kw=kw
                 )
             if self.stockSerialization:
-                return super().serialize(object, perspective, method, args, kw)
+                made = super().serialize(object, perspective, method, args, kw)
+                self._checkLive()
+                return made
             made = self._jelly(object, perspective, method, args, kw)
+            self._checkLive()
             # Now, since what can't be written is to be taken back.
             pieces: list[bytes] = []
             try:
@@ -181,6 +188,11 @@ class SerializingBroker(PrivateBroker):
             self._given = before
             if given and before is not None:
                 before += given
+
+    def _checkLive(self) -> None:
+        """Raise an error if what the application was asked for has ended all the sessions."""
+        if self._exports is not None:
+            self._exports.checkLive()
 
     def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
         later: Deferred[Any] = self.cancellable(ensureDeferred(object))

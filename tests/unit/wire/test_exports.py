@@ -48,6 +48,18 @@ class Last(pb.Copyable, pb.RemoteCopy):
 pb.setUnjellyableForClass(Last, Last)
 
 
+class LastPiece(pb.Referenceable):
+    """Ends the session while it is given a number."""
+
+    endMe: Any = None
+
+    def processUniqueID(self) -> int:
+        endMe, self.endMe = self.endMe, None
+        if endMe is not None:
+            endMe()
+        return super().processUniqueID()
+
+
 class Ear(pb.Referenceable):
     """An object of the client's that keeps what it is told, and gives another one."""
 
@@ -120,6 +132,11 @@ class Talker(RecordingPerspective):
 
     def perspective_endWhileSerialised(self, *names: str) -> Any:
         return [*(getattr(self, name) for name in names), self.last()]
+
+    def perspective_endWhileNumbered(self) -> Any:
+        piece = LastPiece()
+        piece.endMe = self.endMe
+        return ["plain", piece]
 
     def perspective_endAndFail(self, isOurs: bool) -> Any:
         self.endMe()
@@ -330,6 +347,22 @@ class ExportTests(WireTestCase):
             self.assertEqual(server.remotelyCachedLUIDs, {})
             self.assertEqual(Talker.board.observers, [])
             self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_endedWhileNumbered(self) -> None:
+        """An object that ends its session when it is about to be given is not given."""
+        alice = self.attach()
+        server = self.session().broker
+        self.perspective().endMe = self.end
+        numbers = set(server.localObjects)
+        self.assertIsInstance(self.refusal(alice, "endWhileNumbered"), Detached)
+        self.assertLessEqual(set(server.localObjects), numbers)
+
+    def test_endedWhileSerialisedAsTwisted(self) -> None:
+        """What is serialised as by Twisted is not sent either, once the session has ended."""
+        alice = self.attach()
+        self.session().broker.stockSerialization = True
+        self.perspective().endMe = self.end
+        self.assertIsInstance(self.refusal(alice, "endWhileSerialised"), Detached)
 
     def test_memory(self) -> None:
         """What the client, and what the server, has dropped is forgotten."""
