@@ -45,7 +45,8 @@ def _phrase(value: object) -> str:
 
 def _seconds(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        return min(float(value), 86_400.0)
+        # Before it is made a float, which not every number can be.
+        return float(min(value, 86_400))
     return 0.0
 
 

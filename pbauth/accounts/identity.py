@@ -58,6 +58,14 @@ def checkIdentityName(name: object) -> str:
     return checked
 
 
+# What is not seen, of characters that are no control characters: fillers, vowels and variations
+# (`Default_Ignorable_Code_Point` of Unicode), as far as SASLprep leaves them, and an empty Braille
+# cell.
+_BLANK = frozenset(
+    "\u115f\u1160\u17b4\u17b5\u180f\u2800" + "".join(map(chr, range(0xE0100, 0xE01F0)))
+)
+
+
 def checkNewName(name: object) -> str:
     """
     Check the name of a new identity: it is also the one spelling of that name, so that no other
@@ -75,11 +83,15 @@ def checkNewName(name: object) -> str:
     """
     checked = checkIdentityName(name)
     for character in checked:
-        if unicodedata.category(character) == "Cf":
+        if unicodedata.category(character) in ("Cf", "Cn") or character in _BLANK:
             raise InvalidName(
-                "The name of a new identity must not hold invisible characters; this one holds "
-                f"U+{ord(character):04X}."
+                "The name of a new identity must not hold invisible characters, or unknown ones; "
+                f"this one holds U+{ord(character):04X}."
             )
+    if " ".join(checked.split()) != checked:
+        raise InvalidName(
+            "The name of a new identity has single spaces, and only between other characters."
+        )
     prepared = saslprep(checked)
     if prepared != checked:
         raise InvalidName(

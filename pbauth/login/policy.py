@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from attrs import Attribute, field, frozen
@@ -18,7 +19,8 @@ from pbauth.names import checkName
 
 
 def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+    # Not a number is neither over nor under any: nothing would ever reach such a limit.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
         raise ValueError(f"{attribute.name} must be a number greater than 0, not {value!r}.")
 
 
@@ -27,9 +29,14 @@ def _positiveOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> 
         _positive(instance, attribute, value)
 
 
+def _whole(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{attribute.name} must be a whole number over 0, not {value!r}.")
+
+
 def _wholeOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None and (type(value) is not int or value < 1):
-        raise ValueError(f"{attribute.name} must be a whole number over 0, or None, not {value!r}.")
+    if value is not None:
+        _whole(instance, attribute, value)
 
 
 def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
@@ -53,7 +60,10 @@ def _asLength(value: timedelta | float) -> timedelta:
             raise TypeError(
                 f"maxVoucherLife must be a timedelta or seconds, not {type(value).__name__}."
             )
-        value = timedelta(seconds=value)
+        try:
+            value = timedelta(seconds=value)
+        except (ValueError, OverflowError):
+            raise ValueError(f"maxVoucherLife can't be {value!r} seconds.") from None
     if value <= timedelta(0):
         raise ValueError("maxVoucherLife must be longer than 0.")
     return value
@@ -153,12 +163,12 @@ class Policy:
     defaultService: str | None = field(default=None, validator=_nameOrNone)
     guest: str | None = field(default=None, validator=_nameOrNone)
     graceTime: float = field(default=30, validator=_positive)
-    maxAttempts: int = field(default=6, validator=_positive)
-    maxUnauthenticatedBytes: int = field(default=65536, validator=_positive)
-    maxUnauthenticated: int = field(default=1000, validator=_positive)
+    maxAttempts: int = field(default=6, validator=_whole)
+    maxUnauthenticatedBytes: int = field(default=65536, validator=_whole)
+    maxUnauthenticated: int = field(default=1000, validator=_whole)
     throttle: bool | Throttle = field(default=True, validator=_throttleOrSwitch)
     pingInterval: float | None = field(default=30, validator=_secondsOrNone)
-    maxReferences: int = field(default=1024, validator=_positive)
+    maxReferences: int = field(default=1024, validator=_whole)
     vouchers: bool = True
     maxVoucherLife: timedelta = field(default=MOST_LIFE, converter=_asLength)
     maxSessions: int | None = field(default=None, validator=_wholeOrNone)

@@ -13,6 +13,7 @@ import hashlib
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sized
+from math import inf
 from typing import Any
 
 from attrs import Attribute, define, field, frozen
@@ -53,7 +54,7 @@ def _wholeNumber(instance: Throttle, attribute: Attribute[int], value: int) -> N
 
 
 def _positive(instance: Throttle, attribute: Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
         raise ValueError(
             f"{attribute.name} must be a number of seconds greater than 0, not {value!r}."
         )

@@ -11,6 +11,7 @@ from pbauth import (
     DefaultAuthorizer,
     Hashing,
     Identity,
+    InvalidName,
     KeyNotFound,
     Perspective,
     Service,
@@ -22,6 +23,76 @@ from pbauth.testing import MemoryServer, RecordingService
 
 #: Enough that the derivation takes a thread.
 SLOW = Hashing(iterations=100_000)
+
+
+class NewNameTests(SynchronousTestCase):
+    """Names that look like those of others."""
+
+    def test_looksLikeAnother(self) -> None:
+        """
+        The name of a new identity holds nothing that can't be seen or turns the text round, and is
+        its own form in SASLprep. A name that exists is what it is.
+        """
+        for name in [
+            # Of the category Cf, mapped to nothing, and to another character.
+            "ali\u200bce",
+            "ali\u202ece",
+            "ali\u2066ce",
+            "ali\U000e0001ce",
+            "ali\u00adce",
+            "ali\u034fce",
+            "ali\ufe0fce",
+            "Al\u0130ce\u0301",
+            "\uff21lice",
+            "ali\u00a0ce",
+            # Of no such category, but invisible too.
+            "ali\u115fce",
+            "ali\u1160ce",
+            "ali\u3164ce",
+            "ali\uffa0ce",
+            "ali\u17b4ce",
+            "ali\u17b5ce",
+            "ali\u180fce",
+            "ali\u2065ce",
+            "alice\u2800",
+            "alice\U000e0100",
+            "alice\U000e01ef",
+            # Of no category yet.
+            "ali\u0378ce",
+            "ali\U000e0fffce",
+            # Spaces where nobody sees them.
+            "alice ",
+            " alice",
+            "alice  b",
+            " ",
+        ]:
+            with self.assertRaises(InvalidName, msg=ascii(name)):
+                DefaultAuthorizer().createIdentity(name)
+
+    def test_looksLikeItself(self) -> None:
+        """Ordinary names of any language are names of new identities."""
+        for name in (
+            "alice",
+            "Alice B",
+            "Zo\u00eb",
+            "日本語",
+            "नमस्ते",
+            "שלום",
+            "x" * 255,
+            "\U0001f511",
+        ):
+            self.assertEqual(DefaultAuthorizer().createIdentity(name).name, name)
+
+    def test_exists(self) -> None:
+        """An identity that exists goes on working, whatever its name looks like."""
+        memory = MemoryServer()
+        RecordingService("game", memory.services, memory.authorizer)
+        for name in ("ali\u1160ce", "alice ", "ali\u0378ce"):
+            identity = Identity(name, memory.authorizer)
+            identity.setPassword("secret")
+            identity.addKeyByString("game", name)
+            memory.authorizer.addIdentity(identity)
+            self.successResultOf(memory.logIn(name, "secret", "game", name))
 
 
 class DerivationTests(TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import attrs
@@ -10,6 +11,18 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Policy
 from pbauth.net.addresses import isLocal, isLoopback
+
+#: The limits that are whole numbers, and all that are numbers.
+COUNTS = (
+    "maxAttempts",
+    "maxUnauthenticatedBytes",
+    "maxUnauthenticated",
+    "maxReferences",
+    "maxSessions",
+    "maxCallsAtOnce",
+    "maxMessageBytes",
+)
+NUMBERS = (*COUNTS, "graceTime", "pingInterval", "maxVoucherLife", "maxCallsPerSecond")
 
 
 class PolicyTests(SynchronousTestCase):
@@ -64,10 +77,14 @@ class PolicyTests(SynchronousTestCase):
             {"callBurst": 0, "maxCallsPerSecond": 5},
             {"maxCallsAtOnce": True},
             {"maxMessageBytes": -1},
+            # What no number is over, or under.
+            *({name: each} for name in NUMBERS for each in (math.nan, math.inf, -math.inf)),
+            *({name: 2.5} for name in COUNTS),
+            {"maxVoucherLife": 1e300},
             {"guest": ""},
             {"mechanisms": ["SCRAM-SHA-1"]},
         ]:
-            with self.assertRaises(ValueError):
+            with self.assertRaises(ValueError, msg=options):
                 Policy(**options)
         for off in (0, None):
             self.assertEqual(Policy(pingInterval=off).pingInterval, off)

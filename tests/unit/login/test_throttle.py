@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 from hypothesis import given, settings
@@ -222,6 +223,8 @@ class SettingsTests(SynchronousTestCase):
             {"longestWait": -1},
             {"checksAtOnce": 0},
             {"longestWait": "long"},
+            {"longestWait": math.inf},
+            {"longestWait": math.nan},
             {"exempt": ["nowhere"]},
             {"exempt": ["192.0.2.1/24"]},
             {"exempt": ["2001:db8::1/128"]},
