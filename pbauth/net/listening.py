@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from pbauth._files import exposure
 from pbauth.net.addresses import isLocal, isLoopback
 from pbauth.net.certificates import privateCertificate, readCertificates
 from pbauth.net.proxy import ProxiedEndpoint
@@ -276,6 +278,8 @@ def _checkFolder(description: str, folder: str) -> None:
             f"{description!r}: there is no *.pem in the folder {folder!r}, where tls: looks for "
             f"certificates. For the server's own certificate: {DEFAULT_PORT}"
         )
+    for path in sorted(Path(folder).rglob("*.pem")):
+        _readKey(str(path))
 
 
 def _fromString(reactor: Any, description: str) -> Any:
@@ -299,6 +303,31 @@ def _readBytes(path: str) -> bytes:
         raise ValueError(f"Can't read {path}: {error.strerror}.") from None
 
 
+def _readKey(path: str) -> bytes:
+    """
+    Read the file of a private key that an operator named, unless others can write to it, or put
+    another one in its place. That others can read it is for the log alone: a group often may, and a
+    server that has run for years must not stop by an upgrade.
+    """
+    try:
+        with open(path, "rb") as file:
+            found, data = os.fstat(file.fileno()), file.read()
+            what = f"Other users can replace the private key in {path}"
+            problem = exposure(path, found, what, forbidden=stat.S_IWGRP | stat.S_IWOTH)
+    except OSError as error:
+        raise ValueError(f"Can't read {path}: {error.strerror}.") from None
+    if problem is not None:
+        raise ValueError(problem)
+    if found.st_mode & stat.S_IROTH and b"PRIVATE KEY-" in data:
+        _log.warn(
+            "Any user of this machine can read the private key in {path}, and act as this server "
+            "elsewhere (mode {mode:04o}). Run: chmod o-r {path}",
+            path=path,
+            mode=stat.S_IMODE(found.st_mode),
+        )
+    return data
+
+
 def _isNumber(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
@@ -307,7 +336,7 @@ def _load(
     keyPath: str, certificatePath: str
 ) -> tuple[ssl.PrivateCertificate, list[ssl.Certificate]]:
     """Load a key and its certificate; and the certificates behind that one in its file."""
-    keyPEM = _readBytes(keyPath)
+    keyPEM = _readKey(keyPath)
     key = None
     try:
         key = load_pem_private_key(keyPEM, None)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from pbauth._files import createPrivate, exposure
 from pbauth.accounts.authorizer import MOST_COSTS, Cost
 from pbauth.authorizers.sql.engine import DECOY_SECRET, OFTEN, SCHEMA_VERSION, Changed, costsOf
+from pbauth.authorizers.sql.sqlitefile import MOVED, OVERWRITTEN, DatabaseFile, countWrite
 from pbauth.authorizers.sql.sqliteschema import APPLICATION_ID, STEPS
 from pbauth.errors import StoreError
 from pbauth.interfaces import IChangesService
@@ -54,13 +55,13 @@ class SQLiteEngine:
     def __init__(self, path: str, lockTimeout: float) -> None:
         self.where = path
         self.upgraded = ""
-        self._file: tuple[int, int] | None = None
+        self._file = DatabaseFile(path)
         self._lockTimeout = lockTimeout
 
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the file, make it, or upgrade it (see `Engine`)."""
         _makePrivate(self.where)
-        self._file = fileOf(self.where)
+        self._file.open()
         with closing(
             sqlite3.connect(self.where, self._lockTimeout, isolation_level=None)
         ) as connection:
@@ -78,7 +79,9 @@ class SQLiteEngine:
             row = connection.execute(
                 "SELECT value FROM meta WHERE name = ?", (DECOY_SECRET,)
             ).fetchone()
+            self._file.identify(connection)
             connection.execute("COMMIT")
+            self._file.settle(connection)
             return bytes(row[0]), readCosts(connection)
 
     def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
@@ -124,7 +127,7 @@ class SQLiteEngine:
     def openPool(self, reactor: Any) -> Any:
         """Open the file (see `Engine`)."""
         return _Pool(
-            self._checkFile,
+            self._file.check,
             "sqlite3",
             self.where,
             timeout=self._lockTimeout,
@@ -136,11 +139,6 @@ class SQLiteEngine:
             cp_reactor=reactor,
         )
 
-    def _checkFile(self) -> None:
-        # What a connection has open would not be what commands open.
-        if fileOf(self.where) != self._file:
-            raise sqlite3.OperationalError(_REPLACED)
-
     def translate(self, statement: str) -> str:
         """Return the statement as it is."""
         return statement
@@ -148,6 +146,7 @@ class SQLiteEngine:
     def beginWriting(self, cursor: Any) -> None:
         """Keep all others from writing."""
         cursor.execute("BEGIN IMMEDIATE")
+        countWrite(cursor)
 
     def isLost(self, error: Exception) -> bool:
         """Return `False`: a file is never lost."""
@@ -163,10 +162,16 @@ class SQLiteEngine:
             )
         if "readonly" in text or "read-only" in text:
             return f"{self.where} is read-only. Make the file and its folder writable."
-        if text == _REPLACED:
+        if text == MOVED:
             return (
                 f"{self.where} was replaced by another file while it was in use. Restart this "
                 "server. To put a backup in place while servers run, use: pbauth restore"
+            )
+        if text == OVERWRITTEN:
+            return (
+                f"{self.where} was overwritten while it was in use. Stop all servers that use it, "
+                f"remove {self.where}-wal and {self.where}-shm, and copy the backup there again. "
+                "To put a backup in place while servers run, use: pbauth restore"
             )
         if "not a database" in text or "malformed" in text:
             return f"{self.where} is damaged, or not an SQLite database. Restore it from a backup."
@@ -179,9 +184,6 @@ class SQLiteEngine:
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesInFile:
         """Return a service that looks for changes (see `Engine`)."""
         return ChangesInFile(pool, reactor, changed)
-
-
-_REPLACED = "replaced"
 
 
 class _Pool(adbapi.ConnectionPool):
@@ -200,15 +202,6 @@ class _Pool(adbapi.ConnectionPool):
         """Check the file, and give a connection; called for each interaction."""
         self._check()
         return super().connect()
-
-
-def fileOf(path: str) -> tuple[int, int] | None:
-    """Return which file it is that has a path; `None`: there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 #: What SQLite puts beside a database.

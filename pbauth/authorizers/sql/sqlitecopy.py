@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 from pbauth.accounts.authorizer import DECOY_BYTES
 from pbauth.authorizers.sql.sqlite import SQLiteEngine, versionOf
+from pbauth.authorizers.sql.sqlitefile import takePlace, withoutId
 from pbauth.errors import StoreError
 
 #: Seconds to wait for others that write.
@@ -29,6 +30,8 @@ def copyDatabase(path: str, target: str) -> None:
     with _explained(path), closing(_connect(path)) as source, closing(_connect(target)) as copy:
         versionOf(source, path)
         source.backup(copy)
+        if versionOf(copy, target):
+            withoutId(copy)
 
 
 def replaceDatabase(path: str, copy: str) -> None:
@@ -56,6 +59,7 @@ def replaceDatabase(path: str, copy: str) -> None:
             # A server looks at what comes after the last change that it saw; no name: anybody.
             last = max(_lastChange(target), _lastChange(source))
             source.execute("INSERT INTO changes (serial, identity) VALUES (?, '')", (last + 1,))
+            takePlace(source, target)
             source.backup(target)
 
 

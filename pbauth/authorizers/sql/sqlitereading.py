@@ -12,7 +12,7 @@ from twisted.enterprise import adbapi
 
 from pbauth.accounts.authorizer import Cost
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
-from pbauth.authorizers.sql.sqlite import SQLiteEngine, checkPrivate, fileOf, readCosts, versionOf
+from pbauth.authorizers.sql.sqlite import SQLiteEngine, checkPrivate, readCosts, versionOf
 from pbauth.authorizers.sql.sqliteschema import STEPS
 
 
@@ -37,7 +37,6 @@ class SQLiteReader(SQLiteEngine):
 
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the file (see `Engine`). No decoys are made where nobody logs in."""
-        self._file = fileOf(self.where)
         try:
             version = self._look()
         except sqlite3.OperationalError:

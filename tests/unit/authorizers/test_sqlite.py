@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 from contextlib import closing
@@ -16,6 +17,7 @@ from pbauth import Hashing, SQLAuthorizer, StoreError
 from pbauth._files import createPrivate
 from pbauth.authorizers.sql import sqlite
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
+from pbauth.authorizers.sql.sqlitecopy import copyDatabase, replaceDatabase
 from pbauth.authorizers.sql.sqliteschema import STEPS
 from pbauth.mechanisms.scram import ScramVerifier
 from tests.support.serving import ServingTestCase
@@ -132,6 +134,76 @@ class FileTests(SQLTestCase):
         # Who opens it again finds what is there now.
         identity = await self.open().getIdentityRequest("alice")
         self.assertEqual(identity.name, "alice")
+
+    async def test_overwritten(self) -> None:
+        """
+        A server notices that something was copied over its file: another database, an older copy of
+        its own, a backup, and what is no database.
+        """
+
+        def another(path: str) -> None:
+            SQLAuthorizer(path, hashing=Hashing.CHEAPEST).close()
+            # More was written to it than to this one.
+            with closing(sqlite3.connect(path)) as database, database:
+                database.execute("UPDATE meta SET value = 1000 WHERE name = 'writes'")
+
+        def older(path: str) -> None:
+            shutil.copyfile(self.path, path)
+
+        def backup(path: str) -> None:
+            createPrivate(path)
+            copyDatabase(self.path, path)
+
+        def garbage(path: str) -> None:
+            Path(path).write_bytes(b"garbage" * 10_000)
+
+        for make in (another, older, backup, garbage):
+            self.path, copy = os.path.abspath(self.mktemp()), os.path.abspath(self.mktemp())
+            authorizer = self.open()
+            await addUser(authorizer, "alice")
+            self.checkpoint()
+            make(copy)
+            await addUser(authorizer, "bob")
+            self.checkpoint()
+            await authorizer.getIdentityRequest("bob")
+            shutil.copyfile(copy, self.path)
+            told = ""
+            # What can't be read may be in the middle of being written, once.
+            for _ in range(1 + (make is garbage)):
+                try:
+                    await authorizer.getIdentityRequest("alice")
+                except StoreError as error:
+                    told = str(error)
+            self.assertIn("was overwritten while it was in use", told, make)
+            self.assertIn(f"{self.path}-wal", told)
+
+    async def test_notOverwritten(self) -> None:
+        """What SQLite, other servers, commands, and a restore write is what belongs there."""
+        authorizer, other = self.open(), self.open()
+        backup = os.path.abspath(self.mktemp())
+        createPrivate(backup)
+        copyDatabase(self.path, backup)
+        for step in range(4):
+            name = f"user{step}"
+            await addUser(authorizer, name)
+            self.checkpoint()
+            await other.getIdentityRequest(name)
+            await addUser(other, f"{name}b")
+            if step == 1:
+                replaceDatabase(self.path, backup)
+            if step == 2:
+                with self.database() as database:
+                    database.execute("VACUUM")
+            self.checkpoint()
+            await authorizer.listIdentities()
+            SQLAuthorizer(self.path, hashing=Hashing.CHEAPEST).close()
+            os.utime(self.path)
+            await authorizer.listIdentities()
+
+    def checkpoint(self) -> None:
+        """Have all that was written put into the file itself."""
+        with self.database() as database:
+            database.execute("PRAGMA wal_checkpoint (PASSIVE)").fetchall()
 
     async def test_listed(self) -> None:
         """All identities are listed, sorted by name."""

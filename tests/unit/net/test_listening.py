@@ -106,6 +106,38 @@ class DescriptionTests(SynchronousTestCase):
         ):
             self.assertEqual(ports().read(description).fingerprint, pinOf(other), description)
 
+    def test_exposedKeys(self) -> None:
+        """
+        A private key that others can replace is not used; a group may read it; that everybody can
+        is for the log. So it is with those in a folder.
+        """
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        key = self.write(OWN)
+        folder = self.folder(OWN[OWN.index(b"-----BEGIN CERTIFICATE") :], OWN)
+        inFolder = os.path.join(folder, "1.pem")
+        for description, path in ((f"ssl:8787:{key}", key), (f"tls:{folder}:8787", inFolder)):
+            for mode in (0o600, 0o400, 0o640, 0o440):
+                os.chmod(path, mode)
+                ports().read(description)
+                self.assertEqual([each["path"] for each in events if "path" in each], [])
+            for mode in (0o644, 0o604):
+                os.chmod(path, mode)
+                ports().read(description)
+                self.assertEqual([each.pop("path") for each in events if "path" in each], [path])
+            for mode in (0o660, 0o620, 0o602, 0o666):
+                os.chmod(path, mode)
+                with self.assertRaises(ValueError) as raised:
+                    ports().read(description)
+                self.assertIn(f"chmod 600 {path}", str(raised.exception))
+            os.chmod(path, 0o600)
+            os.chmod(os.path.dirname(path) or ".", 0o777)
+            with self.assertRaises(ValueError) as raised:
+                ports().read(description)
+            self.assertIn("can replace", str(raised.exception))
+            os.chmod(os.path.dirname(path) or ".", 0o755)
+
     def test_plain(self) -> None:
         """Plain TCP is for this machine, unless the user insists."""
         for description in (
