@@ -61,6 +61,7 @@ class SQLiteEngine:
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the file, make it, or upgrade it (see `Engine`)."""
         _makePrivate(self.where)
+        checkRegular(self.where)
         self._file.open()
         with closing(
             sqlite3.connect(self.where, self._lockTimeout, isolation_level=None)
@@ -206,6 +207,20 @@ class _Pool(adbapi.ConnectionPool):
 
 #: What SQLite puts beside a database.
 _SIDES = ("", "-wal", "-shm", "-journal")
+
+
+def checkRegular(path: str) -> None:
+    """
+    Check that a database is a file, if there is one.
+
+    Args:
+        path: of the database.
+
+    Raises:
+        StoreError: it is a folder, or a device.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreError(f"{path} is not a regular file. Name another one.")
 
 
 def checkPrivate(path: str) -> None:

@@ -104,7 +104,7 @@ class DatabaseFile:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 found, writes = _idOf(connection), _writesOf(connection)
         except sqlite3.Error:
-            # Another process may be writing just now; but not for ever.
+            # Another process may be writing just now; but not a second time.
             self._isOverwritten = self._hasId and look == self._doubtful
             self._doubtful = look
             return

@@ -12,7 +12,13 @@ from twisted.enterprise import adbapi
 
 from pbauth.accounts.authorizer import Cost
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
-from pbauth.authorizers.sql.sqlite import SQLiteEngine, checkPrivate, readCosts, versionOf
+from pbauth.authorizers.sql.sqlite import (
+    SQLiteEngine,
+    checkPrivate,
+    checkRegular,
+    readCosts,
+    versionOf,
+)
 from pbauth.authorizers.sql.sqliteschema import STEPS
 
 
@@ -37,6 +43,7 @@ class SQLiteReader(SQLiteEngine):
 
     def prepare(self, decoySecret: bytes) -> tuple[bytes, list[Cost]]:
         """Check the file (see `Engine`). No decoys are made where nobody logs in."""
+        checkRegular(self.where)
         try:
             version = self._look()
         except sqlite3.OperationalError:

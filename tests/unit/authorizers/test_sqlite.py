@@ -135,6 +135,16 @@ class FileTests(SQLTestCase):
         identity = await self.open().getIdentityRequest("alice")
         self.assertEqual(identity.name, "alice")
 
+    def test_noFile(self) -> None:
+        """A folder, or a device, is not opened, and nobody is told to change its mode."""
+        for path in (os.path.dirname(self.path), os.devnull):
+            for reading in (False, True):
+                with self.assertRaises(StoreError) as raised:
+                    self.open(path, reading=reading)
+                self.assertEqual(
+                    str(raised.exception), f"{path} is not a regular file. Name another one."
+                )
+
     async def test_overwritten(self) -> None:
         """
         A server notices that something was copied over its file: another database, an older copy of
