@@ -108,7 +108,7 @@ class Attempt:
             name: of the identity.
             guest: the client has proved nothing, and stays unauthenticated until it attaches.
         """
-        self._attempts.accept(self.name, name, self.mechanism, self._begun)
+        self._attempts.accept(self.name, name, self.mechanism, self._begun, guest)
         if not guest:
             self._attempts.trust()
 
@@ -293,7 +293,9 @@ class Attempts:
             self._audit.refused(self._origin, name, mechanism, "it could not be checked")
             self._countFailure()
 
-    def accept(self, claimed: str, name: str, mechanism: str, begun: float) -> None:
+    def accept(
+        self, claimed: str, name: str, mechanism: str, begun: float, guest: bool = False
+    ) -> None:
         """
         Take note that a login is proved.
 
@@ -302,8 +304,10 @@ class Attempts:
             name: of the identity.
             mechanism: the name of the mechanism.
             begun: when the attempt was booked, in seconds by the reactor's clock.
+            guest: the client has proved nothing. So nobody is at home where it is, and nobody who
+                is at home elsewhere is forgotten for it.
         """
-        if self._limits.throttle is not None:
+        if self._limits.throttle is not None and not guest:
             self._limits.throttle.succeeded(self._network, claimed)
         self._audit.loggedIn(self._origin, name, mechanism, self._now() - begun)
 
@@ -337,10 +341,11 @@ class Attempts:
             return
         count = len(sessions.ofIdentity(name))
         if count < most:
+            self._refusedSessions = 0
             return
         self._refusedSessions += 1
         self._limits.refused["maxSessions"] += 1
-        if count + self._refusedSessions == FAR * most:
+        if count + self._refusedSessions >= FAR * most:
             # Not at once: the answer has to go out first.
             self._reactor.callLater(0, self._drop, DropReason.SESSIONS)
         raise LimitExceeded("maxSessions", most)

@@ -15,11 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sized
 from math import inf
 from typing import Any
+from unicodedata import normalize
 
 from attrs import Attribute, define, field, frozen
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 
 from pbauth._arguments import listed
+from pbauth.names import LONGEST
 
 #: The seconds of penalty up to which nobody has to wait. Penalties decay by one second each second.
 FREE = 60.0
@@ -31,6 +33,17 @@ MOST_REMEMBERED = 65_536
 _MEMORY = 600.0
 
 
+# Where clients of IPv4 are that reach a server of IPv6 by a translator (RFC 6052).
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def _ipv4In(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for, if it does."""
+    if address in _TRANSLATED:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped
+
+
 def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
     found = []
     for each in listed(given, "networks", "exempt"):
@@ -40,9 +53,14 @@ def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(
                 f"{each!r} is not an address or a network: 192.0.2.7, 192.0.2.0/24, 2001:db8::/48."
             ) from None
+        if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+            address = _ipv4In(network.network_address)
+            if address is not None:
+                network = ipaddress.ip_network((int(address), network.prefixlen - 96))
         if network.version == 6 and network.prefixlen > 64:
             raise ValueError(
-                f"{each} is part of a /64, which the throttle treats as one: use that."
+                f"{each} is part of a /64, which the throttle treats as one: use "
+                f"{network.supernet(new_prefix=64)}."
             )
         found.append(str(network))
     return tuple(found)
@@ -254,11 +272,11 @@ class ThrottleState:
         self._exempt = [ipaddress.ip_network(each) for each in throttle.exempt]
 
     def _concerned(self, network: str, name: str) -> list[tuple[Penalties, Hashable]]:
-        pair = _digest(network, name)
+        who, pair = _keys(network, name)
         if pair in self._known:
             return [(self._pairs, pair)]
         # An exempt network has none.
-        return [(self._networks, network), (self._names, _digest(name))]
+        return [(self._networks, network), (self._names, who)]
 
     def wait(self, network: str, name: str) -> float:
         """
@@ -274,7 +292,7 @@ class ThrottleState:
         if not any(self._penalized):
             return 0.0
         # The same work, whether it is known here or not.
-        who, pair = _digest(name), _digest(network, name)
+        who, pair = _keys(network, name)
         if pair in self._known:
             return self._pairs.wait(pair)
         return max(self._networks.wait(network), self._names.wait(who))
@@ -313,7 +331,7 @@ class ThrottleState:
         """Add the penalties for a failed login."""
         if not self._isExempt(network):
             self._networks.add(network, self._cost)
-        who, pair = _digest(name), _digest(network, name)
+        who, pair = _keys(network, name)
         self._names.add(who, self._cost)
         if pair in self._known:
             self._pairs.add(pair, self._cost)
@@ -325,7 +343,7 @@ class ThrottleState:
 
     def succeeded(self, network: str, name: str) -> None:
         """Remember that this name has logged in from this network."""
-        _remember(self._known, _digest(network, name), self._most)
+        _remember(self._known, _keys(network, name)[1], self._most)
         _remember(self._knownNetworks, network, self._most)
 
     def isKnown(self, network: str) -> bool:
@@ -365,12 +383,24 @@ def responsible(network: str, name: str) -> tuple[Hashable, ...]:
         network: that the login comes from.
         name: that it claims.
     """
-    return network, _digest(name), _digest(network, name)
+    return network, *_keys(network, name)
 
 
-def _digest(*texts: str) -> bytes:
-    """Return what is kept of texts that anybody may choose, however long they are."""
-    encoded = "\0".join(texts).encode("utf-8", "surrogatepass")
+def _keys(network: str, name: str) -> tuple[bytes, bytes]:
+    """
+    Return what is kept of a name, and of the pair of network and name, however long the name is.
+
+    Whoever checks a password elsewhere may take ``ALICE`` for ``alice``. So they wait together,
+    and no name can be guessed at more often by writing it in more ways.
+    """
+    if len(name) <= LONGEST:
+        name = name.lower() if name.isascii() else normalize("NFKC", name).casefold()
+        name = name.strip()
+    return _digest(name), _digest(f"{network}\0{name}")
+
+
+def _digest(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
@@ -383,15 +413,19 @@ def networkOf(address: Any, uid: int | None = None) -> str:
         uid: of the user at the other end of a UNIX socket; `None`: not known.
 
     Returns:
-        An IPv4 address, the /64 of an IPv6 address, or, for anything else, this machine: of that
-        user.
+        An IPv4 address, the /64 of an IPv6 address, the name of a host, or, for anything else, this
+        machine: of that user.
     """
     if isinstance(address, IPv4Address):
         return address.host
     if isinstance(address, IPv6Address):
         found = ipaddress.ip_address(address.host.partition("%")[0])
-        mapped = getattr(found, "ipv4_mapped", None)
-        if mapped is not None:
-            return str(mapped)
+        if isinstance(found, ipaddress.IPv6Address):
+            within = _ipv4In(found)
+            if within is not None:
+                return str(within)
         return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+    if isinstance(address, HostnameAddress):
+        # All of which a load balancer does not say where they are.
+        return address.hostname.decode("ascii", "replace")
     return "this machine" if uid is None else f"this machine, uid {uid}"

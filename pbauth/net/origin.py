@@ -6,7 +6,7 @@ import os
 import random
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import HostnameAddress, UNIXAddress
 
 from pbauth._quoting import cut
 from pbauth.net.addresses import uidOf
@@ -56,11 +56,14 @@ class Origin:
         self.port: int | None = None
         self.authenticated = False
         host = getattr(address, "host", None)
+        if isinstance(address, HostnameAddress):
+            # Such as `pbauth.net.proxy.UNKNOWN`.
+            host = address.hostname.decode("ascii", "replace")
         if isinstance(host, str):
             host = cut(host)
             self.host = host if host.isprintable() and " " not in host else ascii(host)
-            self.port = address.port
-            self.peer = f"{self.host} port {self.port}"
+            self.port = address.port or None
+            self.peer = self.host if self.port is None else f"{self.host} port {self.port}"
         elif address is not None:
             self.host = "unix" if isinstance(address, UNIXAddress) else type(address).__name__
             self.peer = self.host

@@ -13,7 +13,7 @@ import socket
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
 from pbauth._quoting import inLine
+from pbauth.net.addresses import isLocal
 
 _log = Logger()
 
@@ -41,6 +42,10 @@ _LOCAL, _PROXY = 0x20, 0x21
 _UNSPECIFIED, _TCP4, _TCP6, _UNIX = 0x00, 0x11, 0x21, 0x31
 
 
+#: Of a client of which the balancer does not know, or say, where it is: anywhere.
+UNKNOWN = HostnameAddress(b"unknown", 0)
+
+
 class MalformedHeader(ValueError):
     """The connection does not begin with a header of the PROXY protocol."""
 
@@ -52,9 +57,9 @@ class Header:
 
     Attributes:
         size: of the header, in bytes.
-        source: where the client is, an `IPv4Address` or `IPv6Address`; `None`: it does not say, or
+        source: where the client is, an `IPv4Address` or `IPv6Address`, or `UNKNOWN`; `None`: it
             speaks for itself.
-        destination: where the client connected to; `None` with `source`.
+        destination: where the client connected to; `None` where that is not said.
     """
 
     size: int
@@ -94,7 +99,7 @@ def _readVersion1(data: bytes) -> Header | None:
     try:
         _, kind, *rest = line.decode("ascii").split(" ")
         if kind == "UNKNOWN":
-            return Header(size)
+            return Header(size, UNKNOWN)
         source, destination, *ports = rest
         sourcePort, destinationPort = map(_readPort, ports)
     except ValueError:
@@ -125,9 +130,11 @@ def _readVersion2(data: bytes) -> Header | None:
     size = 16 + length
     if len(data) < size:
         return None
-    # The addresses of a UNIX socket are of another machine.
-    if command == _LOCAL or family in (_UNSPECIFIED, _UNIX):
+    if command == _LOCAL:
         return Header(size)
+    # The addresses of a UNIX socket are of another machine.
+    if family in (_UNSPECIFIED, _UNIX):
+        return Header(size, UNKNOWN)
     if family not in (_TCP4, _TCP6):
         raise MalformedHeader("an unknown protocol")
     version, width = (4, 4) if family == _TCP4 else (6, 16)
@@ -228,9 +235,12 @@ class _Proxied(ProtocolWrapper):
 
     def getPeer(self) -> Any:
         """Return the address of the client."""
-        if self._header is not None and self._header.source is not None:
-            return self._header.source
-        return super().getPeer()
+        balancer, header = super().getPeer(), self._header
+        if header is None or header.source is None:
+            return balancer
+        # The loopback network is that of the balancer's machine.
+        elsewhere = isLocal(header.source) and not isLocal(balancer)
+        return UNKNOWN if elsewhere else header.source
 
     def getHost(self) -> Any:
         """Return the address that the client connected to."""

@@ -75,6 +75,7 @@ from pbauth.mechanisms.md5 import MD5Verifier
 from pbauth.mechanisms.onemessage import OneMessageClient
 from pbauth.mechanisms.scram import ScramVerifier
 from pbauth.net.origin import ELSEWHERE, Origin, newId, originOf
+from pbauth.net.proxy import UNKNOWN
 from pbauth.server.services import AuditService, ReloadService
 from pbauth.tap import Options, makeService
 from pbauth.testing import MemoryServer, RecordingPerspective
@@ -755,7 +756,9 @@ class FormTests(AuditTestCase):
             (IPv4Address("TCP", "1\u202e2", 7), "'1\\u202e2'", "'1\\u202e2' port 7"),
             (UNIXAddress("/run/\x1bsocket"), "unix", "unix"),
             (UNIXAddress(None), "unix", "unix"),
-            (HostnameAddress(b"example.com", 7), "HostnameAddress", "HostnameAddress"),
+            (HostnameAddress(b"example.com", 7), "example.com", "example.com port 7"),
+            (HostnameAddress(b"a\n\xff b", 0), "'a\\n\\ufffd b'", "'a\\n\\ufffd b'"),
+            (UNKNOWN, "unknown", "unknown"),
             (None, None, "elsewhere"),
         ]:
             origin = Origin(address)

@@ -544,6 +544,19 @@ class GuestTests(WireTestCase):
         perspective = self.answer(identity, "attach", "game", "alice", None)
         self.assertEqual(self.answer(perspective, "echo", "x" * 100_000), "x" * 100_000)
 
+    def test_remembered(self) -> None:
+        """
+        Nobody is at home where a guest was: guests have proved nothing, and can't make the server
+        forget where others have logged in.
+        """
+        throttle = self.memory._factory._authRoot.limits.throttle
+        for _ in range(3):
+            self.memory.disconnect(self.enter(self.root()))
+        self.successResultOf(self.login("guest", Anonymous(), "game"))
+        self.assertEqual((len(throttle._known), len(throttle._knownNetworks)), (0, 0))
+        self.successResultOf(self.login())
+        self.assertEqual((len(throttle._known), len(throttle._knownNetworks)), (1, 1))
+
     def test_refusedKey(self) -> None:
         """A guest that asks for what it has no key to stays a stranger."""
         room = self.enter(self.root())

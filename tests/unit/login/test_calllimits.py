@@ -294,6 +294,46 @@ class SessionTests(CallLimitsTestCase):
         self.assertTrue(identity.broker.disconnected)
         self.assertEqual(self.dropped(), ["far too many sessions"])
 
+    def test_patience(self) -> None:
+        """Who is let in again begins anew: only what is refused in a row counts."""
+        self.start(maxSessions=1)
+        identity = self.identity()
+        for _ in range(5):
+            perspective = self.answer(identity, "attach", "game", "alice", None)
+            for _ in range(8):
+                self.assertIsInstance(
+                    self.refusal(identity, "attach", "game", "alice", None), LimitExceeded
+                )
+            self.answer(identity, "detach", perspective)
+        self.memory.advance(0)
+        self.assertFalse(identity.broker.disconnected)
+
+    def test_manyConnections(self) -> None:
+        """Sessions of one identity count together, those included that are still being attached."""
+        self.start(maxSessions=3)
+        attaching: list[Any] = []
+
+        class Slow(RecordingPerspective):
+            def attached(self, clientref: Any, identity: Any) -> Any:
+                attaching.append(Deferred())
+                return attaching[-1]
+
+        self.game.perspectiveClass = Slow
+        self.game.perspectives.clear()
+        answers = [
+            self.ask(self.identity(), "attach", "game", "alice", None).addErrback(
+                lambda failure: failure.type
+            )
+            for _ in range(6)
+        ]
+        self.assertEqual(len(attaching), 3)
+        self.assertEqual([self.successResultOf(each) for each in answers[3:]], [LimitExceeded] * 3)
+        for each in attaching:
+            each.callback(self.game.getPerspectiveNamed("alice"))
+        self.memory.flush()
+        for each in answers[:3]:
+            self.assertIsInstance(self.successResultOf(each), pb.RemoteReference)
+
 
 class OffTests(CallLimitsTestCase):
     """Without limits."""

@@ -115,6 +115,32 @@ class ThrottleTests(SynchronousTestCase):
         self.assertGreater(self.throttle.wait("198.51.100.1", "alice"), 0)
         self.assertEqual(self.throttle.wait("198.51.100.1", "bob"), 0)
 
+    def test_spellings(self) -> None:
+        """
+        A name in other letters waits as well: for whoever checks the password, PAM or LDAP for
+        instance, it may be the same. So does the owner's, where only own failures count.
+        """
+        spellings = [
+            "alice",
+            "ALICE",
+            "Alice",
+            "aLiCe",
+            "alice ",
+            " Alice",
+            "\uff21lice",
+            "\uff41LICE",
+        ]
+        for spelling in spellings:
+            self.throttle.failed("", spelling)
+        for spelling in (*spellings, "ALICe"):
+            self.assertEqual(self.throttle.wait("", spelling), 84, spelling)
+        self.throttle.succeeded("192.0.2.1", "alice")
+        self.assertEqual(self.throttle.wait("192.0.2.1", "ALICE"), 0)
+        for spelling in spellings:
+            self.throttle.failed("192.0.2.1", spelling)
+        self.assertGreater(self.throttle.wait("192.0.2.1", "ALICE"), 0)
+        self.assertEqual(self.throttle.wait("192.0.2.2", "alic"), 0)
+
     def test_ownerIsNotLockedOut(self) -> None:
         """Who has logged in from somewhere before still may, from there."""
         self.throttle.succeeded("192.0.2.1", "alice")
@@ -167,6 +193,8 @@ class ThrottleTests(SynchronousTestCase):
             self.assertEqual(throttle.wait(network, "bob"), 0)
             self.assertEqual(throttle.waitOfNetwork(network), 0)
         self.assertGreater(throttle.wait("192.0.2.9", "alice"), 0)
+        for exempt in ("::ffff:192.0.2.0/120", "64:ff9b::192.0.2.0/120"):
+            self.assertEqual(Throttle(exempt=[exempt]).exempt, ("192.0.2.0/24",))
         for network in ("198.51.100.1", "this machine", "2001:db9::/64"):
             for _ in range(10):
                 throttle.misbehaved(network)
@@ -200,6 +228,10 @@ class NetworkTests(SynchronousTestCase):
             (IPv6Address("TCP", "2001:db8:1:2:ffff::1", 1), "2001:db8:1:2::/64"),
             (IPv6Address("TCP", "fe80::1%eth0", 1), "fe80::/64"),
             (IPv6Address("TCP", "::ffff:203.0.113.7", 1), "203.0.113.7"),
+            (IPv6Address("TCP", "::ffff:cb00:7107%eth0", 1), "203.0.113.7"),
+            # Behind a translator.
+            (IPv6Address("TCP", "64:ff9b::203.0.113.7", 1), "203.0.113.7"),
+            (IPv6Address("TCP", "64:ff9b:0:0:0:1::7", 1), "64:ff9b::/64"),
             (UNIXAddress("path"), "this machine"),
             (None, "this machine"),
         ]:
@@ -228,6 +260,8 @@ class SettingsTests(SynchronousTestCase):
             {"exempt": ["nowhere"]},
             {"exempt": ["192.0.2.1/24"]},
             {"exempt": ["2001:db8::1/128"]},
+            {"exempt": ["::1"]},
+            {"exempt": ["fe80::1%eth0"]},
             {"exempt": [None]},
         ]:
             with self.assertRaises(ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -17,16 +17,20 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import AuthServerFactory, Policy
+from pbauth.login.throttle import networkOf
 from pbauth.net.listening import Ports
+from pbauth.net.origin import originOf
 from pbauth.net.proxy import (
     HEADER_TIME,
     SIGNATURE,
+    UNKNOWN,
     MalformedHeader,
     ProxiedEndpoint,
     ProxiedFactory,
     readHeader,
 )
 from pbauth.testing import MemoryServer
+from pbauth.wire.channel import channelOf
 
 BALANCER = IPv4Address("TCP", "10.0.0.1", 999)
 
@@ -59,8 +63,13 @@ HEADERS: list[tuple[bytes, Any]] = [
         b"PROXY TCP6 2001:DB8::7 2001:db8::1 5000 8787\r\n",
         IPv6Address("TCP", "2001:db8::7", 5000),
     ),
-    (b"PROXY UNKNOWN\r\n", None),
-    (b"PROXY UNKNOWN whatever 1 2\r\n", None),
+    (
+        b"PROXY TCP6 ::ffff:203.0.113.7 2001:db8::1 0 65535\r\n",
+        IPv6Address("TCP", "::ffff:cb00:7107", 0),
+    ),
+    (b"PROXY UNKNOWN\r\n", UNKNOWN),
+    (b"PROXY UNKNOWN whatever 1 2\r\n", UNKNOWN),
+    (b"PROXY UNKNOWN " + b"f" * 91 + b"\r\n", UNKNOWN),
     (CLIENT_V4, IPv4Address("TCP", "203.0.113.7", 5000)),
     (CLIENT_V6, IPv6Address("TCP", "2001:db8::7", 5000)),
     # With an extension; of the balancer itself; without addresses; of a UNIX socket.
@@ -69,8 +78,11 @@ HEADERS: list[tuple[bytes, Any]] = [
         IPv4Address("TCP", "203.0.113.7", 5000),
     ),
     (version2(0x00, b"", 0x20), None),
-    (version2(0x00, b""), None),
-    (version2(0x31, bytes(216)), None),
+    (version2(0x11, ipv4("203.0.113.7", "192.0.2.1"), 0x20), None),
+    (version2(0xFF, b"anything", 0x20), None),
+    (version2(0x00, b""), UNKNOWN),
+    (version2(0x00, ipv4("203.0.113.7", "192.0.2.1")), UNKNOWN),
+    (version2(0x31, bytes(216)), UNKNOWN),
 ]
 
 #: What is none.
@@ -96,6 +108,31 @@ BAD = [
     version2(0x11, b"short"),
     version2(0x21, ipv4("203.0.113.7", "192.0.2.1")),
     version2(0x11, b"x" * 5000),
+    # Of other protocols; without a body; with bytes that look like spaces or digits.
+    version2(0x10, ipv4("203.0.113.7", "192.0.2.1")),
+    version2(0x22, bytes(36)),
+    version2(0x32, bytes(216)),
+    version2(0x41, bytes(36)),
+    version2(0x11, b""),
+    b"PROXY TCP4 203.0.113.7\t192.0.2.1 5000 8787\r\n",
+    b"PROXY  TCP4 203.0.113.7 192.0.2.1 5000 8787\r\n",
+    b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 8787 \r\n",
+    b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 8787\n\r\n",
+    b"PROXY TCP4 203.0.113.7 192.0.2.1 +5000 8787\r\n",
+    b"PROXY TCP4 203.0.113.7 192.0.2.1 5_000 8787\r\n",
+    b"PROXY TCP4 203.0.113.7 192.0.2.1 000080 8787\r\n",
+    b"PROXY TCP4 203.0.113.007 192.0.2.1 5000 8787\r\n",
+    b"PROXY TCP4 0x7f.1 192.0.2.1 5000 8787\r\n",
+    b"PROXY TCP4 2130706433 192.0.2.1 5000 8787\r\n",
+    b"PROXY TCP4 203.0.113.0/24 192.0.2.1 5000 8787\r\n",
+    b"PROXY TCP6 203.0.113.7 192.0.2.1 5000 8787\r\n",
+    b"PROXY TCP6 [2001:db8::7] 2001:db8::1 5000 8787\r\n",
+    b"PROXY tcp4 203.0.113.7 192.0.2.1 5000 8787\r\n",
+    b"PROXY unknown\r\n",
+    b"proxy TCP4 203.0.113.7 192.0.2.1 5000 8787\r\n",
+    b"PROXY UNKNOWN " + b"f" * 92 + b"\r\n",
+    b"\r\nPROXY UNKNOWN\r\n",
+    SIGNATURE[:-1] + b"\r",
 ]
 
 
@@ -157,10 +194,10 @@ class ProxiedTestCase(SynchronousTestCase):
 
         self.factory = ProxiedFactory(Builder(), self.clock)
 
-    def connect(self, factory: Any = None) -> Any:
+    def connect(self, factory: Any = None, balancer: Any = BALANCER) -> Any:
         """Connect, as the balancer does; give the protocol."""
-        protocol = (factory or self.factory).buildProtocol(BALANCER)
-        transport: Any = StringTransport(peerAddress=BALANCER)
+        protocol = (factory or self.factory).buildProtocol(balancer)
+        transport: Any = StringTransport(peerAddress=balancer)
         transport.aborted = False
 
         def abort() -> None:
@@ -192,6 +229,34 @@ class ConnectionTests(ProxiedTestCase):
             protocol.connectionLost(Failure(ConnectionDone()))
             self.assertEqual(self.got, [b"hello", b"world", b"lost"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_elsewhere(self) -> None:
+        """
+        A client of which the balancer does not know where it is, or that is on the balancer's
+        machine, is not on this one; and a client of this machine is one if the balancer is here.
+        """
+        here = b"PROXY TCP4 127.0.0.1 192.0.2.1 5000 8787\r\n"
+        mapped = b"PROXY TCP6 ::ffff:127.0.0.1 2001:db8::1 5000 8787\r\n"
+        for balancer, header, local, host in [
+            (IPv4Address("TCP", "127.0.0.1", 1), b"PROXY UNKNOWN\r\n", False, "unknown"),
+            (UNIXAddress(b"socket"), b"PROXY UNKNOWN\r\n", False, "unknown"),
+            (UNIXAddress(b"socket"), version2(0x31, bytes(216)), False, "unknown"),
+            (UNIXAddress(b"socket"), version2(0x00, b""), False, "unknown"),
+            (BALANCER, here, False, "unknown"),
+            (BALANCER, mapped, False, "unknown"),
+            (IPv4Address("TCP", "127.0.0.1", 1), here, True, "127.0.0.1"),
+            (UNIXAddress(b"socket"), mapped, True, "::ffff:7f00:1"),
+            (UNIXAddress(b"socket"), version2(0x00, b"", 0x20), True, "unix"),
+        ]:
+            memory = MemoryServer()
+            behind = AuthServerFactory(memory.authorizer, Policy(), self.clock)
+            protocol = self.connect(ProxiedFactory(behind, self.clock), balancer)
+            protocol.dataReceived(header)
+            broker = protocol.wrappedProtocol
+            facts = channelOf(broker)
+            unix = host == "unix"
+            self.assertEqual((facts.local, facts.unix, originOf(broker).host), (local, unix, host))
+            self.assertEqual(networkOf(protocol.getPeer()) == "unknown", host == "unknown")
 
     def test_malformed(self) -> None:
         """A header that can't be read ends the connection; nothing is raised or built."""
