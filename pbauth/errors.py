@@ -365,6 +365,19 @@ class ProtocolViolation(WireError):
         super().__init__(message or "That is not in the protocol of this server.")
 
 
+class NotProtected(ProtocolViolation):
+    """
+    Accounts can't be changed on this connection, nor verifiers be shown: somebody may stand in
+    between client and server.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Accounts can be changed on the server's own machine, or after a login that is bound "
+            "to its TLS connection: over TLS 1.3, with a password or a key."
+        )
+
+
 class TooManyReferences(WireError):
     """
     The peer holds as many references to objects of this end as it may (`Policy.maxReferences`); the

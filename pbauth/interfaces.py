@@ -889,6 +889,7 @@ class IClientExchange(Interface):
     """The client's half of one login."""
 
     initial = Attribute("The first message, `bytes`.")
+    bound = Attribute("Whether it is good on this TLS connection alone: nobody can pass it on.")
 
     def respond(challenge: bytes) -> bytes | Awaitable[bytes]:
         """Return a Deferred that fires with the response to the server's challenge."""

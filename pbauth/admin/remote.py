@@ -24,7 +24,7 @@ from pbauth.accounts.records import Record
 from pbauth.admin import protocol
 from pbauth.client.connection import openRoot, using
 from pbauth.client.login import Login, prove
-from pbauth.client.renewal import askHashing
+from pbauth.client.renewal import askHashing, checkProtected
 from pbauth.errors import Detached
 from pbauth.interfaces import ISessionAdministration
 from pbauth.mechanisms.authorizedkeys import AuthorizedKey
@@ -279,6 +279,8 @@ class RemoteAdministration:
         Do what `Administration.addRecords` does, but: all or none holds for each message, and a
         message takes at most `protocol.MOST_ITEMS` records, and fewer if they are long.
         """
+        # Their verifiers are sent.
+        checkProtected(self._perspective)
         added = 0
         for page in protocol.encodeBatches(records):
             added += protocol.decodeAnswer(await self._ask("addRecords", page, skipKnown))

@@ -29,6 +29,7 @@ from pbauth.admin.peers import Answers, SessionPeers, SessionRow, endByAdministr
 from pbauth.errors import (
     CannotDrain,
     MethodNotAllowed,
+    NotProtected,
     PasswordsElsewhere,
     ProtocolViolation,
     UnknownSession,
@@ -39,8 +40,10 @@ from pbauth.perspectives.perspective import Perspective
 from pbauth.perspectives.service import Service
 from pbauth.perspectives.sessions import currentSession
 from pbauth.wire.calls import readCall
+from pbauth.wire.channel import isProtected
 
-#: What an administrator may call who has logged in with a voucher.
+#: What an administrator may call who has logged in with a voucher, or whose login may have been
+#: passed on by somebody else.
 _READING = frozenset(
     {
         *("listUsers", "findUsers", "showUser", "listGroups", "listMembers", "groupKeys"),
@@ -79,14 +82,19 @@ class Administrator(Perspective):
     def perspectiveMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """
         Run a method that the administrator calls. What does not fit is a `ProtocolViolation`:
-        anything else would be logged with its arguments.
+        anything else would be logged with its arguments. So is what changes an account, or shows
+        a verifier, where somebody may stand in between.
         """
         session = currentSession()
-        if session is not None and session.voucher is not None:
-            # Otherwise whoever has one could make more of it: a user, a key, another voucher.
-            name = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
-            if name not in _READING:
+        name = message.decode("utf-8", "replace") if isinstance(message, bytes) else message
+        if session is not None and name not in _READING:
+            if session.voucher is not None:
+                # Otherwise whoever has one could make more of it: a user, a key, another voucher.
                 raise MethodNotAllowed(name)
+            # Whoever passes a password on as it is knows it: there is nothing left to protect.
+            knowsIt = session.proof is None and self.getService().authorizer.externalPasswords
+            if not (knowsIt or isProtected(broker, session.bound)):
+                raise NotProtected()
         method, arguments, keywords = readCall(self, "perspective", broker, message, args, kw, self)
         result = method(*arguments, **keywords)
         if isinstance(result, Coroutine):

@@ -103,9 +103,10 @@ class Password:
             binding=binding if mechanism == scram.NAME_PLUS else None,
             couldBind=binding is not None,
         )
-        # On TLS that could have been bound and was not, somebody may stand in between.
-        safe = mechanism == scram.NAME_PLUS or (connection.local and binding is None)
-        return ScramPasswordExchange(self, client, self._renew and safe)
+        bound = mechanism == scram.NAME_PLUS
+        return ScramPasswordExchange(
+            self, client, self._renew and connection.protects(bound), bound
+        )
 
     def remembers(self, salt: bytes, iterations: int) -> bool:
         """Return whether the keys for this are there already."""
@@ -179,9 +180,17 @@ class ScramPasswordExchange:
         password: derives the keys.
         client: the client's half of SCRAM.
         mayRenew: the verifier may be renewed on this connection.
+        bound: with channel binding.
     """
 
-    def __init__(self, password: Password, client: ScramClient, mayRenew: bool = False) -> None:
+    def __init__(
+        self,
+        password: Password,
+        client: ScramClient,
+        mayRenew: bool = False,
+        bound: bool = False,
+    ) -> None:
+        self.bound = bound
         self._password = password
         self._client = client
         self._mayRenew = mayRenew
@@ -424,7 +433,7 @@ class ClientCertificate:
             MechanismNotSupported: `mechanism` is not `EXTERNAL`.
         """
         _check(self, mechanism)
-        return OneMessageClient(b"")
+        return OneMessageClient(b"", bound=True)
 
 
 def _loadKey(

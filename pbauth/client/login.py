@@ -378,8 +378,8 @@ def changePassword(
         Fires when it counts. Fails with
 
         - `TypeError` or `InvalidPassword`: that can't be a password (nothing was sent);
-        - `ProtocolViolation`: the server does not allow it on this connection: it must lead to
-          this machine, or TLS 1.3 must bind the login to it;
+        - `NotProtected`: it is not allowed on this connection: it must lead to this machine,
+          or TLS 1.3 must bind the login to it;
         - `ServerNotTrusted`: the server wants the password hashed in a way that is not safe;
         - `Unauthorized`: the login is no longer valid.
     """
@@ -425,6 +425,8 @@ async def prove(
     exchange.checkOutcome(outcome)
     if wary:
         broker.loggedIn()
+    # One login that nobody has passed on shows that nobody is in between.
+    broker.loginIsBound = exchange.bound or getattr(broker, "loginIsBound", False)
     identity = references[0]
     # Kept as long as what they led to: to give them back would take a message of its own.
     identity.challenger = challenger

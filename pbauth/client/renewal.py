@@ -19,8 +19,9 @@ from twisted.spread import pb
 from twisted.spread.jelly import InsecureJelly
 
 from pbauth.accounts.hashing import Hashing
-from pbauth.errors import ProtocolViolation, ServerNotTrusted
+from pbauth.errors import NotProtected, ProtocolViolation, ServerNotTrusted
 from pbauth.interfaces import IRenewingExchange
+from pbauth.wire.channel import channelOf
 
 _log = Logger()
 
@@ -38,7 +39,7 @@ _NOT_THIS_TIME = (
 
 async def askHashing(identity: Any) -> Hashing | None:
     """
-    Ask a server how new passwords are to be hashed.
+    Ask a server how new passwords are to be hashed, before it is sent the verifier of one.
 
     Args:
         identity: a reference to an `IdentityWrapper`.
@@ -47,8 +48,10 @@ async def askHashing(identity: Any) -> Hashing | None:
         The answer; `None` from a server that knows no such question.
 
     Raises:
+        NotProtected: no verifier may be sent on this connection.
         ServerNotTrusted: it asks for what is not safe, or for more work than is reasonable.
     """
+    checkProtected(identity)
     try:
         answer = await identity.callRemote("hashing")
     except (ProtocolViolation, pb.RemoteError):
@@ -67,6 +70,23 @@ async def askHashing(identity: Any) -> Hashing | None:
             f"The server wants passwords hashed with {iterations} iterations and {saltBytes} bytes "
             "of salt, which is not safe."
         ) from None
+
+
+def checkProtected(reference: Any) -> None:
+    """
+    Check that nobody can stand in between who would get the verifiers that are sent.
+
+    Args:
+        reference: to what they are sent to. A connection that `pbauth.client.login.prove` has not
+            logged in on is for the server to judge.
+
+    Raises:
+        NotProtected: somebody can.
+    """
+    broker = getattr(reference, "broker", None)
+    bound = getattr(broker, "loginIsBound", None)
+    if bound is not None and not channelOf(broker).protects(bound):
+        raise NotProtected()
 
 
 def renewInBackground(exchange: IRenewingExchange, identity: Any) -> None:

@@ -37,6 +37,7 @@ from pbauth.errors import (
     LimitExceeded,
     MechanismNotSupported,
     MethodNotAllowed,
+    NotProtected,
     PasswordChangeRequired,
     ProtocolViolation,
     Unauthorized,
@@ -60,7 +61,7 @@ from pbauth.perspectives.sessions import EndReason, Session, SessionReference
 from pbauth.wire import peerobject
 from pbauth.wire.broker import Broker
 from pbauth.wire.calls import WireObject, asFlag, asName
-from pbauth.wire.channel import channelOf, peerOf
+from pbauth.wire.channel import channelOf, isProtected, peerOf
 from pbauth.wire.keepalive import KeepAlive
 
 
@@ -575,6 +576,7 @@ class IdentityWrapper(WireObject):
             client,
             peerOf(self._broker),
             wallTime(self._reactor),
+            self._bound,
         )
         try:
             if perspectiveName is None and self._voucher is None:
@@ -736,11 +738,8 @@ class IdentityWrapper(WireObject):
             raise ProtocolViolation(guests)
         if self._voucher is not None:
             raise MethodNotAllowed(method)
-        if not (self._bound or channelOf(self._broker).local):
-            raise ProtocolViolation(
-                "An account can be changed on the server's own machine, or after a login that "
-                "is bound to its TLS connection: over TLS 1.3, with a password or a key."
-            )
+        if not isProtected(self._broker, self._bound):
+            raise NotProtected()
 
     def _newVerifier(self, verifier: Any, method: str) -> ScramVerifier:
         if self._authorizer.externalPasswords:

@@ -26,3 +26,14 @@ class Channel:
     secure: bool = False
     channelBinding: bytes | None = field(default=None, repr=False)
     peerPin: str | None = None
+
+    def protects(self, bound: bool) -> bool:
+        """
+        Return whether nobody can stand in between, as the client sees it: a login is bound to the
+        connection, or that stays on this machine. One that could have been bound, and was not, may
+        have been passed on.
+
+        Args:
+            bound: the login is bound to the connection.
+        """
+        return bound or (self.local and self.channelBinding is None)

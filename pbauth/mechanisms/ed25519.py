@@ -219,14 +219,20 @@ class SigningClient:
         key: the private key.
         initial: the first message.
         toBeSigned: returns what is signed, of the challenge.
+        bound: that names the TLS connection.
     """
 
     def __init__(
-        self, key: Ed25519PrivateKey, initial: bytes, toBeSigned: Callable[[bytes], bytes]
+        self,
+        key: Ed25519PrivateKey,
+        initial: bytes,
+        toBeSigned: Callable[[bytes], bytes],
+        bound: bool,
     ) -> None:
         self._key = key
         self._toBeSigned = toBeSigned
         self.initial = initial
+        self.bound = bound
 
     def respond(self, challenge: bytes) -> bytes:
         """
@@ -263,7 +269,10 @@ class Ed25519Client(SigningClient):
     def __init__(self, name: str, key: Ed25519PrivateKey, channelBinding: bytes | None) -> None:
         public = key.public_key().public_bytes_raw()
         super().__init__(
-            key, public, lambda challenge: toBeSigned(name, public, challenge, channelBinding)
+            key,
+            public,
+            lambda challenge: toBeSigned(name, public, challenge, channelBinding),
+            channelBinding is not None,
         )
 
 

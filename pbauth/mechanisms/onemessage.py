@@ -20,9 +20,11 @@ class OneMessageClient:
 
     Attributes:
         initial: the message; it may hold a password.
+        bound: the TLS handshake proves who the client is.
     """
 
     initial: bytes = field(repr=False)
+    bound: bool = False
 
     def respond(self, challenge: bytes) -> bytes:
         """

@@ -273,6 +273,7 @@ class VoucherClient(SigningClient):
             key,
             chain.written(),
             lambda challenge: toBeSigned(name, chain, challenge, channelBinding),
+            channelBinding is not None,
         )
 
 

@@ -250,6 +250,7 @@ class Session:
         clientref: a reference to the client's own object, or `None`.
         peer: the address that the client connected from, an `IAddress`.
         since: when it attached, in seconds by the server's clock.
+        bound: the login is bound to its TLS connection: nobody has passed it on.
         methods: the names of the perspective's methods that may be called; `None`: all.
         perspective: what `attached` gave; `None` until then.
         reference: what the client holds; `None` once the session has ended.
@@ -268,6 +269,7 @@ class Session:
         clientref: Any,
         peer: Any = None,
         since: float = 0.0,
+        bound: bool = False,
     ) -> None:
         self._sessions = sessions
         self._audit = sessions.audit
@@ -281,6 +283,7 @@ class Session:
         self.clientref = clientref
         self.peer = peer
         self.since = since
+        self.bound = bound
         self.methods: frozenset[str] | None = None
         self.limitTo(identity)
         self.perspective: IPerspective | None = None

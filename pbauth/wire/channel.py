@@ -53,6 +53,17 @@ def channelOf(broker: Any) -> Channel:
     )
 
 
+def isProtected(broker: Any, bound: bool) -> bool:
+    """
+    Return whether nobody can stand in between a client and this server.
+
+    Args:
+        broker: of the connection.
+        bound: a login is bound to the connection.
+    """
+    return bound or isLocal(peerOf(broker))
+
+
 def _pinOf(transport: Any) -> str | None:
     """Return the fingerprint of the key whose certificate the client showed, if it did."""
     certificate: Any = transport.getPeerCertificate()

@@ -29,6 +29,7 @@ from pbauth import (
 from pbauth.errors import (
     CannotDrain,
     LastAdministrator,
+    NotProtected,
     PasswordsElsewhere,
     UnknownKey,
     UnknownPublicKey,
@@ -62,6 +63,7 @@ ERRORS: list[tuple[WireError, dict[str, Any]]] = [
     (CannotDrain(), {}),
     (LastAdministrator("admin"), {"name": "admin"}),
     (PasswordsElsewhere(), {}),
+    (NotProtected(), {}),
 ]
 
 

@@ -6,6 +6,7 @@ import contextlib
 from datetime import timedelta
 from typing import Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -28,10 +29,12 @@ from pbauth.accounts.administrators import KeptAdministrator
 from pbauth.accounts.records import recordOf
 from pbauth.admin import protocol
 from pbauth.admin.administration import Administration
+from pbauth.admin.service import Administrator
 from pbauth.audit.events import LeanLogger
 from pbauth.errors import (
     CannotDrain,
     LastAdministrator,
+    NotProtected,
     PasswordsElsewhere,
     UnknownKey,
     UnknownPublicKey,
@@ -179,6 +182,66 @@ class UserTests(AdminTestCase):
         removing = own.perspective_removeUser("other")
         self.successResultOf(Deferred.fromCoroutine(removing))
         failure("setLocked", "admin", True).trap(LastAdministrator)
+
+
+class UnprotectedTests(AdminTestCase):
+    """An administrator whose login somebody in the middle may have passed on."""
+
+    #: What changes nothing, and shows no verifier.
+    READING = frozenset(
+        {
+            *("listUsers", "findUsers", "showUser", "listGroups", "listMembers", "groupKeys"),
+            *("listKeys", "whoCan", "listPublicKeys", "listVouchers", "listSessions"),
+            "unheardServers",
+        }
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.memory._peer = IPv4Address("TCP", "192.0.2.7", 4000)
+
+    def methods(self) -> list[str]:
+        """All methods of an administrator."""
+        found = (each.partition("perspective_")[2] for each in dir(Administrator))
+        return [each for each in found if each]
+
+    def test_afar(self) -> None:
+        """From another machine, without a bound login, nothing is changed; all else is shown."""
+        remote = self.logIn("admin")
+        before = self.admin.getAllKeys()
+        for method in self.methods():
+            if method not in self.READING:
+                self.fails(NotProtected, method, of=remote)
+        self.fails(NotProtected, "addUser", "mallory", [], of=remote)
+        self.fails(NotProtected, "grantKey", "admin", "game", "admin", of=remote)
+        self.assertEqual(self.do("listUsers", "", 10, of=remote), [("admin", False, 1)])
+        self.assertEqual(self.do("unheardServers", of=remote), None)
+        self.assertEqual(self.admin.getAllKeys(), before)
+
+    def test_bound(self) -> None:
+        """Neither does it matter where a client is whose login is bound to its connection."""
+        for bound in (False, True):
+            remote = self.logIn("admin")
+            *_, session = self.accounts.sessions
+            session.bound = bound
+            if bound:
+                self.do("addUser", "alice", [], of=remote)
+            else:
+                self.fails(NotProtected, "addUser", "alice", [], of=remote)
+
+    def test_externalPasswords(self) -> None:
+        """
+        A password that is sent as it is is known to whoever passes it on: nothing is lost. A key
+        that was not bound to the connection is another thing.
+        """
+        remote = self.logIn("admin")
+        self.accounts.externalPasswords = True
+        self.fails(NotProtected, "addUser", "alice", [], of=remote)
+        *_, session = self.accounts.sessions
+        session.proof = None
+        self.do("addUser", "alice", [], of=remote)
+        self.accounts.externalPasswords = False
+        self.fails(NotProtected, "addUser", "bob", [], of=remote)
 
 
 class KeyTests(AdminTestCase):

@@ -8,7 +8,7 @@ from typing import Any
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet import protocol, ssl
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import SSL4ClientEndpoint
 from twisted.internet.error import ConnectionClosed, ConnectionRefusedError
 from twisted.logger import LogLevel, globalLogPublisher
@@ -23,14 +23,18 @@ from pbauth import (
     Policy,
     ServerNotTrusted,
     Unauthorized,
+    changePassword,
     connect,
     getObjectAt,
 )
+from pbauth.accounts.records import Record
+from pbauth.admin.remote import RemoteAdministration
+from pbauth.errors import NotProtected
 from pbauth.net.certificates import makeCertificate
 from pbauth.net.fingerprints import checkPin, fingerprintOf
 from pbauth.net.strports import tlsAddress
 from pbauth.net.trust import fetchFingerprint, isVouchedFor
-from tests.support.tls import PLUS, Relay, TLSTestCase
+from tests.support.tls import PLUS, Relay, TLSTestCase, pinOf
 
 SCRAM = "SCRAM-SHA-256"
 
@@ -436,6 +440,35 @@ class RelayTests(TLSTestCase):
     async def test_strippedOffer(self) -> None:
         """Taking the bound form from the offer is noticed by the server."""
         await self.refused(Unauthorized, [SCRAM])
+
+    async def test_plainBehind(self) -> None:
+        """
+        Where the relay reaches the server without TLS, the server can't notice it. The client knows
+        that its login was not bound, and sends no verifier of a new password.
+        """
+        from twisted.internet import reactor
+
+        self.serve()
+        plain = reactor.listenTCP(0, AuthServerFactory(self.authorizer), interface="127.0.0.1")
+        self.addCleanup(plain.stopListening)
+        root = await getObjectAt("127.0.0.1", plain.getHost().port)
+        self.addCleanup(self.hangUp, root)
+        relay = Relay(root, [SCRAM])
+        pem = makeCertificate()
+        port = self.listen(pb.PBServerFactory(relay), pem)
+        credentials = Password("secret", renew=False)
+        reference = await self.attempt(port, credentials, trust=pinOf(pem))
+        self.assertTrue(relay.won)
+        administration = RemoteAdministration(reference, "alice", reactor)
+        for sending in (
+            lambda: changePassword(reference.identity, "changed"),
+            lambda: Deferred.fromCoroutine(administration.addUser("bob", "a password")),
+            lambda: Deferred.fromCoroutine(administration.setPassword("alice", "a password")),
+            lambda: Deferred.fromCoroutine(administration.addRecords([Record("bob")])),
+        ):
+            with self.assertRaises(NotProtected):
+                await sending()
+        await self.hangUp(reference)
 
     async def test_weakOffer(self) -> None:
         """A client does not go below what it was allowed to use."""
