@@ -318,18 +318,21 @@ class Reader:
         # Whether there may be runs, and one may begin where the reader is.
         mayRun = self._mayRun(limits)
         lookForRun = mayRun and need > runs.SHORTEST and make in _OF_ITEMS
+        spoken = self.words is runs.WORDS
         while position < end:
-            if lookForRun:
+            if lookForRun and len(stack) < DEEPEST - runs.DEPTH:
                 lookForRun = False
                 if make is dict:
-                    pairs, count, position = runs.readPairs(buffer, position, need - 1)
+                    pairs, count, position = runs.readPairs(
+                        buffer, position, need - 1, spoken=spoken
+                    )
                     items.update(pairs)
                     need -= count
                 else:
-                    run, position = runs.readItems(buffer, position, need - 1)
+                    run, position = runs.readItems(buffer, position, need - 1, spoken=spoken)
                     items += run
                     need -= len(run)
-                if position == end or runs.isCut(buffer, position, make):
+                if position == end or runs.isCut(buffer, position, make, spoken=spoken):
                     # The rest of it comes with the next chunk, and so does more of the run.
                     break
             # The number in front of the token, and its type.

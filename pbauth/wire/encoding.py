@@ -117,7 +117,6 @@ def encodeBytes(data: bytes) -> bytes:
     return (_SHORT_STRINGS[length] if length < 128 else _head(length, STRING)) + data
 
 
-_ONLY_INT = {int}
 NONE = b"\x01\x80" + WORDS[b"None"]
 _UNICODE = b"\x02\x80\x07\x82unicode"
 _TRUE = b"\x02\x80\x07\x82boolean\x04\x82true"
@@ -192,8 +191,8 @@ def _write(
         length = len(value) + 1
         write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
         write(_CONTAINERS[kind])
-        if length > runs.SHORTEST and set(map(type, value)) == _ONLY_INT:
-            tokens = runs.encodeInts(value)
+        if length > runs.SHORTEST and limit >= runs.PREFIX:
+            tokens = runs.encodeItems(value, seen)
             if tokens is not None:
                 write(tokens)
                 return
@@ -206,6 +205,11 @@ def _write(
         length = len(value) + 1
         write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
         write(_DICTIONARY)
+        if length > runs.SHORTEST and limit >= runs.PREFIX:
+            tokens = runs.encodePairs(value)
+            if tokens is not None:
+                write(tokens)
+                return
         for key, item in value.items():
             write(_PAIR)
             _write(key, write, seen, limit, encodeOther)

@@ -94,6 +94,32 @@ class WritingTests(SynchronousTestCase):
         with self.assertRaises(NotPlain):
             encodePlain(mapping, LIMIT)
 
+    def test_sharedRecords(self) -> None:
+        """A dictionary that is held twice is not plain, in a long list of such either."""
+        records = [{"a": number} for number in range(60)]
+        for value in (
+            [*records, records[30]],
+            [records[7], records],
+            [records, records[7]],
+            [records, [*records]],
+            (records[3], [{"b": records[3]}], records[:2]),
+        ):
+            with self.assertRaises(NotPlain):
+                encodePlain(value, LIMIT)
+        self.assertEqual(
+            encodePlain([records, {"a": 1}], LIMIT), stockBytes(jelly.jelly([records, {"a": 1}]))
+        )
+
+    def test_shortPrefixes(self) -> None:
+        """Where prefixes are short, numbers of a run that are too long are not sent."""
+        for value in (
+            [2**20] * 50,
+            [{"a": 2**20} for _ in range(50)],
+            dict.fromkeys(range(50), 2**20),
+        ):
+            with self.assertRaises(NotPlain):
+                encodePlain(value, 2)
+
     @examples(150)
     @given(
         st.recursive(

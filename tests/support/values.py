@@ -71,6 +71,19 @@ _ALIKE: tuple[Any, ...] = (
     lambda number: "x" * (100 + number),
     lambda number: "ä" * (number % 70),
     lambda number: "",
+    lambda number: -number,
+    lambda number: number / 7,
+    lambda number: (True, False, None)[number % 3],
+    lambda number: (number, -number, "text", 0.5, None, True)[number % 6],
+    lambda number: ("list", "a word", "tuple")[number % 3],
+    lambda number: {"name": f"user {number}", "x": -number, "ok": number % 2 == 0, "note": None},
+    lambda number: {"message": "list", "score": number / 3, "any": (number, "text")[number % 2]},
+    lambda number: {"a": number, "b": "x"} if number % 50 else {"b": "x", "a": number},
+    lambda number: {"a": "x" * (number % 130), "long": 2**40 * (number == 60)},
+    lambda number: {"a": 1, "bytes": b"abc"} if number % 70 == 69 else {"a": 1, "bytes": "abc"},
+    lambda number: {"a": "text", "list": [number] if number % 40 == 39 else 5},
+    lambda number: {number: "a key that is no text", "b": None},
+    lambda number: {},
 )
 
 
@@ -80,6 +93,8 @@ def _alike(kind: Any, count: int, odd: list[tuple[int, Any]], what: Callable[[An
         items.insert(place, item)
     if what is dict:
         return {f"key {number}": item for number, item in enumerate(items)}
+    if what is zip:
+        return {item: number for number, item in enumerate(items) if type(item) not in (dict, list)}
     if what is set:
         return {item for item in items if type(item) in (int, str)}
     return what(items)
@@ -91,7 +106,7 @@ RUNS = st.builds(
     st.sampled_from(_ALIKE),
     st.integers(28, 140),
     st.lists(st.tuples(st.integers(0, 140), SCALARS | st.builds(lambda: [1])), max_size=3),
-    st.sampled_from((list, tuple, dict, set)),
+    st.sampled_from((list, tuple, dict, set, zip)),
 )
 
 
