@@ -186,6 +186,14 @@ class ReadingTests(ReadersTestCase):
                 wrong = data[:start] + bytes((length,)) + data[start + 1 :]
                 self.assertReadsAlike(wrong, [len(wrong)])
 
+    def test_keysTwiceInRuns(self) -> None:
+        """A dictionary in a run that has a key twice is read as Twisted reads it."""
+        a, b = [b"unicode", b"a"], [b"unicode", b"b"]
+        record = [b"dictionary", [a, 1], [a, 2], [b, 3]]
+        data = ourBytes([b"answer", 1, [b"list", *[record] * 60]])
+        for size in (len(data), 7):
+            self.assertReadsAlike(data, [size])
+
     @examples(60)
     @given(st.lists(RUNS, min_size=1, max_size=2), SIZES, st.booleans())
     def test_runsAsPlain(self, values: list[Any], sizes: list[int], limited: bool) -> None:
