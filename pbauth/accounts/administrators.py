@@ -21,7 +21,7 @@ from pbauth.errors import LastAdministrator
 @frozen
 class KeptAdministrator:
     """
-    At least one identity that can log in holds a key to a service.
+    At least one identity that can log in holds a key to a service, which is good for all methods.
 
     Attributes:
         service: the name of the service of administration.
@@ -44,7 +44,7 @@ class KeptAdministrator:
         """
         return (
             not record.locked
-            and any(service == self.service for service, _ in record.keys)
+            and any(key[0] == self.service and record.methodsOf(key) is None for key in record.keys)
             and record.expires is None
             and (self.externalPasswords or record.opensForGood(self.verifiers))
         )

@@ -15,6 +15,8 @@ from pbauth._async import settled
 from pbauth._limits import Limits
 from pbauth._moments import checkMoment, toText
 from pbauth.accounts.administrators import KeptAdministrator
+from pbauth.accounts.groups import checkKey
+from pbauth.accounts.identity import checkMethods
 from pbauth.accounts.passwordpolicy import PasswordPolicy
 from pbauth.accounts.records import Record, recordOf
 from pbauth.accounts.vouchers import checkIssued
@@ -422,11 +424,11 @@ class Administration:
         Raises:
             UnknownUser: there is no identity of that name.
             InvalidName: a name breaks the rule of `pbauth.names`.
+            LastAdministrator: nobody would be left who can administer.
         """
-        identity = await self._find(name)
-        more = () if methods is None else (methods,)
-        identity.addKeyByString(service, perspective, *more)
-        await self._save(identity)
+        key = checkKey(service, perspective)
+        limited = None if methods is None else checkMethods(methods)
+        await self._change(name, lambda record: record.withKey(key, limited))
         self._audit.keyGranted(self._operator, name, service, perspective)
 
     async def revokeKey(self, name: str, service: str, perspective: str) -> None:

@@ -13,7 +13,8 @@ class Channel:
     Attributes:
         local: the peer is on this machine: loopback, a UNIX socket, or in this process.
         unix: it is a UNIX socket.
-        host: the IP address of the peer, behind a proxy the client's; `None`: it has none.
+        host: the IP address of the peer, behind a proxy the client's, or the name of a host, such
+            as ``unknown``; `None`: it has neither.
         secure: the connection is encrypted (TLS).
         channelBinding: ``tls-exporter`` data of the TLS connection (RFC 9266); `None` without.
         peerPin: the fingerprint of the key of the certificate that the client showed to the

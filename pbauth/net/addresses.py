@@ -31,6 +31,25 @@ def isLoopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+def hostOf(address: Any) -> str | None:
+    """
+    Return where a peer is, for rules that name hosts and networks.
+
+    Args:
+        address: an `IAddress`.
+
+    Returns:
+        An IP address, of IPv4 also where it stands in one of IPv6, or the name of a host; `None`:
+        the peer has neither.
+    """
+    if isinstance(address, HostnameAddress):
+        return address.hostname.decode("ascii", "replace")
+    if isinstance(address, IPv6Address):
+        mapped = ipaddress.IPv6Address(address.host).ipv4_mapped
+        return address.host if mapped is None else str(mapped)
+    return address.host if isinstance(address, IPv4Address) else None
+
+
 def isLocal(address: Any) -> bool:
     """
     Return whether a peer is on this machine.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import ISSLTransport
 
 from pbauth.mechanisms.channel import Channel
-from pbauth.net.addresses import isLocal
+from pbauth.net.addresses import hostOf, isLocal
 from pbauth.net.fingerprints import fingerprintOf
 from pbauth.net.origin import originOf
 
@@ -46,7 +46,7 @@ def channelOf(broker: Any) -> Channel:
     return Channel(
         local=isLocal(peer),
         unix=isinstance(peer, UNIXAddress),
-        host=peer.host if isinstance(peer, (IPv4Address, IPv6Address)) else None,
+        host=hostOf(peer),
         secure=secure,
         channelBinding=_channelBindingOf(broker.transport) if secure else None,
         peerPin=_pinOf(broker.transport) if secure and not broker.isClient else None,

@@ -792,10 +792,16 @@ class AccountStoreSuite(AuthorizerSuite):
         def withoutKey(record: Record) -> Record:
             return evolve(record, keys=frozenset({("game", "alice")}))
 
+        def withLimitedKey(record: Record) -> Record:
+            for key in record.keys:
+                record = record.withKey(key, frozenset({"listUsers"}))
+            return record
+
         changes: list[Any] = [
             lambda record: None,
             lambda record: evolve(record, locked=True),
             withoutKey,
+            withLimitedKey,
             withoutVerifiers,
         ]
         for change in changes:

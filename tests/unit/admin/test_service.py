@@ -439,6 +439,19 @@ class LastAdministratorTests(AdminTestCase):
         for name in ("locked", "keyless", "without"):
             self.do("removeUser", name)
 
+    def test_limitedKey(self) -> None:
+        """Nor are those whose key is good for some methods only; and the last one's stays whole."""
+        reader: Any = self.memory.addUser("reader", "secret")
+        reader.addKeyByString("admin", "reader", ["listUsers", "showUser"])
+        reader.save()
+        self.refused()
+        self.fails(LastAdministrator, "grantKey", "admin", "admin", "admin", ["listUsers"])
+        self.do("grantKey", "admin", "admin", "*")
+        self.do("grantKey", "admin", "admin", "admin", ["listUsers"])
+        self.fails(LastAdministrator, "revokeKey", "admin", "admin", "*")
+        self.do("grantKey", "reader", "admin", "reader")
+        self.do("removeUser", "admin", of=self.logIn("reader"))
+
     def test_mechanisms(self) -> None:
         """Nor are those who can log in only by a mechanism that the server does not offer."""
         self.service.disownServiceParent()

@@ -10,7 +10,7 @@ from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Policy
-from pbauth.net.addresses import isLocal, isLoopback
+from pbauth.net.addresses import hostOf, isLocal, isLoopback
 
 #: The limits that are whole numbers, and all that are numbers.
 COUNTS = (
@@ -110,6 +110,23 @@ class PeerTests(SynchronousTestCase):
             self.assertTrue(isLoopback(host), host)
         for host in ("192.0.2.1", "::2", "example.com", "localhost.example.com", "127.1", "", "::"):
             self.assertFalse(isLoopback(host), host)
+
+    def test_rules(self) -> None:
+        """
+        Rules that name networks, of PAM for instance, see an IPv4 address also where a port for
+        both has it as one of IPv6; and an unknown place is none of theirs, and not this machine.
+        """
+        for address, host in [
+            (IPv4Address("TCP", "192.0.2.7", 1), "192.0.2.7"),
+            (IPv6Address("TCP", "::ffff:192.0.2.7", 1), "192.0.2.7"),
+            (IPv6Address("TCP", "::ffff:c000:207%eth0", 1), "192.0.2.7"),
+            (IPv6Address("TCP", "2001:db8::7", 1), "2001:db8::7"),
+            (IPv6Address("TCP", "fe80::7%eth0", 1), "fe80::7%eth0"),
+            (HostnameAddress(b"unknown", 0), "unknown"),
+            (UNIXAddress(b"socket"), None),
+            (None, None),
+        ]:
+            self.assertEqual(hostOf(address), host)
 
     def test_addresses(self) -> None:
         """Peers that do not speak IP are on this machine."""

@@ -237,14 +237,15 @@ class ConnectionTests(ProxiedTestCase):
         """
         here = b"PROXY TCP4 127.0.0.1 192.0.2.1 5000 8787\r\n"
         mapped = b"PROXY TCP6 ::ffff:127.0.0.1 2001:db8::1 5000 8787\r\n"
+        local4 = IPv4Address("TCP", "127.0.0.1", 1)
         for balancer, header, local, host in [
-            (IPv4Address("TCP", "127.0.0.1", 1), b"PROXY UNKNOWN\r\n", False, "unknown"),
+            (local4, b"PROXY UNKNOWN\r\n", False, "unknown"),
             (UNIXAddress(b"socket"), b"PROXY UNKNOWN\r\n", False, "unknown"),
             (UNIXAddress(b"socket"), version2(0x31, bytes(216)), False, "unknown"),
             (UNIXAddress(b"socket"), version2(0x00, b""), False, "unknown"),
             (BALANCER, here, False, "unknown"),
             (BALANCER, mapped, False, "unknown"),
-            (IPv4Address("TCP", "127.0.0.1", 1), here, True, "127.0.0.1"),
+            (local4, here, True, "127.0.0.1"),
             (UNIXAddress(b"socket"), mapped, True, "::ffff:7f00:1"),
             (UNIXAddress(b"socket"), version2(0x00, b"", 0x20), True, "unix"),
         ]:
@@ -256,6 +257,9 @@ class ConnectionTests(ProxiedTestCase):
             facts = channelOf(broker)
             unix = host == "unix"
             self.assertEqual((facts.local, facts.unix, originOf(broker).host), (local, unix, host))
+            self.assertEqual(
+                facts.host, {"::ffff:7f00:1": "127.0.0.1", "unix": None}.get(host, host)
+            )
             self.assertEqual(networkOf(protocol.getPeer()) == "unknown", host == "unknown")
 
     def test_malformed(self) -> None:
