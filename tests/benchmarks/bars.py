@@ -36,12 +36,12 @@ class Bar:
     find: _Find
 
 
-def _calls(work: str, other: str) -> _Find:
+def _calls(work: str, other: str, one: str = "pbauth") -> _Find:
     def find(made: dict[str, Any]) -> float | None:
         peers = made.get("calls", {}).get(work, {})
-        if not {"pbauth", other} <= peers.keys():
+        if not {one, other} <= peers.keys():
             return None
-        ours, theirs = (rates(peers[name]["samples"]) for name in ("pbauth", other))
+        ours, theirs = (rates(peers[name]["samples"]) for name in (one, other))
         return median(ratios(ours, theirs))
 
     return find
@@ -83,6 +83,19 @@ def _store(*path: str) -> _Find:
     return find
 
 
+def _idleClients(what: str) -> _Find:
+    def find(made: dict[str, Any]) -> float | None:
+        # With the fewest clients, and with the most.
+        ours = [each for each in made.get("connections", ()) if each["peer"] == "pbauth"]
+        if not ours:
+            return None
+        if what == "idleCpu":
+            return float(ours[-1]["idleCpu"]) * 100
+        return float(ours[0]["rate"]["median"] / ours[-1]["rate"]["median"])
+
+    return find
+
+
 def _memoryOfServers(made: dict[str, Any]) -> float | None:
     sizes = [store["memory"]["median"] for store in made.get("stores", ())]
     return sizes[-1] / sizes[0] if sizes else None
@@ -95,7 +108,21 @@ BARS = [
     Bar("pipelined calls, 1 kB", "Pyro5's batches", "more than", 1.0, _calls("text", "pyro")),
     Bar("pipelined calls, small dict", "stock PB", "at least", 4.0, _calls("dict", "stock")),
     Bar("sequential calls", "stock PB", "at least", 1.3, _calls("sequential", "stock")),
-    Bar("sequential calls", "bytes by Twisted", "at least", 0.7, _calls("sequential", "echo")),
+    Bar("sequential calls", "RPyC", "more than", 1.0, _calls("sequential", "rpyc")),
+    Bar("sequential calls", "bytes by Twisted", "at least", 0.65, _calls("sequential", "echo")),
+    Bar("TLS, pipelined calls, int", "TCP", "at least", 0.7, _calls("int", "pbauth", "pbauth-tls")),
+    *(
+        bar
+        for work in ("list", "texts", "pairs", "records")
+        for bar in (
+            Bar(WORKS[work].label, "gRPC with JSON", "more than", 1.0, _calls(work, "grpc")),
+            Bar(WORKS[work].label, "stock PB", "at least", 20, _calls(work, "stock")),
+        )
+    ),
+    *(
+        Bar(WORKS[work].label, "bytes by Twisted", "at least", 1 / 1.2, _calls(work, "echo"))
+        for work in ("16KiB", "512KiB")
+    ),
     *(
         Bar("pipelined calls, the worst", label, "more than", 1.0, _leastOfPipelined(name))
         for name, label in (("foolscap", "Foolscap"), ("grpc", "gRPC aio"), ("rpyc", "RPyC"))
@@ -119,7 +146,7 @@ BARS = [
             f"logins, TLS, PLUS, {way}",
             "stock PB, TLS",
             "at least",
-            0.9,
+            1.0,
             _logins("plus", way, "timesStock"),
         )
         for way in ("alone", "together")
@@ -128,9 +155,11 @@ BARS = [
         "memory per logged-in client",
         "stock PB",
         "at most",
-        1.15,
+        0.9,
         _median("memory", "pbauth", "loggedIn", "timesStock"),
     ),
+    Bar("% of a core for idle clients, the most", "-", "at most", 2.0, _idleClients("idleCpu")),
+    Bar("time of a login beside them", "alone", "at most", 1.3, _idleClients("rate")),
     Bar(
         "look-up in the largest SQLite file",
         "in the smallest",

@@ -52,6 +52,7 @@ def measureCalls(
     made: dict[str, Any] = {}
     for work in works:
         say(f"calls: {WORKS[work].label}")
+        taking = [name for name in peers if name not in WORKS[work].without]
 
         def takeOne(name: str, count: int, work: str = work) -> Sample:
             return take(servers[PEERS[name].module], clients[name], "calls", work=work, count=count)
@@ -63,11 +64,11 @@ def measureCalls(
                 WORKS[work].first,
                 plan.mostCalls,
             )
-            for name in peers
+            for name in taking
         }
-        taken: dict[str, list[Sample]] = {name: [] for name in peers}
+        taken: dict[str, list[Sample]] = {name: [] for name in taking}
         for _ in range(plan.rounds):
-            for name in peers:
+            for name in taking:
                 taken[name].append(takeOne(name, counts[name]))
         made[work] = {name: summary(samples, taken.get(STOCK)) for name, samples in taken.items()}
     return made

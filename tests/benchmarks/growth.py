@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +76,8 @@ def measureConnections(
     plan: Plan, stage: Stage, certificate: str, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """
-    Logins one after the other, while other clients are logged in and do nothing.
+    Logins one after the other, while other clients are logged in and do nothing; and what part of a
+    core these take from the server (``idleCpu``).
 
     Args:
         plan: how much.
@@ -94,21 +97,33 @@ def measureConnections(
     idle = {name: stage.client(PEERS[name].path, certificate=certificate) for name in _METHODS}
     clients = {name: stage.client(PEERS[name].path, certificate=certificate) for name in _METHODS}
     where = {name: server.ask("listen") for name, server in servers.items()}
-    for connections in plan.connections:
+    # Each takes a file from the server, and one from the client.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100
+    for connections in (min(number, most) for number in plan.connections):
         say(f"logins beside {connections} idle clients")
         taken: dict[str, list[Sample]] = {name: [] for name in _METHODS}
+        idling: dict[str, float] = {}
         for name in _METHODS:
             # In steps: a server need not take more clients at once that have not logged in.
             for step in [*range(200, connections, 200), connections]:
                 idle[name].ask("hold", port=where[name]["tcp"], upTo=step)
                 idle[name].ask("logHeldIn", accounts=accounts)
+            servers[name].ask("collect")
+            before = servers[name].ask("usage")["cpu"]
+            time.sleep(plan.idleSeconds)
+            idling[name] = (servers[name].ask("usage")["cpu"] - before) / plan.idleSeconds
         for number in range(plan.growthRounds + 1):
             for name, method in _METHODS.items():
                 sample = _takeOne(plan, servers[name], clients[name], where[name], method)
                 if number:
                     taken[name].append(sample)
         made += [
-            {"peer": name, "connections": connections, **summary(samples, taken[STOCK])}
+            {
+                "peer": name,
+                "connections": connections,
+                "idleCpu": idling[name],
+                **summary(samples, taken[STOCK]),
+            }
             for name, samples in taken.items()
         ]
     return made

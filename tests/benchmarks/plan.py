@@ -24,6 +24,7 @@ class Plan:
         identities: numbers of identities in memory.
         storedIdentities: numbers of identities in SQLite.
         connections: numbers of idle clients.
+        idleSeconds: how long they are watched while they do nothing.
         growthRounds: rounds for these.
         growthLogins: logins of one sample for these.
         filled: numbers of identities in SQLite files that are filled by an import; the first one is
@@ -48,6 +49,7 @@ class Plan:
     identities: tuple[int, ...]
     storedIdentities: tuple[int, ...]
     connections: tuple[int, ...]
+    idleSeconds: float
     growthRounds: int
     growthLogins: int
     filled: tuple[int, ...]
@@ -58,7 +60,7 @@ class Plan:
 
 FULL = Plan(
     name="full",
-    limit=1200,
+    limit=1800,
     rounds=7,
     callSeconds=0.4,
     loginSeconds=0.5,
@@ -68,7 +70,8 @@ FULL = Plan(
     held=2000,
     identities=(1_000, 10_000, 100_000, 1_000_000),
     storedIdentities=(1_000, 100_000, 1_000_000),
-    connections=(0, 1000, 2000),
+    connections=(0, 2000, 20_000),
+    idleSeconds=40,
     growthRounds=5,
     growthLogins=150,
     filled=(1_000, 1_000_000),
@@ -90,6 +93,7 @@ QUICK = Plan(
     identities=(1_000, 50_000),
     storedIdentities=(1_000, 100_000),
     connections=(0, 500),
+    idleSeconds=5,
     growthRounds=3,
     growthLogins=30,
     filled=(1_000, 100_000),
@@ -115,6 +119,7 @@ LEAST = Plan(
     identities=(30,),
     storedIdentities=(30,),
     connections=(0, 3),
+    idleSeconds=0.1,
     growthRounds=1,
     growthLogins=2,
     filled=(20, 30),

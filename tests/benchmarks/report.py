@@ -188,11 +188,19 @@ def _identities(stores: list[dict[str, Any]]) -> Table:
 
 
 def _connections(found: list[dict[str, Any]]) -> Table:
-    heads = ("idle clients", "number", "logins a second", "from ... to", "ms of server CPU")
+    heads = (
+        "idle clients",
+        "number",
+        "% of a core",
+        "logins a second",
+        "from ... to",
+        "ms of server CPU",
+    )
     rows = [
         (
             PEERS[each["peer"]].label,
             f"{each['connections']:,}",
+            f"{each['idleCpu'] * 100:.1f}",
             _number(each["rate"]["median"]),
             _range(each["rate"]),
             _milliseconds(each["serverCpu"]["median"]),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -811,5 +812,6 @@ class RevocationTests(SynchronousTestCase):
                 ),
             )
         except Exception as error:
-            # The steps that led there.
-            raise self.failureException("\n".join(getattr(error, "__notes__", []))) from error
+            # The steps that led there, of each failure.
+            told = [*getattr(error, "__notes__", ()), *traceback.format_exception(error)]
+            raise self.failureException("\n".join(told)) from error

@@ -47,6 +47,10 @@ def _same(data: bytes) -> bytes:
     return data
 
 
+async def _echoBytes(message: bytes, context: Any) -> bytes:
+    return message
+
+
 class Server:
     async def do_listen(self) -> dict[str, Any]:
         handler = grpc.unary_unary_rpc_method_handler(_echo, json.loads, _encode)
@@ -57,6 +61,7 @@ class Server:
                     "Benchmark",
                     {
                         "echo": handler,
+                        "echoBytes": grpc.unary_unary_rpc_method_handler(_echoBytes),
                         "items": grpc.unary_stream_rpc_method_handler(_items, json.loads, _encode),
                         "pieces": grpc.unary_stream_rpc_method_handler(_pieces, json.loads, _same),
                     },
@@ -72,7 +77,7 @@ class Client:
     async def do_connect(self, port: int) -> None:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self._call = self._channel.unary_unary("/Benchmark/echo", _encode, json.loads)
-
+        self._callBytes = self._channel.unary_unary("/Benchmark/echoBytes")
         self._items = self._channel.unary_stream("/Benchmark/items", _encode, json.loads)
         self._pieces = self._channel.unary_stream("/Benchmark/pieces", _encode, _same)
 
@@ -92,8 +97,10 @@ class Client:
         return watch.stop()
 
     async def do_calls(self, work: str, count: int) -> dict[str, Any]:
-        chosen, call = WORKS[work], self._call
-        message = [chosen.value]
+        chosen = WORKS[work]
+        call, message = self._call, [chosen.value]
+        if isinstance(chosen.value, bytes):
+            call, message = self._callBytes, chosen.value
         answer = await call(message)
         assert answer == message, (work, answer)
         waiting = iter(range(count))

@@ -82,7 +82,9 @@ class Client:
         there: Callable[[Any], Any] = _same
         back: Callable[[Any], Any] = _same
         remote = root.echo
-        if isinstance(value, list):
+        if isinstance(value, list) and isinstance(value[0], dict):
+            there, back, remote = _rows, _dicts, root.echoList
+        elif isinstance(value, list):
             there, back, remote = tuple, list, root.echoList
         elif isinstance(value, dict):
             there, back, remote = _pairs, dict, root.echoDict
@@ -106,6 +108,14 @@ class Client:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _rows(value: list[dict[Any, Any]]) -> tuple[Any, ...]:
+    return tuple(map(_pairs, value))
+
+
+def _dicts(rows: tuple[Any, ...]) -> list[dict[Any, Any]]:
+    return list(map(dict, rows))
 
 
 def _pairs(value: dict[Any, Any]) -> tuple[Any, ...]:
