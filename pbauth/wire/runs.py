@@ -39,6 +39,7 @@ PREFIX = 5
 _MOST_KNOWN = 32_768
 
 _VOCABULARY = Banana.outgoingVocabulary
+_VOCABULARY_TEXTS = frozenset(word.decode() for word in _VOCABULARY)
 _WORDS = {word: bytes((number, 0x87)) for word, number in _VOCABULARY.items()}
 _INTS = re.compile(rb"(?:[\x00-\x7f]{1,%d}\x81){%d,}" % (PREFIX, SHORTEST - 1))
 _TEXT = b"\x02\x80\x07\x82unicode"
@@ -134,9 +135,10 @@ def encodeItems(items: Collection[Any], seen: set[int]) -> bytes | None:
     Returns:
         Their tokens; `None`: some are something else, or too large, or there twice.
     """
-    if set(map(type, items)) == {dict}:
+    kinds = set(map(type, items))
+    if kinds == {dict}:
         return _encodeRecords(items, seen)
-    column = _encodeColumn(items)
+    column = _encodeColumn(items, kinds)
     return None if column is None else b"".join(column)
 
 
@@ -177,16 +179,17 @@ def _encodeRecords(records: Collection[dict[Any, Any]], seen: set[int]) -> bytes
     return b"".join(chain.from_iterable(zip(*pieces, strict=False)))
 
 
-def _encodeColumn(values: Collection[Any]) -> list[bytes] | None:
+def _encodeColumn(values: Collection[Any], kinds: set[type] | None = None) -> list[bytes] | None:
     """Return the tokens of scalars; `None`: some are something else, or too large."""
-    kinds = set(map(type, values))
+    if kinds is None:
+        kinds = set(map(type, values))
     try:
         if kinds == {int}:
             return list(map(_TOKENS.__getitem__, values))
-        if kinds == {str}:
+        # Text keeps its hash, once it is known.
+        if kinds == {str} and _VOCABULARY_TEXTS.isdisjoint(values):
             texts = list(map(str.encode, values))
-            if _VOCABULARY.keys().isdisjoint(texts):
-                return list(map(add, map(_HEADS.__getitem__, map(len, texts)), texts))
+            return list(map(add, map(_HEADS.__getitem__, map(len, texts)), texts))
         if kinds <= {bool, type(None)}:
             return list(map(_CONSTANTS.__getitem__, values))
         if kinds <= _ENCODERS.keys():
