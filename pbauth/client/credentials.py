@@ -61,7 +61,7 @@ class Password:
 
     Raises:
         TypeError: it is not a `str`.
-        InvalidPassword: it is empty, or holds what SASLprep (RFC 4013) prohibits.
+        InvalidPassword: it is empty or too long, or holds what SASLprep (RFC 4013) prohibits.
     """
 
     mechanisms = (scram.NAME_PLUS, scram.NAME)

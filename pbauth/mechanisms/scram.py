@@ -51,6 +51,11 @@ MOST_ITERATIONS = 10_000_000
 FEWEST_SALT_BYTES = 8
 MOST_SALT_BYTES = 128
 
+#: The longest password that is not ASCII, in bytes of UTF-8. To normalise a text takes a time that
+#: grows with the square of its length: 20 seconds for 256 KiB of accents, and nothing else runs
+#: meanwhile.
+LONGEST_PASSWORD = 4_096
+
 #: The one type of channel binding spoken here (RFC 9266).
 BINDING_TYPE = "tls-exporter"
 
@@ -122,10 +127,15 @@ def preparePassword(password: str) -> bytes:
 
     Raises:
         TypeError: it is not a `str`.
-        InvalidPassword: it is empty, or holds what SASLprep prohibits.
+        InvalidPassword: it is empty or too long, or holds what SASLprep prohibits.
     """
     if not isinstance(password, str):
         raise TypeError(f"A password is a str, not {type(password).__name__}.")
+    # Before it is normalised.
+    if not password.isascii() and len(password.encode("utf-8", "surrogatepass")) > LONGEST_PASSWORD:
+        raise InvalidPassword(
+            f"A password takes at most {LONGEST_PASSWORD} bytes, unless it is ASCII."
+        )
     try:
         prepared = saslprep(password)
     except ValueError as refusal:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from pbauth.login.drain import Drain
@@ -80,7 +82,12 @@ class DrainService(Service):
         stopped = DeferredList([maybeDeferred(port.stopService) for port in self.ports])
         stopped.addCallback(lambda _: self._drain.run(self._seconds))
         stopped.addErrback(lambda bug: _log.failure("The server can't be drained", bug))
-        stopped.addCallback(lambda _: self._reactor.stop())
+        stopped.addCallback(lambda _: self._stop())
+
+    def _stop(self) -> None:
+        # Ctrl-C may have stopped it meanwhile.
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
 
     def request(self) -> float:
         """

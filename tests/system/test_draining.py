@@ -178,6 +178,23 @@ class CommandTests(TestCase):
         self.assertEqual(server.exitCode, 0, server.output)
         self.assertNotIn("Traceback", server.output)
 
+    async def test_signals(self) -> None:
+        """Signals while it drains, also of Ctrl-C, stop it at once, without a traceback."""
+        for signals in (["INT", "INT"], ["TERM", "INT"], ["TERM", "TERM"]):
+            server = await self.serve("--drain", "600")
+            answer = await self.call()
+            await self.drain()
+            for each in signals:
+                server.kill(each)
+            with self.assertRaises(pb.PBConnectionLost):
+                await answer
+            await server.whenEnded()
+            # Of a SIGINT that it hears of first, twistd dies by that.
+            self.assertIn(server.exitCode, (0, None), server.output)
+            self.assertIn("Server Shut Down", server.output)
+            for wrong in ("Traceback", "Unhandled", "ReactorNotRunning"):
+                self.assertNotIn(wrong, server.output, signals)
+
     async def test_noTime(self) -> None:
         """The answer arrives, even if the server stops at once."""
         server = await self.serve("--drain", "0")

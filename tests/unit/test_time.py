@@ -9,9 +9,10 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Policy
+from pbauth import LimitExceeded, Policy
 from pbauth._time import monotonic, useMonotonicClock, wallTime
 from pbauth.login.connectionlimits import ConnectionLimits
+from pbauth.wire.calllimits import CallCounts
 
 
 class MonotonicTests(SynchronousTestCase):
@@ -73,6 +74,26 @@ class MonotonicTests(SynchronousTestCase):
         self.wall -= 3600
         self.passTime(wait + 0.1)
         self.assertEqual(limits.wait("192.0.2.1", "alice"), 0)
+
+    def test_forward(self) -> None:
+        """A clock that is set forward ends no wait, refills no limit, and drops no connection."""
+        useMonotonicClock(self.reactor)
+        policy = Policy(maxCallsPerSecond=1, callBurst=1)
+        limits = ConnectionLimits(policy, self.reactor)
+        for _ in range(6):
+            limits.failed("192.0.2.1", "alice")
+        dropped: list[str] = []
+        limits.unauthenticated.add(lambda: dropped.append("dropped"))
+        counts = CallCounts(limits.calls)
+        counts.admit(1)
+        self.wall += 3600
+        self.passTime(0.5)
+        self.assertGreater(limits.wait("192.0.2.1", "alice"), 0)
+        self.assertEqual(dropped, [])
+        with self.assertRaises(LimitExceeded):
+            counts.admit(1)
+        self.passTime(policy.graceTime)
+        self.assertEqual(dropped, ["dropped"])
 
     def test_times(self) -> None:
         """People read the wall clock; a clock of a test is both."""

@@ -93,6 +93,21 @@ class SASLprepTests(SynchronousTestCase):
             wrong = [each for each in characters if bool(compiled.match(each)) != table(each)]
             self.assertEqual(wrong, [])
 
+    def test_noTables(self) -> None:
+        """
+        Python's own tables, which take a while for each character, are asked only where directions
+        may be mixed, and then once for each character.
+        """
+        asked: list[str] = []
+        for name in dir(stringprep):
+            if name.startswith("in_table"):
+                self.patch(stringprep, name, asked.append)
+        for text in ("\u0130" * 4000, "e\u0301" * 1000, "\xad" * 4000, "\u00aa" * 4000):
+            saslprep(text)
+        self.assertEqual(asked, [])
+        saslprep("\u05d0" * 1000)
+        self.assertLessEqual(len(asked), 1000)
+
     @settings(max_examples=300)
     @given(st.text(CHARACTERS, max_size=12))
     def test_agreesWithAnotherLibrary(self, text: str) -> None:

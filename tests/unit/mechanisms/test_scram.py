@@ -425,7 +425,7 @@ class VerifierTests(SynchronousTestCase):
 
     def test_passwords(self) -> None:
         """What can't be a password is refused, without showing any of it."""
-        for bad in ("", "\u00ad", "bell\x07", "\ue000", "\ud800"):
+        for bad in ("", "\u00ad", "bell\x07", "\ue000", "\ud800", "\xe9" * 2049, "\u0300" * 2049):
             with self.assertRaises(InvalidPassword) as raised:
                 preparePassword(bad)
             self.assertIsNone(raised.exception.__context__)
