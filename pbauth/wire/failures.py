@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import Any, TextIO
 
+from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.spread import pb
 
@@ -65,6 +66,22 @@ def withException(copied: pb.CopiedFailure) -> pb.CopiedFailure:
     error = pb.RemoteError(_text(copied.type), _text(copied.value), state.get("traceback"))
     made = RemoteFailure.__new__(RemoteFailure)
     vars(made).update(state, value=error)
+    return made
+
+
+def asTwistedHas(fail: Failure) -> Failure:
+    """
+    Make a failure that can be sent to any peer of one whose exception is a `RemoteError`: a class
+    that peers need not know, and that stock Twisted does not take.
+
+    Args:
+        fail: it came from another peer; or its exception was raised again, and came to this one.
+
+    Returns:
+        A failure with the text of the exception in its place, as Twisted has it.
+    """
+    made = pb.CopiedFailure.__new__(pb.CopiedFailure)
+    vars(made).update(fail.__getstate__(), value=str(fail.value))
     return made
 
 

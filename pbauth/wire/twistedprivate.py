@@ -48,6 +48,7 @@ from pbauth.audit.events import LeanLogger
 from pbauth.errors import Detached, WireError, forStockClient
 from pbauth.wire.decoding import Reader
 from pbauth.wire.encoding import Encoded, encodeAnswer
+from pbauth.wire.failures import asTwistedHas
 from pbauth.wire.jellying import refusal
 
 _log = LeanLogger()
@@ -175,6 +176,8 @@ class PrivateBroker(pb.Broker):
                 factory: Any = self.factory
                 fail = pb.failure2Copyable(fail, factory.unsafeTracebacks)
             fail._parents = [qual(each) for each in type(error).__mro__]
+        elif isinstance(fail, Failure) and isinstance(error, pb.RemoteError):
+            fail = asTwistedHas(fail)
         try:
             super()._sendError(fail, requestID)
         except Detached:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.spread import pb
+from twisted.spread import jelly, pb
 from twisted.test import iosim
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,18 +30,30 @@ class PairTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.connect()
 
-    def connect(self, kind: type[Broker] = Broker) -> None:
-        """Connect."""
+    def connect(
+        self,
+        kind: type[Broker] = Broker,
+        client: type[pb.Broker] | None = None,
+        security: Any = jelly.globalSecurity,
+    ) -> None:
+        """
+        Connect.
+
+        Args:
+            kind: of the brokers.
+            client: of the client's, if it is another one.
+            security: of the server.
+        """
         self.root = Root()
-        server = pb.PBServerFactory(self.root)
-        client = pb.PBClientFactory()
-        server.protocol = client.protocol = kind
+        server = pb.PBServerFactory(self.root, security=security)
+        factory = pb.PBClientFactory()
+        server.protocol, factory.protocol = kind, client or kind
         self.server: Any = server.buildProtocol(None)
-        self.client: Any = client.buildProtocol(None)
+        self.client: Any = factory.buildProtocol(None)
         _, _, self.pump = iosim.connectedServerAndClient(
             lambda: self.server, lambda: self.client, greet=True
         )
-        opening = client.getRootObject()
+        opening = factory.getRootObject()
         self.pump.flush()
         self.reference = self.successResultOf(opening)
 

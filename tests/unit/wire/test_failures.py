@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 from twisted.spread import jelly, pb
 
+from pbauth import Broker
 from tests.support.pairs import PairTestCase
 
 
@@ -69,6 +70,20 @@ class FailureTests(PairTestCase):
         future = fail(failure).asFuture(loop)
         with self.assertRaises(pb.RemoteError):
             loop.run_until_complete(future)
+
+    def test_passedOn(self) -> None:
+        """A peer's error that is passed on reaches stock clients, whatever the server takes in."""
+        failure = self.failed(ValueError("a text"))
+        for security in (jelly.globalSecurity, jelly.DummySecurityOptions()):
+            for result in (lambda: fail(failure), lambda: self.raises(failure.value)):
+                for client in (pb.Broker, Broker):
+                    self.connect(client=client, security=security)
+                    self.server.readsOurErrors = False
+                    self.root.result = result
+                    answers: list[Any] = []
+                    self.call("give").addBoth(answers.append)
+                    self.assertEqual([each.getErrorMessage() for each in answers], ["a text"])
+                    self.flushLoggedErrors()
 
     def test_awaited(self) -> None:
         """So it is in a coroutine."""
