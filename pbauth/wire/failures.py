@@ -81,7 +81,7 @@ def asTwistedHas(fail: Failure) -> Failure:
         A failure with the text of the exception in its place, as Twisted has it.
     """
     made = pb.CopiedFailure.__new__(pb.CopiedFailure)
-    vars(made).update(fail.__getstate__(), value=str(fail.value))
+    made.setCopyableState({**fail.__getstate__(), "value": str(fail.value)})
     return made
 
 

@@ -83,6 +83,9 @@ class FailureTests(PairTestCase):
                     answers: list[Any] = []
                     self.call("give").addBoth(answers.append)
                     self.assertEqual([each.getErrorMessage() for each in answers], ["a text"])
+                    if security is jelly.globalSecurity:
+                        # By its name, and that of its class's base.
+                        self.assertTrue(answers[0].check(Exception))
                     self.flushLoggedErrors()
 
     def test_awaited(self) -> None:
