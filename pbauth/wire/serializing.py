@@ -268,6 +268,18 @@ class SerializingBroker(PrivateBroker):
         """Return what is sent in place of an asynchronous generator."""
         return Stream(generator)
 
+    def _watchStreams(self, answer: Deferred[Any], given: list[Given]) -> None:
+        """Close the streams that a call carries, should it fail without having read them."""
+        streams = [each[1] for each in given if isinstance(each[1], StreamSource)]
+
+        def abandon(failure: Failure) -> Failure:
+            for stream in streams:
+                stream.abandon()
+            return failure
+
+        if streams:
+            answer.addErrback(abandon)
+
     def _encodeReference(self, value: Any) -> bytes:
         """Write a reference to an object of ours; other objects are written by jelly."""
         if getattr(type(value), "jellyFor", None) is not pb.Referenceable.jellyFor:

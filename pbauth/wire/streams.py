@@ -6,7 +6,9 @@ values, or so many bytes of them, and asks again when it has used them: nothing 
 has asked for.  So a slow receiver takes no memory, and the order is kept.
 
 A stream ends with its last value or its error; or when the receiver closes it, drops it or is cut
-off, or the session ends that it belongs to: then what makes the values is cancelled and closed.
+off, or the session ends that it belongs to: then what makes the values is cancelled and closed.  So
+is one that nobody reads, when the call fails that it was an argument of: whoever failed may not
+even have looked at the arguments.
 """
 
 from __future__ import annotations
@@ -134,6 +136,12 @@ class StreamSource(pb.Referenceable):
         if broker is not None and not broker.disconnected:
             broker.dontNotifyOnDisconnect(self._close)
             unlessReleased(broker, self)
+
+    def abandon(self) -> None:
+        """Close it, unless somebody reads it: the call that it was an argument of has failed."""
+        if self._iterator is None and not self._asked:
+            self._close()
+            self._failure = Failure(pb.Error("The call that this stream was sent with has failed."))
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
         """Take a call of the receiver's (see `twisted.spread.pb.Referenceable`)."""

@@ -79,6 +79,7 @@ class PrivateBroker(pb.Broker):
     readsOurErrors: bool
     _given: list[Any] | None
     _takeBack: Callable[[list[Any]], None]
+    _watchStreams: Callable[[Deferred[Any], list[Any]], None]
     _request: Any
     _exports: Any
     _ended: Any
@@ -142,6 +143,8 @@ class PrivateBroker(pb.Broker):
             self._given = gaveBefore
             if exports is not None:
                 exports.exporters = before
+        if answer is not None and given:
+            self._watchStreams(answer, given)
         if answer is not None and (callback or errback):
             answer.addCallbacks(callback, errback)
         return answer
