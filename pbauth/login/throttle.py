@@ -32,6 +32,9 @@ MOST_REMEMBERED = 65_536
 # this many seconds without one.
 _MEMORY = 600.0
 
+# So many are looked at for one that need not wait.
+_PASSED_OVER = 8
+
 
 # Where clients of IPv4 are that reach a server of IPv6 by a translator (RFC 6052).
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
@@ -156,7 +159,8 @@ class Penalties:
 
     Args:
         now: returns the time in seconds.
-        most: how many are remembered; the ones that failed longest ago are forgotten first.
+        most: how many are remembered; of those who need not wait, the ones that failed longest ago
+            are forgotten first.
         longestWait: the longest that anybody has to wait, in seconds.
     """
 
@@ -199,7 +203,17 @@ class Penalties:
             penalty.step *= 2
         self._penalties[who] = penalty
         if len(self._penalties) > self._most:
-            self._penalties.popitem(last=False)
+            self._forgetOne()
+
+    def _forgetOne(self) -> None:
+        # Whoever waits is passed over, so that it takes more than one failure of each of others to
+        # have somebody forgotten.
+        for _ in range(_PASSED_OVER):
+            oldest = next(iter(self._penalties))
+            if not self.wait(oldest):
+                break
+            self._penalties.move_to_end(oldest)
+        self._penalties.popitem(last=False)
 
     def wait(self, who: Hashable) -> float:
         """
@@ -343,7 +357,7 @@ class ThrottleState:
 
     def succeeded(self, network: str, name: str) -> None:
         """Remember that this name has logged in from this network."""
-        _remember(self._known, _keys(network, name)[1], self._most)
+        _remember(self._known, _digest(f"{network}\0{_folded(name)}"), self._most)
         _remember(self._knownNetworks, network, self._most)
 
     def isKnown(self, network: str) -> bool:
@@ -387,19 +401,23 @@ def responsible(network: str, name: str) -> tuple[Hashable, ...]:
 
 
 def _keys(network: str, name: str) -> tuple[bytes, bytes]:
-    """
-    Return what is kept of a name, and of the pair of network and name, however long the name is.
+    """Return what is kept of a name, and of the pair of network and name."""
+    folded = _folded(name)
+    return _digest(folded), _digest(f"{network}\0{folded}")
 
-    Whoever checks a password elsewhere may take ``ALICE`` for ``alice``. So they wait together,
-    and no name can be guessed at more often by writing it in more ways.
+
+def _folded(name: str) -> str:
     """
-    if len(name) <= LONGEST:
-        name = name.lower() if name.isascii() else normalize("NFKC", name).casefold()
-        name = name.strip()
-    return _digest(name), _digest(f"{network}\0{name}")
+    Return what names have in common that wait together. Whoever checks a password elsewhere may
+    take ``ALICE`` for ``alice``: no name can be guessed at more often by writing it in more ways.
+    """
+    if len(name) > LONGEST:
+        return name
+    return (name.lower() if name.isascii() else normalize("NFKC", name).casefold()).strip()
 
 
 def _digest(text: str) -> bytes:
+    """Return what is kept of a text that anybody may choose, however long it is."""
     encoded = text.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(encoded, digest_size=16).digest()
 

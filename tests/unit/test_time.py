@@ -77,9 +77,9 @@ class MonotonicTests(SynchronousTestCase):
 
     def test_forward(self) -> None:
         """A clock that is set forward ends no wait, refills no limit, and drops no connection."""
-        useMonotonicClock(self.reactor)
         policy = Policy(maxCallsPerSecond=1, callBurst=1)
         limits = ConnectionLimits(policy, self.reactor)
+        useMonotonicClock(self.reactor)
         for _ in range(6):
             limits.failed("192.0.2.1", "alice")
         dropped: list[str] = []

@@ -27,6 +27,8 @@ from pbauth import (
     CredAuthorizer,
     DefaultAuthorizer,
     Hashing,
+    Identity,
+    InvalidName,
     Password,
     Policy,
     ProtocolViolation,
@@ -63,10 +65,18 @@ class WorkTests(WireTestCase):
         self.assertEqual(looked, [])
 
     def test_longestName(self) -> None:
-        """A name of 255 bytes is an identity's like any other."""
-        name = "\u0130" * 127 + "x"
-        self.memory.addUser(name, "secret", ("game", "alice"))
-        self.successResultOf(self.memory.logIn(name, "secret", "game", "alice"))
+        """
+        A name of 255 bytes is an identity's like any other, also where SASLprep, or the escapes of
+        SCRAM, make it several times as long.
+        """
+        for name in ("\u0130" * 127 + "x", "\ufdfa" * 85, "\ufb00" * 85, "," * 255, "=2C" * 85):
+            identity = Identity(name, self.memory.authorizer)
+            identity.setPassword("secret")
+            identity.addKeyByString("game", "alice")
+            self.memory.authorizer.addIdentity(identity)
+            self.successResultOf(self.memory.logIn(name, "secret", "game", "alice"))
+            with self.assertRaises(InvalidName):
+                Identity(name + "x", self.memory.authorizer)
 
     def test_longNamesAreNotKept(self) -> None:
         """What the throttle keeps of a name does not depend on the length of the name."""

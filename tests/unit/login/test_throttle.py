@@ -71,14 +71,35 @@ class PenaltyTests(SynchronousTestCase):
         self.assertEqual(self.wait(), LONGEST_WAIT)
 
     def test_bounded(self) -> None:
-        """The ones that failed longest ago are forgotten first."""
-        self.fail(10)
+        """The ones that failed longest ago are forgotten first, of those that need not wait."""
+        self.fail(5)
         for number in range(99):
             self.penalties.add(number, 12)
-        self.assertGreater(self.wait(), 0)
+        self.assertEqual(self.penalties.of("who"), 60)
         self.penalties.add("one more", 12)
-        self.assertEqual(self.wait(), 0)
+        self.assertEqual((self.penalties.of("who"), self.penalties.of(0)), (0, 12))
         self.assertEqual(len(self.penalties), 100)
+
+    def test_flushed(self) -> None:
+        """
+        Who has to wait is not forgotten because others fail, once each: otherwise a flood of names
+        would buy new guesses at one.
+        """
+        penalties = Penalties(self.clock.seconds, most=100)
+        for _ in range(20):
+            penalties.add("alice", 12)
+        for number in range(1000):
+            self.clock.advance(0.01)
+            penalties.add(number, 12)
+        self.assertGreater(penalties.wait("alice"), 500)
+        self.assertEqual(len(penalties), 100)
+        # If all have to wait, those that failed longest ago are forgotten.
+        for number in range(2000, 3000):
+            for _ in range(7):
+                penalties.add(number, 12)
+        self.assertEqual(len(penalties), 100)
+        self.assertGreater(penalties.wait(2999), 0)
+        self.assertEqual(penalties.wait("alice"), 0)
 
     @settings(max_examples=50)
     @given(st.lists(st.tuples(st.floats(0, 500), st.integers(0, 3)), max_size=40))
