@@ -8,9 +8,10 @@ A folder is a floor, and imports run down.  A newcomer reads the login from the 
 """
 
 from pbauth._calling import call
-from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
+from pbauth.accounts.authorizer import Authorizer
 from pbauth.accounts.hashing import Derivations, Hashing
 from pbauth.accounts.identity import Identity
+from pbauth.accounts.memory import DefaultAuthorizer
 from pbauth.accounts.verifiers import EquivalentProofs
 from pbauth.admin.service import AdminService
 from pbauth.audit import Audit

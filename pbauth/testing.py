@@ -40,8 +40,8 @@ from zope.interface import implementer
 
 from pbauth._arguments import checkProvides, checkType
 from pbauth._async import chooseReactor
-from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.memory import DefaultAuthorizer
 from pbauth.client.login import connect
 from pbauth.interfaces import ClientReference, IAuthorizer, ICredentials, IIdentity, IPerspective
 from pbauth.login.policy import Policy

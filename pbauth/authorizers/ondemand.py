@@ -22,9 +22,9 @@ from twisted.python.components import Componentized
 
 from pbauth._arguments import checkCallable
 from pbauth._async import SingleFlight, settled
-from pbauth.accounts.authorizer import DefaultAuthorizer
 from pbauth.accounts.hashing import Hashing
 from pbauth.accounts.identity import checkIdentityName, checkRenewal
+from pbauth.accounts.memory import DefaultAuthorizer
 from pbauth.audit import Audit
 from pbauth.errors import InvalidName, StoreError, Unauthorized
 from pbauth.interfaces import IIdentity, Reactor

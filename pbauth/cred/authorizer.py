@@ -25,7 +25,8 @@ from zope.interface import implementer
 from pbauth._arguments import checkProvides, listed
 from pbauth._async import settled
 from pbauth._quoting import inLine
-from pbauth.accounts.authorizer import Authorizer, DefaultAuthorizer
+from pbauth.accounts.authorizer import Authorizer
+from pbauth.accounts.memory import DefaultAuthorizer
 from pbauth.errors import (
     DuplicateIdentity,
     ExchangeRefused,

@@ -10,8 +10,9 @@ from typing import Any
 from twisted.internet import ssl
 
 from pbauth._files import createPrivate, exposure
-from pbauth.accounts.authorizer import DECOY_BYTES, DefaultAuthorizer
+from pbauth.accounts.authorizer import DECOY_BYTES
 from pbauth.accounts.hashing import Hashing
+from pbauth.accounts.memory import DefaultAuthorizer
 from pbauth.authorizers.passwd.authorizer import PasswdFileAuthorizer
 from pbauth.authorizers.sql.authorizer import SQLAuthorizer
 from pbauth.errors import StoreError
