@@ -303,8 +303,10 @@ class ListingTests(ListingTestCase):
         for reactor in ("default", "asyncio"):
             program = await run(
                 *("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--reactor={reactor}"),
-                "pytest_example.py",
+                *("-p", "pytest_twisted", "pytest_example.py"),
                 directory=str(LISTINGS),
+                # Others that are installed, as that of Hypothesis, take as long as all the rest.
+                PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
             )
             self.assertIn("2 passed", program.output)
 
