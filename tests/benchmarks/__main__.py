@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         if options.read is not None:
             made = _read(parser, options.read)
         else:
-            made = runAll(options.plan, **chosen, say=_say)
+            made = runAll(options.plan, **chosen, other=options.beside, say=_say)
     except BenchmarkFailed as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="read", metavar="FILE", help="measure nothing; read this JSON"
     )
     parser.add_argument("--json", metavar="FILE", help="write everything, with all samples")
+    parser.add_argument(
+        "--beside",
+        metavar="FOLDER",
+        type=_checkout,
+        help="measure the pbauth of another checkout, too; it has these benchmarks, or older ones",
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw a picture, SVG")
     parser.add_argument("--rst", metavar="FILE", help="write the tables as reStructuredText")
     parser.add_argument(
@@ -77,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         f"Parts: {', '.join(PARTS)}. Peers: {', '.join(PEERS)}. Works: {', '.join(WORKS)}",
     )
     return parser
+
+
+def _checkout(folder: str) -> Path:
+    path = Path(folder).resolve()
+    if not (path / "tests/benchmarks/child.py").is_file():
+        raise argparse.ArgumentTypeError(f"{folder} is not a checkout of pbauth.")
+    return path
 
 
 def _only(parser: argparse.ArgumentParser, text: str | None) -> dict[str, Any]:

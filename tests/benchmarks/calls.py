@@ -38,15 +38,19 @@ def measureCalls(
         peer = PEERS[name]
         takesCertificate = {"certificate": certificate} if peer.module in ("stock", "ours") else {}
         # One server serves what differs in the client only.
-        if peer.module not in servers:
-            servers[peer.module] = stage.server(peer.path, **takesCertificate)
-        clients[name] = stage.client(peer.path, **takesCertificate, **peer.options)
+        if _serverOf(name) not in servers:
+            servers[_serverOf(name)] = stage.server(
+                peer.path, beside=peer.beside, **takesCertificate
+            )
+        clients[name] = stage.client(
+            peer.path, beside=peer.beside, **takesCertificate, **peer.options
+        )
     where = {module: server.ask("listen") for module, server in servers.items()}
     for name, client in clients.items():
-        client.ask("connect", **where[PEERS[name].module])
+        client.ask("connect", **where[_serverOf(name)])
     for name in peers:
         if PEERS[name].onTwisted:
-            _checkSendsAtOnce(servers[PEERS[name].module])
+            _checkSendsAtOnce(servers[_serverOf(name)])
             _checkSendsAtOnce(clients[name])
 
     made: dict[str, Any] = {}
@@ -55,7 +59,7 @@ def measureCalls(
         taking = [name for name in peers if name not in WORKS[work].without]
 
         def takeOne(name: str, count: int, work: str = work) -> Sample:
-            return take(servers[PEERS[name].module], clients[name], "calls", work=work, count=count)
+            return take(servers[_serverOf(name)], clients[name], "calls", work=work, count=count)
 
         counts = {
             name: calibrate(
@@ -72,6 +76,11 @@ def measureCalls(
                 taken[name].append(takeOne(name, counts[name]))
         made[work] = {name: summary(samples, taken.get(STOCK)) for name, samples in taken.items()}
     return made
+
+
+def _serverOf(name: str) -> str:
+    peer = PEERS[name]
+    return name if peer.beside else peer.module
 
 
 def _checkSendsAtOnce(program: Program) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from tests.benchmarks.peers import PEERS
+from tests.benchmarks.peers import BESIDE, PEERS
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.program import Stage
 from tests.benchmarks.samples import Sample, calibrate, summary, take
@@ -50,6 +50,13 @@ KINDS = {
     "plus-by-name": Kind("PLUS, key remembered, 'tls:'", "pbauth", "plusByName", "tls", STOCK_TLS),
     "ed25519-tls": Kind("ED25519, TLS", "pbauth", "keyByTLS", "tls", STOCK_TLS),
 }
+# What the other checkout is measured by.
+KINDS |= {
+    f"{BESIDE}-{name}": evolve(
+        KINDS[name], label=f"{KINDS[name].label}; the other checkout", peer=BESIDE
+    )
+    for name in ("scram", "plus")
+}
 
 ALONE, TOGETHER = "alone", "together"
 
@@ -73,7 +80,12 @@ def measureLogins(
         "stock": stage.server(PEERS["stock"].path, **shared),
         "pbauth": stage.server(PEERS["pbauth"].path, **shared, logins=True),
     }
-    clients = {name: stage.client(PEERS[name].path, certificate=certificate) for name in servers}
+    if stage.other is not None:
+        servers[BESIDE] = stage.server(PEERS[BESIDE].path, beside=True, **shared, logins=True)
+    clients = {
+        name: stage.client(PEERS[name].path, beside=name == BESIDE, certificate=certificate)
+        for name in servers
+    }
     where = {name: server.ask("listen") for name, server in servers.items()}
 
     made: dict[str, Any] = {}
@@ -94,7 +106,9 @@ def measureLogins(
 
         taken: dict[str, list[Sample]] = {}
         for slow in (False, True):
-            kinds = [name for name, kind in KINDS.items() if kind.slow is slow]
+            kinds = [
+                name for name, kind in KINDS.items() if kind.slow is slow and kind.peer in servers
+            ]
             if slow and way == TOGETHER and not plan.slowTogether:
                 continue
             say(f"logins, {way}" + (", with slow derivations" if slow else ""))

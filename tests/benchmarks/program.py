@@ -36,10 +36,17 @@ class Program:
         core: that it runs on; `None`: on any.
         deadline: of all, by `time.monotonic`.
         options: for the class.
+        folder: the checkout that it runs.
     """
 
     def __init__(
-        self, module: str, role: str, core: int | None, deadline: float, options: dict[str, Any]
+        self,
+        module: str,
+        role: str,
+        core: int | None,
+        deadline: float,
+        options: dict[str, Any],
+        folder: Path = ROOT,
     ) -> None:
         self.name = f"{role.lower()} of {module.rpartition('.')[2]}"
         self._deadline = deadline
@@ -49,7 +56,7 @@ class Program:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.child", module, role, json.dumps(settings)],
             bufsize=0,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, "GRPC_VERBOSITY": "ERROR"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -137,10 +144,14 @@ class Stage:
     Args:
         deadline: of all, by `time.monotonic`.
         parent: a stage that is told the pids, too.
+        other: the other checkout, if there is one.
     """
 
-    def __init__(self, deadline: float, parent: Stage | None = None) -> None:
+    def __init__(
+        self, deadline: float, parent: Stage | None = None, other: Path | None = None
+    ) -> None:
         self.deadline = deadline
+        self.other: Path | None = other if parent is None else parent.other
         self.pids: list[int] = [] if parent is None else parent.pids
         self._programs: list[Adopted] = []
         allowed = sorted(os.sched_getaffinity(0))
@@ -148,17 +159,25 @@ class Stage:
             (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
         )
 
-    def server(self, module: str, **options: Any) -> Program:
+    def server(self, module: str, *, beside: bool = False, **options: Any) -> Program:
         """Start the server of a peer."""
-        return self.start(module, _SERVER, self.cores[0], options)
+        return self.start(module, _SERVER, self.cores[0], options, beside)
 
-    def client(self, module: str, **options: Any) -> Program:
+    def client(self, module: str, *, beside: bool = False, **options: Any) -> Program:
         """Start the client of a peer."""
-        return self.start(module, _CLIENT, self.cores[1], options)
+        return self.start(module, _CLIENT, self.cores[1], options, beside)
 
-    def start(self, module: str, role: str, core: int | None, options: dict[str, Any]) -> Program:
-        """Start a process of any class of a module (see `Program`)."""
-        program = Program(module, role, core, self.deadline, options)
+    def start(
+        self,
+        module: str,
+        role: str,
+        core: int | None,
+        options: dict[str, Any],
+        beside: bool = False,
+    ) -> Program:
+        """Start a process of any class of a module (see `Program`), here or beside."""
+        folder = self.other if beside and self.other is not None else ROOT
+        program = Program(module, role, core, self.deadline, options, folder)
         self.adopt(program)
         return program
 

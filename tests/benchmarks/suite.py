@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from pbauth.net.certificates import makeCertificate
@@ -46,6 +47,7 @@ def runAll(
     parts: Iterable[str] = PARTS,
     peers: Iterable[str] = tuple(PEERS),
     works: Iterable[str] = tuple(WORKS),
+    other: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """
@@ -56,6 +58,7 @@ def runAll(
         parts: which of `PARTS`.
         peers: whose calls. Stock PB's are always measured, since all are compared with them.
         works: which calls.
+        other: a checkout of pbauth that is measured beside, by the same benchmarks.
         say: tells people how far it is, and what is left out.
 
     Returns:
@@ -65,12 +68,14 @@ def runAll(
         BenchmarkFailed: something did not work, or took too long. No process is left then, or ever.
     """
     began = time.monotonic()
-    whole = Stage(began + plan.limit)
+    whole = Stage(began + plan.limit, other=other)
     machine = describe(whole.cores)
     leftOut = []
     measured = []
     for name in dict.fromkeys([STOCK, *peers]):
         peer = PEERS[name]
+        if peer.beside and other is None:
+            continue
         if peer.installed:
             measured.append(name)
         else:

@@ -31,6 +31,7 @@ class Peer:
         distribution: the same, by the name of its distribution.
         options: for its `Client`.
         onTwisted: its processes run Twisted's reactor.
+        beside: it is of another checkout, where one is given.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Peer:
     distribution: str = "twisted"
     options: dict[str, Any] = Factory(dict)
     onTwisted: bool = True
+    beside: bool = False
 
     @property
     def path(self) -> str:
@@ -57,10 +59,14 @@ STOCK = "stock"
 #: What nothing on Twisted can reach.
 LIMIT = "echo"
 
+#: Another checkout of pbauth, of an earlier commit for instance.
+BESIDE = "beside"
+
 PEERS = {
     STOCK: Peer("stock PB", "stock"),
     "pbauth": Peer("pbauth", "ours"),
     "pbauth-tls": Peer("pbauth, TLS", "ours", options={"tls": True}),
+    BESIDE: Peer("pbauth, the other checkout", "ours", beside=True),
     "referenceable": Peer("stock PB, no login", "referenceable"),
     LIMIT: Peer("bytes by Twisted (the limit)", "echo"),
     "foolscap": Peer("Foolscap (TLS)", "foolscappeer", "foolscap", "foolscap"),
