@@ -105,7 +105,7 @@ QUICK = Plan(
 #: Each work once: says nothing, but shows that all of it runs.
 LEAST = Plan(
     name="least",
-    limit=60,
+    limit=180,
     rounds=1,
     callSeconds=0,
     mostCalls=1,
