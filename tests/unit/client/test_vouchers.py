@@ -31,8 +31,8 @@ class Identity(pb.RemoteReference):
     def __del__(self) -> None:
         """Nothing counts references."""
 
-    def callRemote(self, name: str, *arguments: Any, **more: Any) -> Deferred[Any]:
-        self.asked.append((name, *arguments))
+    def callRemote(self, _name: str, *arguments: Any, **more: Any) -> Deferred[Any]:
+        self.asked.append((_name, *arguments))
         return succeed(self._answer)
 
 
