@@ -85,6 +85,23 @@ def asTwistedHas(fail: Failure) -> Failure:
     return made
 
 
+def ofText(text: str) -> RemoteFailure:
+    """
+    Make a failure of the text alone, as stock Twisted may pass on one of another peer's.
+
+    Args:
+        text: of the error.
+
+    Returns:
+        The failure, named after the type of the text, as Twisted has it.
+    """
+    kind = qual(str)
+    made = RemoteFailure.__new__(RemoteFailure)
+    error = pb.RemoteError(kind, text, None)
+    vars(made).update(type=kind, value=error, _parents=[kind], tb=None, frames=[], stack=[])
+    return made
+
+
 def unknownError(expression: Any) -> pb.RemoteError:
     """
     Make an error of one whose class is not known here, or has other fields.

@@ -23,7 +23,7 @@ from pbauth.net.transports import dropConnection
 from pbauth.wire import peerobject
 from pbauth.wire.calllimits import CallCounts
 from pbauth.wire.decoding import MalformedMessage, TooMuch
-from pbauth.wire.failures import readable, unknownError, withException
+from pbauth.wire.failures import ofText, readable, unknownError, withException
 from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
 from pbauth.wire.peerobject import PeerObject
 from pbauth.wire.prelogin import LOGIN_SECURITY, PreLoginLimits, UnprovedServerLimits
@@ -302,6 +302,8 @@ class ReceivingBroker(SerializingBroker):
             error = withException(error)
         elif error is None:
             error = ProtocolViolation("The peer answered with an error, but named none.")
+        elif isinstance(error, str):
+            error = ofText(error)
         waiting.errback(error)
 
     def _takeWaiting(self, requestID: Any) -> Any:

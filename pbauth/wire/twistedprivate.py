@@ -173,16 +173,8 @@ class PrivateBroker(pb.Broker):
         error = fail.value if isinstance(fail, Failure) else fail
         if isinstance(error, WireError) and not self.readsOurErrors:
             fail = Failure(forStockClient(error))
-        elif isinstance(fail, Failure) and not isinstance(error, Exception):
-            # Of others than exceptions Twisted gives the class, which no peer takes.
-            if not isinstance(fail, pb.CopyableFailure):
-                factory: Any = self.factory
-                fail = pb.failure2Copyable(fail, factory.unsafeTracebacks)
-            fail._parents = [qual(each) for each in type(error).__mro__]
-        elif isinstance(fail, Failure) and isinstance(error, pb.RemoteError):
-            fail = asTwistedHas(fail)
         try:
-            super()._sendError(fail, requestID)
+            self._sendReadable(fail, requestID)
         except Detached:
             # The session that it belongs to has ended meanwhile.
             self._sendError(Failure(), requestID)
@@ -192,9 +184,48 @@ class PrivateBroker(pb.Broker):
             unsent: Exception = pb.Error(f"{qual(type(error))}, an error that can't be sent")
             try:
                 plain = forStockClient(error) if isinstance(error, WireError) else unsent
-                super()._sendError(Failure(plain), requestID)
+                self._sendReadable(Failure(plain), requestID)
             except Exception:
-                super()._sendError(Failure(unsent), requestID)
+                self._sendReadable(Failure(unsent), requestID)
+
+    def _sendReadable(self, fail: Any, requestID: Any) -> None:
+        """
+        Send an error: as itself, if the application has said that its class crosses; otherwise as
+        a failure, which any peer can read.
+        """
+        error = fail.value if isinstance(fail, Failure) else fail
+        asStock = self.stockSerialization and self.readsOurErrors
+        if asStock and isinstance(fail, Failure) and isinstance(error, pb.RemoteError):
+            fail = asTwistedHas(fail)
+            error = fail.value
+        if isinstance(error, jelly.Jellyable) or (
+            self.security.isClassAllowed(type(error))
+            # Options by which anything may cross say nothing of what the peer knows.
+            and (asStock or not self.security.isClassAllowed(_Nobodys))
+            and isinstance(error, Exception)
+        ):
+            super()._sendError(fail, requestID)
+            return
+        factory: Any = self.factory
+        if not isinstance(fail, pb.CopyableFailure):
+            fail = fail if isinstance(fail, Failure) else Failure(error)
+            fail = pb.failure2Copyable(fail, factory.unsafeTracebacks)
+        fail.unsafeTracebacks = factory.unsafeTracebacks
+        if not isinstance(error, Exception):
+            # Of others than exceptions Twisted gives the class, which no peer takes.
+            fail._parents = [qual(each) for each in type(error).__mro__]
+        try:
+            expression = self.serialize(fail)
+        except jelly.InsecureJelly:
+            if asStock:
+                raise
+            # What a failure is made of may cross in any case.
+            expression = jellyStrictly(fail, "result", jelly.globalSecurity, self)
+        self.sendCall(b"error", requestID, expression)
+
+
+class _Nobodys(Exception):
+    """An error that no application has allowed."""
 
 
 class _StrictJellier(jelly._Jellier):

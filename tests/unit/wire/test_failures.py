@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 from twisted.spread import jelly, pb
+from twisted.test import iosim
+from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Broker
-from tests.support.pairs import PairTestCase
+from pbauth import Broker, Unauthorized
+from tests.support.pairs import PairTestCase, Root
 
 
 class FailureTests(PairTestCase):
@@ -174,6 +177,214 @@ class FailureTests(PairTestCase):
         for state in ([b"dictionary", 5], [b"dictionary", [5, 5]], [b"list"], 5, []):
             self.assertIsInstance(self.answered(state), Failure)
         self.assertEqual(self.successResultOf(self.call("take", 1)), 1)
+
+
+class _Own(pb.Error):
+    """An application's, which does not cross as itself."""
+
+
+class _Registered(pb.Error, pb.Copyable, pb.RemoteCopy):
+    """An application's, which crosses as itself."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.told = args
+
+
+class _Holder(pb.Copyable, pb.RemoteCopy):
+    """What an error holds."""
+
+
+pb.setUnjellyableForClass(_Registered, _Registered)
+pb.setUnjellyableForClass(_Holder, _Holder)
+
+
+class _Anything(jelly.SecurityOptions):
+    """An application's options, by which all classes may cross."""
+
+    def isClassAllowed(self, klass: type) -> int:
+        return 1
+
+
+def _allowing(made: jelly.SecurityOptions, *types: str) -> jelly.SecurityOptions:
+    made.allowTypes(*types)
+    return made
+
+
+#: What a server may have as its options.
+OPTIONS: list[Callable[[], Any]] = [
+    lambda: jelly.globalSecurity,
+    jelly.DummySecurityOptions,
+    lambda: _allowing(jelly.SecurityOptions(), "tuple", "dictionary", "remote"),
+    lambda: _allowing(_Anything(), *jelly.SecurityOptions.basicTypes, "remote"),
+]
+
+
+class OptionsTests(SynchronousTestCase):
+    """Errors reach clients that do not have pbauth, whatever the server's security options."""
+
+    def connect(self, options: Any, kind: type[pb.Broker] = pb.Broker) -> Any:
+        """Connect a client to a server with these options, which does not know the client."""
+        self.root = Root()
+        server = pb.PBServerFactory(self.root, security=options)
+        client = pb.PBClientFactory()
+        server.protocol, client.protocol = Broker, kind
+        broker: Any = server.buildProtocol(None)
+        broker.readsOurErrors = False
+        _, _, self.pump = iosim.connectedServerAndClient(
+            lambda: broker, lambda: client.buildProtocol(None), greet=True
+        )
+        opening = client.getRootObject()
+        self.pump.flush()
+        return self.successResultOf(opening)
+
+    def failed(self, reference: Any, result: Any) -> Failure:
+        """Call the method, which gives this."""
+        self.root.result = result
+        answer = reference.callRemote("give")
+        self.pump.flush()
+        failure = self.failureResultOf(answer)
+        self.flushLoggedErrors()
+        return failure
+
+    def raising(self, error: BaseException) -> list[Callable[[], Any]]:
+        """Return methods that raise an error, in each way."""
+
+        def atOnce() -> Any:
+            raise error
+
+        async def later() -> Any:
+            raise error
+
+        return [atOnce, later, lambda: fail(error)]
+
+    def test_raised(self) -> None:
+        """What the server raises arrives under its name, with its text."""
+        for options in OPTIONS:
+            for error in (
+                ValueError("a text"),
+                _Own("a text"),
+                pb.Error("a text"),
+                pb.RemoteError("a.B", "a text", None),
+                pb.NoSuchMethod("a text"),
+                pb.DeadReferenceError("a text"),
+                jelly.InsecureJelly("a text"),
+                Unauthorized("a text"),
+            ):
+                for result in self.raising(error):
+                    failure = self.failed(self.connect(options()), result)
+                    self.assertEqual(failure.getErrorMessage(), "a text")
+                    self.assertTrue(failure.check(type(error)), (options, error))
+
+    def test_noSuchMethod(self) -> None:
+        """So does that there is no such method, or no such object."""
+        for options in OPTIONS:
+            reference = self.connect(options())
+            for call, name in (
+                (lambda: reference.callRemote("nothing"), pb.NoSuchMethod),  # noqa: B023
+                (lambda: reference.callRemote("give", 1, x=2), Exception),  # noqa: B023
+                (
+                    lambda: reference.broker.remoteForName("nobody").callRemote("x"),  # noqa: B023
+                    pb.Error,
+                ),
+            ):
+                answer = call()
+                self.pump.flush()
+                self.assertTrue(self.failureResultOf(answer).check(name), options)
+                self.flushLoggedErrors()
+
+    def test_nothingAllowed(self) -> None:
+        """So does that nothing at all may come in."""
+        failure = self.failed(self.connect(jelly.SecurityOptions()), None)
+        self.assertTrue(failure.check(jelly.InsecureJelly))
+
+    def test_passedOn(self) -> None:
+        """So does an error of the client's, or of another peer's, that a server passes on."""
+
+        class Failing(pb.Referenceable):
+            def remote_fail(self) -> Any:
+                raise ValueError("a text")
+
+        for options in (*OPTIONS[:2], OPTIONS[3]):
+            for kind in (pb.Broker, Broker):
+                reference = self.connect(options(), kind)
+                self.root.remote_pass = lambda failing: failing.callRemote("fail")  # type: ignore[attr-defined]
+                answer = reference.callRemote("pass", Failing())
+                self.pump.flush()
+                failure = self.failureResultOf(answer)
+                self.assertTrue(failure.check(ValueError), (options, kind))
+                self.assertEqual(failure.getErrorMessage(), "a text")
+                self.flushLoggedErrors()
+
+                async def awaited(failing: Any) -> Any:
+                    try:
+                        return await failing.callRemote("fail")
+                    except pb.RemoteError as error:
+                        raise RuntimeError("another") from error
+
+                self.root.remote_pass = awaited  # type: ignore[attr-defined]
+                answer = reference.callRemote("pass", Failing())
+                self.pump.flush()
+                self.assertTrue(self.failureResultOf(answer).check(RuntimeError))
+                self.flushLoggedErrors()
+
+    def test_twoHops(self) -> None:
+        """So does one that two servers pass on."""
+        for options in OPTIONS:
+            far = self.connect(options(), Broker)
+            farPump, farRoot = self.pump, self.root
+            for near in OPTIONS:
+                reference = self.connect(near())
+                farRoot.result = lambda: fail(_Own("a text"))
+
+                def passOn() -> Any:
+                    answer = far.callRemote("give")  # noqa: B023
+                    farPump.flush()  # noqa: B023
+                    return answer
+
+                failure = self.failed(reference, passOn)
+                self.assertTrue(failure.check(_Own))
+                self.assertEqual(failure.getErrorMessage(), "a text")
+
+    def test_asItself(self) -> None:
+        """One that crosses as itself does so still; one that can't be sent is told by its name."""
+        for options in OPTIONS[:2]:
+            reference = self.connect(options())
+            for result in self.raising(_Registered(1, _Holder())):
+                failure = self.failed(reference, result)
+                assert failure.check(_Registered)
+                self.assertIsInstance(failure.value, _Registered)
+                self.assertIsInstance(getattr(failure.value, "told", [0, 0])[1], _Holder)
+        for result in self.raising(_Registered(object())):
+            failure = self.failed(self.connect(jelly.globalSecurity), result)
+            self.assertTrue(failure.check(pb.Error))
+            self.assertIn("_Registered, an error that can't be sent", failure.getErrorMessage())
+
+    def test_explicit(self) -> None:
+        """One whose class both ends have allowed by its name crosses as itself, as with Twisted."""
+        options = jelly.SecurityOptions()
+        options.allowInstancesOf(_Own)
+        reference = self.connect(options)
+        reference.broker.security = options
+        for result in self.raising(_Own("a text")):
+            self.assertIs(type(self.failed(reference, result).value), _Own)
+
+    def test_textOnly(self) -> None:
+        """What a server of stock Twisted passes on as mere text is an error with that text."""
+        server = pb.PBServerFactory(pb.Root())
+        client = pb.PBClientFactory()
+        client.protocol = Broker
+        stock: Any = server.buildProtocol(None)
+        ours: Any = client.buildProtocol(None)
+        _, _, pump = iosim.connectedServerAndClient(lambda: stock, lambda: ours, greet=True)
+        answer: Deferred[Any] = Deferred()
+        ours.waitingForAnswers[500] = answer
+        stock.sendCall(b"error", 500, [b"unicode", b"x"])
+        pump.flush()
+        failure = self.failureResultOf(answer)
+        with self.assertRaises(pb.RemoteError):
+            failure.raiseException()
+        self.assertEqual(failure.getErrorMessage(), "x")
 
 
 class KeywordTests(PairTestCase):
