@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from inspect import CORO_CLOSED, getcoroutinestate
 from types import CoroutineType, coroutine
 from typing import Any, Generic, TypeVar, overload
 
@@ -79,6 +80,11 @@ def _goOn(running: Coroutine[Any, Any, _Result], waiting: Any) -> Generator[Any,
             proceed = partial(running.throw, error)
         else:
             proceed = partial(running.send, None)
+        if getcoroutinestate(running) is CORO_CLOSED:
+            # The garbage collector has closed it, and then fired what it waited for: nobody waits
+            # for what it comes to.
+            waiting = Deferred()
+            continue
         try:
             waiting = proceed()
         except StopIteration as end:

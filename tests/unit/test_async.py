@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -101,6 +102,42 @@ class RunTests(SynchronousTestCase):
         result.cancel()
         self.failureResultOf(result, CancelledError)
         self.assertEqual(self.steps, ["cleaned"])
+
+    def test_collected(self) -> None:
+        """
+        One that the garbage collector has closed is not resumed by what is collected after it.
+        """
+
+        class Fires:
+            """Fires a Deferred when it is collected."""
+
+            def __init__(self, deferred: Deferred[Any]) -> None:
+                self.deferred = deferred
+
+            def __del__(self) -> None:
+                self.deferred.callback(None)
+                fired.append(True)
+
+        async def wait(deferred: Deferred[Any]) -> None:
+            # Older than what goes on with the coroutine, so that it is collected before that.
+            vars(deferred)["fires"] = Fires(deferred)
+            try:
+                await deferred
+            finally:
+                self.steps.append("closed")
+
+        def leave() -> None:
+            """Make garbage: all of it in one cycle."""
+            deferred: Deferred[Any] = Deferred()
+            vars(deferred)["running"] = run(wait(deferred))
+
+        fired: list[bool] = []
+        gc.collect()
+        leave()
+        gc.collect()
+        gc.collect()
+        self.assertEqual((self.steps, fired), (["closed"], [True]))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class OneShotTests(SynchronousTestCase):
