@@ -47,7 +47,7 @@ class RestartTests(TestCase):
         calls = os.path.abspath(self.mktemp())
         self.patch(os, "environ", {**os.environ, "CALLS": calls})
         service = "count=tests.support.counting.CountingService"
-        cluster = Cluster(self, url, "--service", service, "--drain", "6")
+        cluster = Cluster(self, url, "--service", service, "--drain", "4")
         await cluster.start()
         secret = Password("secret", renew=False)
         going = True

@@ -13,6 +13,8 @@ from tests.support.listings import LISTINGS
 from tests.support.processes import run
 from tests.support.typedapplication import Game, Screen, fill
 
+#: What mypy has found out about Twisted, pbauth and their dependencies is kept here.
+CACHE = Path(__file__).parent.parent.parent / ".mypy_cache" / "application"
 APPLICATION = Path(__file__).parent.parent / "support" / "typedapplication.py"
 
 #: What a type checker finds: a mistake a line, and what it is called.
@@ -53,7 +55,7 @@ class TypingTests(TestCase):
         (folder / "application.py").write_text(APPLICATION.read_text())
         (folder / "mistaken.py").write_text(MISTAKES)
         program = await run(
-            *("-m", "mypy", "--config-file", str(LISTINGS / "mypy.ini"), "--cache-dir=/dev/null"),
+            *("-m", "mypy", "--config-file", str(LISTINGS / "mypy.ini"), f"--cache-dir={CACHE}"),
             *("application.py", "mistaken.py"),
             directory=str(folder),
         )
