@@ -53,6 +53,9 @@ from pbauth.wire.jellying import refusal
 
 _log = LeanLogger()
 
+#: How much of the name of a class the peer learns of an error that can't be sent, in characters.
+_LONGEST_NAME = 200
+
 #: What sees messages, or answers, as expressions on their way in, and out.
 READING = (
     "callExpressionReceived",
@@ -171,17 +174,19 @@ class PrivateBroker(pb.Broker):
             # The application's broker has raised after it had serialised the result.
             self._takeBack(self._given)
         error = fail.value if isinstance(fail, Failure) else fail
-        if isinstance(error, WireError) and not self.readsOurErrors:
-            fail = Failure(forStockClient(error))
+        # Whatever the classes of the application raise, the caller gets an answer.
         try:
+            if isinstance(error, WireError) and not self.readsOurErrors:
+                fail = Failure(forStockClient(error))
             self._sendReadable(fail, requestID)
         except Detached:
             # The session that it belongs to has ended meanwhile.
             self._sendError(Failure(), requestID)
         except Exception:
-            # Whatever becomes of the state of an error of the application.
             _log.failure("An error can't be sent; the peer gets its name, and its text if it can")
-            unsent: Exception = pb.Error(f"{qual(type(error))}, an error that can't be sent")
+            kind = type(error)
+            name = f"{kind.__module__}.{kind.__name__}"[:_LONGEST_NAME]
+            unsent: Exception = pb.Error(f"{name}, an error that can't be sent")
             try:
                 plain = forStockClient(error) if isinstance(error, WireError) else unsent
                 self._sendReadable(Failure(plain), requestID)

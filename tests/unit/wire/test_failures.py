@@ -13,7 +13,7 @@ from twisted.spread import jelly, pb
 from twisted.test import iosim
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Broker, Unauthorized
+from pbauth import Broker, Unauthorized, WireError
 from tests.support.pairs import PairTestCase, Root
 
 
@@ -359,6 +359,40 @@ class OptionsTests(SynchronousTestCase):
             failure = self.failed(self.connect(jelly.globalSecurity), result)
             self.assertTrue(failure.check(pb.Error))
             self.assertIn("_Registered, an error that can't be sent", failure.getErrorMessage())
+
+    def test_mistakes(self) -> None:
+        """One whose class makes a mistake, or has an endless name, is told by its name."""
+
+        class Textless(Exception):
+            def __str__(self) -> str:
+                raise ZeroDivisionError
+
+        class OwnTextless(WireError):
+            def __str__(self) -> str:
+                raise ZeroDivisionError
+
+        class Stateless(pb.Error, pb.Copyable):
+            def getStateToCopy(self) -> Any:
+                raise ZeroDivisionError
+
+        class Empty(Exception):
+            def __bool__(self) -> bool:
+                raise ZeroDivisionError
+
+        class ByName(Exception):
+            def __init__(self, *, code: int) -> None:
+                self.code = code
+
+        endless: Any = type("Endless" * 100_000, (Exception,), {})
+        for options in OPTIONS[:2]:
+            for error in (
+                *(Textless(), OwnTextless(), Stateless(), Empty(), ByName(code=1), endless()),
+                *(StopAsyncIteration(1), KeyError(b"a"), ValueError(b"\xff")),
+            ):
+                for result in self.raising(error):
+                    failure = self.failed(self.connect(options()), result)
+                    told = f"{failure.type} {failure.getErrorMessage()}"
+                    self.assertIn(type(error).__name__[:50], told)
 
     def test_explicit(self) -> None:
         """One whose class both ends have allowed by its name crosses as itself, as with Twisted."""
