@@ -1,5 +1,6 @@
 """The tests.  What is set here holds in each process that runs some of them."""
 
+import gc
 import hashlib
 import os
 from functools import lru_cache
@@ -14,3 +15,6 @@ os.environ.setdefault(
 # Servers and clients in one process derive the same keys of the same passwords and salts, one after
 # the other: a millisecond for each, in thousands of logins.
 hashlib.pbkdf2_hmac = lru_cache(256)(hashlib.pbkdf2_hmac)  # type: ignore[assignment]
+
+# As often as by default, the collector takes a twentieth of the time of the tests.
+gc.set_threshold(10_000)

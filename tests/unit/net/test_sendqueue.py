@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pbauth.net import sendqueue
 from pbauth.net.sendqueue import bytesAcknowledged, bytesQueued
 
 
@@ -78,3 +81,30 @@ class SendQueueTests(SynchronousTestCase):
         for nothing in (None, object()):
             self.assertEqual(bytesQueued(nothing), 0)
             self.assertIsNone(bytesAcknowledged(nothing))
+
+    def test_otherSystems(self) -> None:
+        """Where the system tells in another way, or less, or nothing."""
+
+        class Told:
+            """A socket of which the system tells something."""
+
+            def __init__(self, answers: dict[tuple[int, int], Any]) -> None:
+                self.getsockopt = lambda level, option, *size: answers[level, option]
+
+            def fileno(self) -> int:
+                raise AssertionError("Not on this system.")
+
+        self.patch(sendqueue, "sys", SimpleNamespace(platform="darwin"))
+        self.assertEqual(bytesQueued(Told({(socket.SOL_SOCKET, 0x1024): 7})), 7)
+        self.assertIsNone(bytesAcknowledged(Told({})))
+        self.patch(sendqueue, "sys", SimpleNamespace(platform="win32"))
+        self.patch(sendqueue, "ioctl", None)
+        self.assertEqual(bytesQueued(Told({})), 0)
+        self.assertIsNone(bytesAcknowledged(Told({})))
+        # An older Linux, whose answer ends before that field, and the first one that has it.
+        self.patch(sendqueue, "sys", SimpleNamespace(platform="linux"))
+        names = {"IPPROTO_TCP": 6, "TCP_INFO": 11}
+        self.patch(sendqueue, "socket", SimpleNamespace(**names))
+        for answer, acknowledged in ((bytes(127), None), (bytes(120) + b"\5" + bytes(7), 5)):
+            told = Told({(6, 11): answer})
+            self.assertEqual(bytesAcknowledged(told), acknowledged)
