@@ -354,6 +354,8 @@ class AuthServ(WireObject):
         proof = claim.exchange.proof
         if isinstance(proof, VoucherProof):
             self._audit.voucherUsed(originOf(self.broker), identity.name, proof)
+        # Of use for another login only.
+        self._facts = None
         self._attempts.logins.add(identity, proof)
         self.authorizer.sessions.loggedIn(identity, proof)
         return IdentityWrapper(

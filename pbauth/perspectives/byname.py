@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 _Item = TypeVar("_Item")
 
@@ -19,18 +19,20 @@ class ByName(Generic[_Item]):
     __slots__ = ("_items", "_noneLeft")
 
     def __init__(self, noneLeft: Callable[[str], None] | None = None) -> None:
-        self._items: dict[str, dict[_Item, None]] = {}
+        # Nearly always there is one of a name, which then stands for itself: a dict of it would
+        # take more memory than the thing. Several are the keys of a dict, in their order.
+        self._items: dict[str, _Item | dict[_Item, None]] = {}
         self._noneLeft = noneLeft
 
     def __iter__(self) -> Iterator[_Item]:
-        return iter([item for some in self._items.values() for item in some])
+        return iter([item for name in self._items for item in self.of(name)])
 
     def __contains__(self, name: str) -> bool:
         """Return whether an identity has any."""
         return name in self._items
 
     def __len__(self) -> int:
-        return sum(map(len, self._items.values()))
+        return sum(len(some) if type(some) is dict else 1 for some in self._items.values())
 
     def names(self) -> list[str]:
         """Return the names of those who have any."""
@@ -43,7 +45,10 @@ class ByName(Generic[_Item]):
         Args:
             name: of the identity.
         """
-        return list(self._items.get(name, ()))
+        some: Any = self._items.get(name)
+        if type(some) is dict:
+            return list(some)
+        return [] if some is None else [some]
 
     def add(self, name: str, item: _Item) -> None:
         """
@@ -53,7 +58,11 @@ class ByName(Generic[_Item]):
             name: of the identity.
             item: what is to be kept.
         """
-        self._items.setdefault(name, {})[item] = None
+        some: Any = self._items.setdefault(name, item)
+        if type(some) is dict:
+            some[item] = None
+        elif some is not item:
+            self._items[name] = {some: None, item: None}
 
     def discard(self, name: str, item: _Item) -> None:
         """
@@ -63,10 +72,13 @@ class ByName(Generic[_Item]):
             name: of the identity.
             item: what was kept.
         """
-        some = self._items.get(name)
-        if some is not None:
+        some: Any = self._items.get(name)
+        if type(some) is dict:
             some.pop(item, None)
-            if not some:
-                del self._items[name]
-                if self._noneLeft is not None:
-                    self._noneLeft(name)
+            if some:
+                return
+        elif some is None or some is not item:
+            return
+        del self._items[name]
+        if self._noneLeft is not None:
+            self._noneLeft(name)

@@ -204,6 +204,8 @@ class Service(service.Service):
         if name not in self.perspectives:
             self.perspectives[name] = perspective
             self._cached[name] = 1
+            # It is found among the listed ones now.
+            self._loaded.pop(name, None)
         elif name in self._cached and self.perspectives[name] is perspective:
             self._cached[name] += 1
 
@@ -217,7 +219,6 @@ class Service(service.Service):
         if not self._cached[name]:
             del self._cached[name]
             del self.perspectives[name]
-            self._loaded.pop(name, None)
 
     # Who is there.
 

@@ -28,7 +28,7 @@ the session ends, calls fail with `Detached`, and so do those that were under wa
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -116,7 +116,6 @@ class SessionReference(pb.Referenceable):
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._sessions = frozenset({session})
         self._exporting: Any = None
 
     def remoteMessageReceived(self, broker: Any, message: Any, args: Any, kw: Any) -> Any:
@@ -135,7 +134,7 @@ class SessionReference(pb.Referenceable):
             revokes = IRevokingBroker.providedBy(broker)
             self._exporting = broker.exportingFor(self.session) if revokes else broker
         return callFor(
-            self._sessions,
+            (self.session,),
             perspective.perspectiveMessageReceived,
             self._exporting,
             message,
@@ -145,7 +144,7 @@ class SessionReference(pb.Referenceable):
 
 
 def callFor(
-    sessions: frozenset[Any],
+    sessions: Collection[Any],
     receive: Callable[[Any, Any, Any, Any], Any],
     broker: Any,
     message: Any,
