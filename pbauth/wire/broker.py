@@ -335,6 +335,26 @@ class Broker(ReceivingBroker):
         encodeExpression(obj, pieces.append, self._reader.limit, self._words)
         self._send(b"".join(pieces))
 
+    def sendAtOnce(self, message: tuple[Any, ...]) -> None:
+        """
+        Send a message without waiting for the reactor's next turn, where nothing waits before it.
+
+        Args:
+            message: its items, for `sendCall`.
+        """
+        if self._writer is None:
+            self.sendCall(*message)
+        else:
+            self._writer.hold(self._sendItems, message)
+
+    @property
+    def takesEncoded(self) -> bool:
+        """Return whether items of a message may be `Encoded`, in the words of the dialect ``pb``."""
+        return bool(self._words) and self._writesOwnWay
+
+    def _sendItems(self, message: tuple[Any, ...]) -> None:
+        self.sendCall(*message)
+
     def _send(self, data: bytes) -> None:
         writer = self._writer
         if writer is not None:

@@ -30,6 +30,7 @@ from pbauth.net.sendqueue import bytesAcknowledged, bytesQueued
 from pbauth.net.transports import dropConnection, isOverTCP
 from pbauth.wire import peerobject
 from pbauth.wire.broker import Broker
+from pbauth.wire.encoding import Encoded, encodePlain
 from pbauth.wire.twistedprivate import bytesWaiting
 
 #: Into so many parts, looked at one after the other, the connections are divided.
@@ -53,6 +54,9 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
+
+# No arguments, by place and by name. With many idle peers there is one question after the other.
+_NOTHING = Encoded(encodePlain((), 1)), Encoded(encodePlain({}, 1))
 
 
 class KeepAlive:
@@ -207,8 +211,10 @@ class _Part:
 def _ask(broker: Broker) -> None:
     if _QUESTION not in broker.waitingForAnswers:
         broker.waitingForAnswers[_QUESTION] = _NOBODY
-        nothing = broker.serialize(()), broker.serialize({})
-        broker.sendCall(b"message", _QUESTION, peerobject.NAME, b"ping", 1, *nothing)
+        nothing: Any = _NOTHING
+        if not broker.takesEncoded:
+            nothing = broker.serialize(()), broker.serialize({})
+        broker.sendAtOnce((b"message", _QUESTION, peerobject.NAME, b"ping", 1, *nothing))
 
 
 def _progress(transport: Any) -> tuple[int, int]:
