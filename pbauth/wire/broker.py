@@ -349,7 +349,7 @@ class Broker(ReceivingBroker):
 
     @property
     def takesEncoded(self) -> bool:
-        """Return whether items of a message may be `Encoded`, in the words of the dialect ``pb``."""
+        """Return whether items of a message may be `Encoded`, in the words of ``pb``."""
         return bool(self._words) and self._writesOwnWay
 
     def _sendItems(self, message: tuple[Any, ...]) -> None:
