@@ -85,20 +85,22 @@ def asTwistedHas(fail: Failure) -> Failure:
     return made
 
 
-def ofText(text: str) -> RemoteFailure:
+def ofOther(value: Any) -> RemoteFailure:
     """
-    Make a failure of the text alone, as stock Twisted may pass on one of another peer's.
+    Make a failure of what is no error, so that it can be raised.
 
     Args:
-        text: of the error.
+        value: what the peer sent: a text, as stock Twisted may pass on an error of another peer's;
+            or anything else.
 
     Returns:
-        The failure, named after the type of the text, as Twisted has it.
+        The failure, named after the type of the value, as Twisted has it.
     """
-    kind = qual(str)
+    kind = qual(type(value))
+    text = value if isinstance(value, str) else f"{kind}, which is no error"
     made = RemoteFailure.__new__(RemoteFailure)
-    error = pb.RemoteError(kind, text, None)
-    vars(made).update(type=kind, value=error, _parents=[kind], tb=None, frames=[], stack=[])
+    state = Failure(pb.RemoteError(kind, text, None)).__getstate__()
+    vars(made).update(state, type=kind, _parents=[kind])
     return made
 
 

@@ -23,7 +23,7 @@ from pbauth.net.transports import dropConnection
 from pbauth.wire import peerobject
 from pbauth.wire.calllimits import CallCounts
 from pbauth.wire.decoding import MalformedMessage, TooMuch
-from pbauth.wire.failures import ofText, readable, unknownError, withException
+from pbauth.wire.failures import ofOther, readable, unknownError, withException
 from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
 from pbauth.wire.peerobject import PeerObject
 from pbauth.wire.prelogin import LOGIN_SECURITY, PreLoginLimits, UnprovedServerLimits
@@ -276,8 +276,7 @@ class ReceivingBroker(SerializingBroker):
         try:
             result = self._readAnswer(requestID, netResult)
         except Exception:
-            # Whatever the classes of the application raise, the caller gets it.
-            waiting.errback(Failure())
+            waiting.errback(self._unreadable())
         else:
             waiting.callback(result)
 
@@ -297,14 +296,21 @@ class ReceivingBroker(SerializingBroker):
         except (jelly.InsecureJelly, WrongFields):
             error = Failure(unknownError(fail))
         except Exception:
-            error = Failure()
+            error = self._unreadable()
         if isinstance(error, pb.CopiedFailure):
             error = withException(error)
         elif error is None:
             error = ProtocolViolation("The peer answered with an error, but named none.")
-        elif isinstance(error, str):
-            error = ofText(error)
+        elif not isinstance(error, (Failure, BaseException)):
+            error = ofOther(error)
         waiting.errback(error)
+
+    def _unreadable(self) -> Failure:
+        """Return the failure for an answer that can't be read; called while that is handled."""
+        if isinstance(self._limits, UnprovedServerLimits):
+            return Failure(ProtocolViolation("The server's answer is not one that a login has."))
+        # Whatever the classes of the application raise, the caller gets it.
+        return Failure()
 
     def _takeWaiting(self, requestID: Any) -> Any:
         """Return what waits for the answer to a call of ours, which is done now."""

@@ -418,6 +418,13 @@ def nameOf(failure: Failure) -> Any:
     return kind if isinstance(kind, (bytes, str)) else qual(kind)
 
 
+def errorOf(failure: Failure) -> Any:
+    """What its value says; see `DifferenceTests.test_values`."""
+    error: Any = str(failure.value) if type(failure) is RemoteFailure else failure.value
+    isNone = not isinstance(error, (BaseException, str))
+    return f"{nameOf(failure)}, which is no error" if isNone else error
+
+
 def told(value: Any, seen: dict[int, int] | None = None) -> Any:
     """What a value is, to compare by: also who holds what, and what is held twice."""
     seen = {} if seen is None else seen
@@ -437,8 +444,7 @@ def told(value: Any, seen: dict[int, int] | None = None) -> Any:
         return (
             Failure,
             nameOf(value),
-            # See `DifferenceTests.test_values`.
-            told(str(value.value) if type(value) is RemoteFailure else value.value, seen),
+            told(errorOf(value), seen),
             [checked for checked in CHECKED if value.check(checked)],
             getattr(value, "traceback", None),
         )

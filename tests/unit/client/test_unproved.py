@@ -224,6 +224,67 @@ class RogueTests(SynchronousTestCase):
             self.rogue.onRespond = respond
             self.assertCutOff()
 
+    def test_oddMessages(self) -> None:
+        """Whatever it says instead of an answer, the login waits, or fails as logins do."""
+        copied = [f"{__name__}.Copied".encode(), [b"dictionary"]]
+        failure = b"twisted.spread.pb.CopyableFailure"
+        deep: Any = 1
+        for _ in range(300):
+            deep = [b"list", deep]
+        for message in (
+            *([b"answer", number, 1] for number in (500, b"2", 2.5, -1, [1])),
+            *([b"decref", number] for number in (500, b"root", -1)),
+            *([b"version", number] for number in (6, 7, [6])),
+            *([], [[b"message"]], [b"message", 1], [b"uncache", 1], [b"didNotUnderstand", b"x"]),
+            [b"cachemessage", 1, 1, b"x", 1, [b"tuple"], [b"dictionary"]],
+            *(
+                [b"message", 1, b"pbauth", name, 0, [b"tuple", *arguments], [b"dictionary"]]
+                for name, arguments in ((b"cancel", [1]), (b"ended", [1, b"x"]), (b"ping", []))
+            ),
+            *(
+                [command, 2, value]
+                for command in (b"answer", b"error")
+                for value in (
+                    *(5, 2.5, b"x", [b"None"], [b"list", 1], [b"remote", 5], [b"unicode", b"x"]),
+                    *(deep, [b"unicode", b"\xff"], [b"boolean", b"x"], [b"set", [b"list"]]),
+                    *([b"dictionary", [[b"list"], 1]], [b"decimal", 1, 10**9], [b"\xff"], []),
+                    *([b"module", b"os"], [b"function", b"os.system"], [b"class", b"os.x"]),
+                    *([b"cache", 1, *copied], [b"lcache", 1], [b"local", 1], copied, [b"x.Y"]),
+                    *([b"dereference", 1], [b"reference", 1, [b"list", [b"dereference", 1]]]),
+                    *(
+                        [b"instance", [b"class", b"os.x"], copied],
+                        [b"pbauth.Stream", [b"remote", 5]],
+                    ),
+                    [failure, [b"dictionary", [b"value", copied], [b"type", b"x" * 300_000]]],
+                    [b"pbauth.errors.Unauthorized", [b"list"]],
+                )
+            ),
+        ):
+            for step in ("onUsername", "onRespond"):
+                self.setUp()
+
+                def say(client: Any = None, message: Any = message) -> Any:
+                    server: Any = self.memory.pumps[-1].server
+                    # It does not mind what the client drops.
+                    server.proto_decref = lambda objectID: None
+                    server.sendEncoded(message)
+                    return Deferred()
+
+                setattr(self.rogue, step, say)
+                outcome: list[Any] = []
+                self.logIn().addBoth(outcome.append)
+                for each in outcome:
+                    self.assertTrue(
+                        each.check(
+                            ProtocolViolation, pb.PBConnectionLost, pb.RemoteError, Unauthorized
+                        ),
+                        (message, each),
+                    )
+                self.memory.pumps[-1].client.transport.loseConnection()
+                self.memory.flush()
+                self.assertEqual((self.client.called, Copied.made), ([], 0))
+                self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_security(self) -> None:
         """What may come in."""
         for name, allowed in (

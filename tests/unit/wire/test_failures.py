@@ -403,22 +403,23 @@ class OptionsTests(SynchronousTestCase):
         for result in self.raising(_Own("a text")):
             self.assertIs(type(self.failed(reference, result).value), _Own)
 
-    def test_textOnly(self) -> None:
-        """What a server of stock Twisted passes on as mere text is an error with that text."""
-        server = pb.PBServerFactory(pb.Root())
-        client = pb.PBClientFactory()
-        client.protocol = Broker
-        stock: Any = server.buildProtocol(None)
-        ours: Any = client.buildProtocol(None)
-        _, _, pump = iosim.connectedServerAndClient(lambda: stock, lambda: ours, greet=True)
-        answer: Deferred[Any] = Deferred()
-        ours.waitingForAnswers[500] = answer
-        stock.sendCall(b"error", 500, [b"unicode", b"x"])
-        pump.flush()
-        failure = self.failureResultOf(answer)
-        with self.assertRaises(pb.RemoteError):
-            failure.raiseException()
-        self.assertEqual(failure.getErrorMessage(), "x")
+    def test_noError(self) -> None:
+        """What is no error, such as the text that stock Twisted passes on, can be raised."""
+        for sent, text in (
+            ([b"unicode", b"x"], "x"),
+            (5, "builtins.int, which is no error"),
+            ([b"list", 1], "builtins.list, which is no error"),
+            ([b"remote", 5], "twisted.spread.pb.RemoteReference, which is no error"),
+        ):
+            reference = self.connect(jelly.globalSecurity, Broker)
+            client = reference.broker
+            answer: Deferred[Any] = Deferred()
+            client.waitingForAnswers[500] = answer
+            client.proto_error(500, sent)
+            failure = self.failureResultOf(answer)
+            with self.assertRaises(pb.RemoteError):
+                failure.raiseException()
+            self.assertIn(text, failure.getErrorMessage())
 
 
 class KeywordTests(PairTestCase):
