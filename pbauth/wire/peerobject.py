@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.spread import pb
-
 from pbauth.errors import isPhrase
+from pbauth.wire.calls import WireObject
 
 #: The name of the object.
 NAME = b"pbauth"
@@ -83,7 +82,7 @@ class Endings:
                 tell(reason)
 
 
-class PeerObject(pb.Referenceable):
+class PeerObject(WireObject):
     """Take the calls; it has no state, so that all connections share one."""
 
     def remote_ping(self) -> None:

@@ -335,6 +335,32 @@ class SessionTests(CallLimitsTestCase):
             self.assertIsInstance(self.successResultOf(each), pb.RemoteReference)
 
 
+class LogTests(CallLimitsTestCase):
+    """Messages with which a client would fill the log."""
+
+    def test_messages(self) -> None:
+        """
+        Those that lead nowhere leave no line in the log, let alone a traceback: updates of copies
+        that are not there, calls that the connection itself does not take, and complaints.
+        """
+        self.start()
+        broker = self.attached().broker
+        rest = ([b"tuple"], [b"dictionary"])
+        self.events.clear()
+        for message in (
+            (b"cachemessage", 0, 1, b"callRemote", 0, *rest),
+            (b"cachemessage", 0, b"x" * 1000, b"callRemote", 0, *rest),
+            (b"message", 0, b"pbauth", b"nothing", 0, *rest),
+            (b"message", 0, b"pbauth", b"ping", 0, [b"tuple", 1, 2], [b"dictionary"]),
+            (b"didNotUnderstand", b"x" * 10_000),
+        ):
+            for _ in range(3):
+                broker.sendCall(*message)
+            self.memory.flush()
+            self.assertFalse(broker.disconnected, message)
+        self.assertEqual(self.events, [])
+
+
 class OffTests(CallLimitsTestCase):
     """Without limits."""
 
