@@ -78,20 +78,6 @@ def checkName(message: Any) -> None:
             raise MalformedMessage("The name of the method is not UTF-8") from None
 
 
-def checkNumber(luid: Any) -> None:
-    """
-    Check what is to be the number, or the name, of an object.
-
-    Args:
-        luid: as it came.
-
-    Raises:
-        MalformedMessage: it can't be one.
-    """
-    if type(luid) is list:
-        raise MalformedMessage("The number of the object is a list")
-
-
 def keyword(key: Any) -> Any:
     """
     Return the name of an argument as text.

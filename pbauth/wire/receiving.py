@@ -24,7 +24,7 @@ from pbauth.wire import peerobject
 from pbauth.wire.calllimits import CallCounts
 from pbauth.wire.decoding import MalformedMessage, TooMuch
 from pbauth.wire.failures import ofOther, readable, unknownError, withException
-from pbauth.wire.messages import checkKnown, checkName, checkNumber, fits, keyword, withTextKeys
+from pbauth.wire.messages import checkKnown, checkName, fits, keyword, withTextKeys
 from pbauth.wire.peerobject import PeerObject
 from pbauth.wire.prelogin import LOGIN_SECURITY, PreLoginLimits, UnprovedServerLimits
 from pbauth.wire.revocation import Exports, remotesIn
@@ -219,7 +219,6 @@ class ReceivingBroker(SerializingBroker):
     def proto_message(self, *call: Any) -> None:
         """Act upon a call, whose values are still expressions."""
         *start, netKw = call
-        checkNumber(call[1])
         checkName(call[2])
         self._calling = call[2]
         self._request = call[0]
@@ -229,7 +228,6 @@ class ReceivingBroker(SerializingBroker):
     def proto_cachemessage(self, *call: Any) -> None:
         """Act upon an update of the copy of a `Cacheable` of the peer's."""
         *start, netKw = call
-        checkNumber(call[1])
         checkName(call[2])
         self._calling = call[2]
         self._receiveCall(self._cacheToCall, *start, withTextKeys(netKw))
@@ -256,7 +254,7 @@ class ReceivingBroker(SerializingBroker):
             self._admit(self._calls, luid)
         try:
             return self.cachedLocallyAs(luid)
-        except KeyError:
+        except (KeyError, TypeError):
             # It may have been dropped while the update was on its way; Twisted answers so.
             return None
 

@@ -350,6 +350,7 @@ class LogTests(CallLimitsTestCase):
         for message in (
             (b"cachemessage", 0, 1, b"callRemote", 0, *rest),
             (b"cachemessage", 0, b"x" * 1000, b"callRemote", 0, *rest),
+            (b"cachemessage", 0, [b"list", 1], b"callRemote", 0, *rest),
             (b"message", 0, b"pbauth", b"nothing", 0, *rest),
             (b"message", 0, b"pbauth", b"ping", 0, [b"tuple", 1, 2], [b"dictionary"]),
             (b"didNotUnderstand", b"x" * 10_000),

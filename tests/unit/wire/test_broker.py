@@ -216,8 +216,6 @@ class CommandTests(SynchronousTestCase):
             [b"version", 6, 6],
             call[:-1],
             [*call, [b"list"]],
-            [*call[:2], [b"list"], *call[3:]],
-            [*update[:2], [], *update[3:]],
             [*call[:3], [b"list"], *call[4:]],
             [*call[:3], b"\xff", *call[4:]],
             [*call[:3], 5, *call[4:]],
