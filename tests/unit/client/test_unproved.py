@@ -167,16 +167,20 @@ class RogueTests(SynchronousTestCase):
         self.assertEqual(Copied.made, 0)
 
     def test_bytes(self) -> None:
-        """It can't fill the memory: after so many bytes the connection is cut off."""
+        """It can't fill the memory: after 1 MiB the connection is cut off."""
 
         def respond(client: Any) -> Any:
-            for _ in range(5):
+            for _ in range(2):
                 client.callRemote("note", bytes(500_000)).addErrback(lambda failure: None)
             return Deferred()
 
         self.rogue.onRespond = respond
-        self.assertCutOff()
-        self.assertIsNotNone(self.rogue.client)
+        login = self.logIn()
+        self.assertNoResult(login)
+        self.rogue.client.callRemote("note", bytes(48_576)).addErrback(lambda failure: None)
+        self.memory.flush()
+        failure = self.failureResultOf(login, pb.PBConnectionLost)
+        failure.value.args[0].trap(ProtocolViolation)
         self.assertEqual(self.client.called, [])
 
     def test_proofs(self) -> None:

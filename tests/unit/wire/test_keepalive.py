@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.cred.credentials import UsernamePassword
-from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint
+from twisted.internet import ssl
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    UNIXServerEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.spread import pb
 
 from pbauth import (
@@ -21,9 +30,11 @@ from pbauth import (
     Policy,
     connect,
 )
+from pbauth.net.certificates import makeCertificate
 from pbauth.testing import MemoryServer, RecordingService
 from pbauth.wire import keepalive
-from pbauth.wire.keepalive import KeepAlive
+from pbauth.wire.keepalive import KeepAlive, _progress
+from pbauth.wire.twistedprivate import bytesWaiting
 from tests.support.proxies import ProxyFactory
 from tests.support.serving import AwaitedPerspective, AwaitedService, ServingTestCase
 from tests.support.tls import TLSTestCase
@@ -422,6 +433,81 @@ class KeepAliveTests(TLSTestCase):
         self.assertFalse(theSocket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
         self.assertEqual(await perspective.callRemote("whoami"), "alice")
         await self.hangUp(perspective)
+
+
+class Sending(Protocol):
+    """The server's end, which sends what the system can't take at once."""
+
+    def connectionMade(self) -> None:
+        self.factory.made.append(self.transport)  # type: ignore[union-attr]
+
+
+class Taking(Protocol):
+    """The client's end, which takes a part, and then nothing more."""
+
+    received = most = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += len(data)
+        if self.received > self.most:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+
+
+class ProgressTests(TLSTestCase):
+    """How far a peer has come with what is sent to it, as the system tells it."""
+
+    def setUp(self) -> None:
+        self.factory: Any = Factory.forProtocol(Sending)
+        self.factory.made = []
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the reactor go on until something is so."""
+        from twisted.internet import reactor
+
+        while not condition():
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+
+    async def assertProgress(self, endpoint: Any) -> None:
+        """It is known that a client takes a part of what is sent, and how much is left."""
+        client: Any = await endpoint.connect(Factory.forProtocol(Taking))
+        self.addCleanup(client.transport.abortConnection)
+        await self.until(lambda: self.factory.made)
+        transport = self.factory.made.pop()
+        transport.write(bytes(30_000_000))
+        await self.until(lambda: client.received and bytesWaiting(transport) > 20_000_000)
+        before, end = _progress(transport)
+        client.most = 5_000_000
+        client.transport.resumeProducing()
+        await self.until(lambda: client.received > client.most)
+        after, sameEnd = _progress(transport)
+        self.assertEqual(sameEnd, end)
+        self.assertLess(before, after)
+        self.assertLess(after, end)
+
+    async def test_tcp(self) -> None:
+        """On TCP."""
+        from twisted.internet import reactor
+
+        port = reactor.listenTCP(0, self.factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        await self.assertProgress(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port))
+
+    async def test_tls(self) -> None:
+        """Over TLS, where it is counted in encrypted bytes."""
+        from twisted.internet import reactor
+
+        number = self.listen(self.factory, makeCertificate())
+        tcp = TCP4ClientEndpoint(reactor, "127.0.0.1", number)
+        await self.assertProgress(wrapClientTLS(ssl.CertificateOptions(), tcp))
+
+    async def test_unix(self) -> None:
+        """On a UNIX socket."""
+        from twisted.internet import reactor
+
+        path = os.path.relpath(self.mktemp())
+        port = await UNIXServerEndpoint(reactor, path).listen(self.factory)
+        self.addCleanup(port.stopListening)
+        await self.assertProgress(UNIXClientEndpoint(reactor, path))
 
 
 class ProxyTests(ServingTestCase):
