@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import sys
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -796,8 +797,21 @@ class RevocationTests(SynchronousTestCase):
     def test_anyOrder(self) -> None:
         """What was given ends with its session, whatever happens, and nothing else does."""
 
+        broken: list[str] = []
+
         class Run(Machine):
             flushErrors = self.flushLoggedErrors
+
+            def teardown(self) -> None:
+                # Of an error that does not come again with the same steps, Hypothesis says no more
+                # than that.
+                try:
+                    if isinstance(sys.exc_info()[1], Exception):
+                        broken.append(traceback.format_exc())
+                    super().teardown()
+                except Exception:
+                    broken.append(traceback.format_exc())
+                    raise
 
         try:
             run_state_machine_as_test(
@@ -814,4 +828,5 @@ class RevocationTests(SynchronousTestCase):
         except Exception as error:
             # The steps that led there, of each failure.
             told = [*getattr(error, "__notes__", ()), *traceback.format_exception(error)]
+            told += broken[:1]
             raise self.failureException("\n".join(told)) from error
