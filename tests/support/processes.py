@@ -259,8 +259,8 @@ class Program(ProcessProtocol):
 
         return waiter.addTimeout(PATIENCE, self._reactor, late)
 
-    def whenEnded(self) -> Deferred[Any]:
-        """Wait until the program has ended by itself; fails after `PATIENCE`."""
+    def whenEnded(self, patience: float = PATIENCE) -> Deferred[Any]:
+        """Wait until the program has ended by itself; fails after so many seconds."""
         ended: Deferred[Any] = Deferred()
         if self.exitCode is None and self.signal is None:
             self._ended.append(ended)
@@ -270,7 +270,7 @@ class Program(ProcessProtocol):
         def late(result: Any, seconds: float) -> Any:
             raise AssertionError(f"did not end:\n{self.output}")
 
-        return ended.addTimeout(PATIENCE, self._reactor, late)
+        return ended.addTimeout(patience, self._reactor, late)
 
     def kill(self, signal: str = "KILL") -> None:
         """Send a signal, unless the program has ended."""
