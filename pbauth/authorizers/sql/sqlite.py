@@ -184,7 +184,7 @@ class SQLiteEngine:
 
     def changesService(self, reactor: Any, pool: Any, changed: Changed) -> ChangesInFile:
         """Return a service that looks for changes (see `Engine`)."""
-        return ChangesInFile(pool, reactor, changed)
+        return ChangesInFile(pool, reactor, changed, self.explain)
 
 
 class _Pool(adbapi.ConnectionPool):
@@ -255,10 +255,18 @@ class ChangesInFile(Service):
         pool: of connections.
         reactor: provides `IReactorTime`.
         changed: takes the names of the changed identities.
+        explain: returns what an error means.
     """
 
-    def __init__(self, pool: Any, reactor: Any, changed: Changed) -> None:
+    def __init__(
+        self,
+        pool: Any,
+        reactor: Any,
+        changed: Changed,
+        explain: Callable[[Exception], str] = str,
+    ) -> None:
         self._pool = pool
+        self._explain = explain
         self._changed = changed
         self._seen: int | None = None
         self._failed = False
@@ -303,7 +311,8 @@ class ChangesInFile(Service):
         except (sqlite3.Error, StoreError) as error:
             # What was missed is seen next time.
             if not self._failed:
-                _log.error("Can't look for changes to the accounts: {error}", error=str(error))
+                text = self._explain(error) if isinstance(error, sqlite3.Error) else str(error)
+                _log.error("Can't look for changes to the accounts: {error}", error=text)
             self._failed = True
         except Exception:
             # As above; the loop must not end by whatever it is.

@@ -119,7 +119,7 @@ class FileTests(SQLTestCase):
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
-        looking = sqlite.ChangesInFile(authorizer._pool, clock, seen.append)
+        looking = authorizer._engine.changesService(clock, authorizer._pool, seen.append)
         await looking._look()
         self.assertTrue(looking.hears)
         os.replace(other, self.path)
@@ -131,6 +131,8 @@ class FileTests(SQLTestCase):
         self.assertFalse(looking.hears)
         told = [event for event in events if event["log_level"].name == "error"]
         self.assertIn("was replaced by another file", str(told[0]["refusal"]))
+        # So it is told where nobody logs in.
+        self.assertIn("was replaced by another file", told[1]["error"])
         # Who opens it again finds what is there now.
         identity = await self.open().getIdentityRequest("alice")
         self.assertEqual(identity.name, "alice")
