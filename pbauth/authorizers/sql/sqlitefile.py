@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +27,9 @@ WRITES = "writes"
 MOVED = "replaced"
 #: What the error says if another file was copied over a database.
 OVERWRITTEN = "overwritten"
+
+#: Seconds for which a file may look the same and can't be read: another process is writing to it.
+PATIENCE = 5.0
 
 _ID_BYTES = 16
 
@@ -44,6 +49,9 @@ class DatabaseFile:
         # How the file looked when what is in it was found to be right, or could not be read.
         self._right: tuple[int, int] | None = None
         self._doubtful: tuple[int, int] | None = None
+        self._doubtfulSince = 0.0
+        # Several threads look; what one has read may be older than what another has.
+        self._lock = threading.Lock()
         # The id has been seen in the file; before, it may be in the write-ahead log alone.
         self._hasId = False
         self._writes = 0
@@ -84,6 +92,10 @@ class DatabaseFile:
         Raises:
             sqlite3.OperationalError: it is not, `MOVED` or `OVERWRITTEN`.
         """
+        with self._lock:
+            self._look()
+
+    def _look(self) -> None:
         try:
             found = os.stat(self._path)
         except FileNotFoundError:
@@ -104,9 +116,12 @@ class DatabaseFile:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 found, writes = _idOf(connection), _writesOf(connection)
         except sqlite3.Error:
-            # Another process may be writing just now; but not a second time.
-            self._isOverwritten = self._hasId and look == self._doubtful
-            self._doubtful = look
+            # Another process may be writing just now.
+            now = time.monotonic()
+            if look != self._doubtful:
+                self._doubtful, self._doubtfulSince = look, now
+            elif now - self._doubtfulSince >= PATIENCE:
+                self._isOverwritten = self._hasId
             return
         self._right = look
         if found == self._id:

@@ -15,7 +15,7 @@ from twisted.logger import globalLogPublisher
 
 from pbauth import Hashing, SQLAuthorizer, StoreError
 from pbauth._files import createPrivate
-from pbauth.authorizers.sql import sqlite
+from pbauth.authorizers.sql import sqlite, sqlitefile
 from pbauth.authorizers.sql.engine import SCHEMA_VERSION
 from pbauth.authorizers.sql.sqlitecopy import copyDatabase, replaceDatabase
 from pbauth.authorizers.sql.sqliteschema import STEPS
@@ -152,6 +152,8 @@ class FileTests(SQLTestCase):
         A server notices that something was copied over its file: another database, an older copy of
         its own, a backup, and what is no database.
         """
+
+        self.patch(sqlitefile, "PATIENCE", 0.0)
 
         def another(path: str) -> None:
             SQLAuthorizer(path, hashing=Hashing.CHEAPEST).close()
