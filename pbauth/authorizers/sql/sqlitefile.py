@@ -28,8 +28,9 @@ MOVED = "replaced"
 #: What the error says if another file was copied over a database.
 OVERWRITTEN = "overwritten"
 
-#: Seconds for which a file may look the same and can't be read: another process is writing to it.
-PATIENCE = 5.0
+#: Seconds for which a file may look the same and not hold what it should: another process is
+#: writing to it.
+PATIENCE = 1.0
 
 _ID_BYTES = 16
 
@@ -116,18 +117,16 @@ class DatabaseFile:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 found, writes = _idOf(connection), _writesOf(connection)
         except sqlite3.Error:
-            # Another process may be writing just now.
-            now = time.monotonic()
-            if look != self._doubtful:
-                self._doubtful, self._doubtfulSince = look, now
-            elif now - self._doubtfulSince >= PATIENCE:
-                self._isOverwritten = self._hasId
+            found, writes = b"", 0
+        if found == self._id and writes >= self._writes:
+            self._hasId, self._writes, self._right = True, writes, look
             return
-        self._right = look
-        if found == self._id:
-            self._hasId = True
-        self._isOverwritten = self._hasId and (found != self._id or writes < self._writes)
-        self._writes = max(writes, self._writes)
+        # Another process may be writing just now.
+        now = time.monotonic()
+        if look != self._doubtful:
+            self._doubtful, self._doubtfulSince = look, now
+        elif now - self._doubtfulSince >= PATIENCE:
+            self._isOverwritten = self._hasId
 
 
 def withoutId(connection: sqlite3.Connection) -> None:
