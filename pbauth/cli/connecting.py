@@ -291,6 +291,13 @@ def connectingOptions(command: Callable[..., None]) -> Callable[..., None]:
     return gather
 
 
+#: Why a server may close a connection at once, by the beginning of the endpoint string.
+_OTHER_PROTOCOL = {
+    "tcp:": " Does it speak TLS? Then use tls: in place of tcp:.",
+    "tls:": " Does it speak plain TCP? Then, if it is on this machine, use tcp: in place of tls:.",
+}
+
+
 @contextmanager
 def explained(endpoint: str) -> Iterator[None]:
     """
@@ -308,9 +315,7 @@ def explained(endpoint: str) -> Iterator[None]:
             "known whether the request was carried out."
         ) from None
     except ConnectionClosed:
-        hint = (
-            " Does it speak TLS? Then use tls: in place of tcp:." if endpoint[:4] == "tcp:" else ""
-        )
+        hint = _OTHER_PROTOCOL.get(endpoint[:4], "")
         raise click.ClickException(
             f"No connection to {endpoint}: the server closed it before it sent its greeting.{hint} "
             "Is the server running there?"

@@ -206,8 +206,10 @@ class PrivateBroker(pb.Broker):
         if isinstance(error, jelly.Jellyable) or (
             self.security.isClassAllowed(type(error))
             # Options by which anything may cross say nothing of what the peer knows.
-            and (asStock or not self.security.isClassAllowed(_Nobodys))
-            and isinstance(error, Exception)
+            and (
+                asStock
+                or (isinstance(error, Exception) and not self.security.isClassAllowed(_Nobodys))
+            )
         ):
             super()._sendError(fail, requestID)
             return
@@ -216,7 +218,7 @@ class PrivateBroker(pb.Broker):
             fail = fail if isinstance(fail, Failure) else Failure(error)
             fail = pb.failure2Copyable(fail, factory.unsafeTracebacks)
         fail.unsafeTracebacks = factory.unsafeTracebacks
-        if not isinstance(error, Exception):
+        if isinstance(error, BaseException) and not isinstance(error, Exception):
             # Of others than exceptions Twisted gives the class, which no peer takes.
             fail._parents = [qual(each) for each in type(error).__mro__]
         try:

@@ -925,6 +925,16 @@ class SecurityTests(EquivalenceTestCase):
                     program = programOf([(0, "one", [recipe], {}), (0, "thing", [name], {})])
                     self.assertAlike(program, security=(options(), ofServer))
 
+    def test_passedOn(self) -> None:
+        """A call back fails, at either end, and its error is passed on."""
+        thing = (Thing, [("value", "c")])
+        back = [(0, "call", [thing, ("value", "echo"), (Board, [])], {})]
+        name = [(0, "call", [thing, ("value", "missing")], {})]
+        for ofClient in SECURITY:
+            for ofServer in SECURITY:
+                for calls in (back, name):
+                    self.assertAlike(programOf(calls), security=(ofClient(), ofServer()))
+
     @examples(40)
     @given(CALLS, st.sampled_from(SECURITY), st.sampled_from(SECURITY))
     def test_calls(self, calls: list[Any], ofClient: Any, ofServer: Any) -> None:
