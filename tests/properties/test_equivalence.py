@@ -928,8 +928,8 @@ class SecurityTests(EquivalenceTestCase):
     def test_passedOn(self) -> None:
         """A call back fails, at either end, and its error is passed on."""
         thing = (Thing, [("value", "c")])
-        back = [(0, "call", [thing, ("value", "echo"), (Board, [])], {})]
-        name = [(0, "call", [thing, ("value", "missing")], {})]
+        back: Any = [(0, "call", [thing, ("value", "echo"), (Board, [])], {})]
+        name: Any = [(0, "call", [thing, ("value", "missing")], {})]
         for ofClient in SECURITY:
             for ofServer in SECURITY:
                 for calls in (back, name):
