@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 from zope.interface import Interface
@@ -62,6 +63,27 @@ def checkType(kind: type, value: Any, name: str) -> None:
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be of type {kind.__name__}, not {type(value).__name__}.")
+
+
+def isPositive(value: Any) -> bool:
+    """
+    Return whether an argument is a number greater than 0, and one at all.
+
+    Args:
+        value: the argument.
+    """
+    # Not a number is neither over nor under any: nothing would ever reach such a limit.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < inf
+
+
+def isCount(value: Any) -> bool:
+    """
+    Return whether an argument is a whole number greater than 0.
+
+    Args:
+        value: the argument.
+    """
+    return isinstance(value, int) and isPositive(value)
 
 
 def checkCallable(value: Any, name: str) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
-from inspect import CORO_CLOSED, getcoroutinestate
-from types import CoroutineType, coroutine
+from inspect import CORO_CLOSED, getcoroutinestate, iscoroutine
+from types import coroutine
 from typing import Any, Generic, TypeVar, overload
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -120,7 +120,7 @@ def _begun(operation: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
     """Return what `maybeDeferred` does, without a coroutine's cost where it need not wait."""
     try:
         result = operation(*arguments)
-        if type(result) is CoroutineType:
+        if iscoroutine(result):
             result = run(result)
     except BaseException:
         return fail()

@@ -9,13 +9,17 @@ administrator leave one.  Nothing is done first and undone afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from attrs import evolve, frozen
 
 from pbauth._arguments import checkCallable, checkType
 from pbauth.accounts.groups import Groups, Key
 from pbauth.accounts.records import Record
-from pbauth.errors import LastAdministrator
+from pbauth.errors import LastAdministrator, NotAMember
+from pbauth.interfaces import IIdentity
+
+_Member = TypeVar("_Member", Record, IIdentity)
 
 
 @frozen
@@ -110,6 +114,28 @@ class GroupLoss:
     group: str
     member: str | None = None
     key: Key | None = None
+
+    def members(self, of: Iterable[_Member], groups: Groups) -> list[_Member]:
+        """
+        Return those whom it concerns.
+
+        Args:
+            of: identities, or their records, among them all members of the group.
+            groups: the keys of groups, as they are.
+
+        Raises:
+            KeyError: there is no such group, or it holds no such key.
+            NotAMember: the one who leaves is not in it.
+        """
+        if self.key is not None and self.key not in groups[self.group]:
+            raise KeyError(self.key)
+        found = [each for each in of if self.group in each.groups]
+        if self.member is None:
+            return found
+        found = [each for each in found if each.name == self.member]
+        if not found:
+            raise NotAMember(self.group, self.member)
+        return found
 
     def groups(self, before: Groups) -> Groups:
         """

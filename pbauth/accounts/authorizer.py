@@ -59,9 +59,6 @@ LOGIN_ACCURACY = timedelta(hours=1)
 #: So many of them are told apart among the accounts of a store, the most frequent ones.
 MOST_COSTS = 8
 
-#: What whoever says nothing gets.
-_HASHING = Hashing()
-
 
 @implementer(IAuthorizer)
 class Authorizer:
@@ -94,7 +91,7 @@ class Authorizer:
     def __init__(
         self,
         serviceCollection: IServiceCollection | Componentized | None = None,
-        hashing: Hashing = _HASHING,
+        hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         audit: Audit | None = None,
         reactor: Reactor = None,

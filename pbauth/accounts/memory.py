@@ -35,7 +35,6 @@ from pbauth.audit import Audit
 from pbauth.errors import (
     DuplicateGroup,
     DuplicateIdentity,
-    NotAMember,
     Unauthorized,
     UnknownGroup,
 )
@@ -47,9 +46,6 @@ from pbauth.interfaces import (
 )
 from pbauth.mechanisms import Verifier, scram
 from pbauth.mechanisms.scram import ScramVerifier
-
-#: What whoever says nothing gets.
-_HASHING = Hashing()
 
 
 @implementer(IAccountStore, IGroupStore)
@@ -64,7 +60,7 @@ class DefaultAuthorizer(VoucherKeeping, Authorizer):
     def __init__(
         self,
         serviceCollection: IServiceCollection | Componentized | None = None,
-        hashing: Hashing = _HASHING,
+        hashing: Hashing = Hashing(),  # noqa: B008 - immutable
         *,
         audit: Audit | None = None,
         reactor: Reactor = None,
@@ -348,13 +344,7 @@ class DefaultAuthorizer(VoucherKeeping, Authorizer):
         async def inTurn() -> None:
             records = [] if keeping is None else await self.readRecords()
             self._checkGroups([loss.group])
-            members = self._membersOf(loss.group)
-            if loss.member is not None:
-                members = [each for each in members if each.name == loss.member]
-                if not members:
-                    raise NotAMember(loss.group, loss.member)
-            elif loss.key is not None and loss.key not in self._groups[loss.group]:
-                raise KeyError(loss.key)
+            members = loss.members(self._known().values(), self._groups)
             if keeping is not None:
                 keeping.checkLoss(loss, records, self._groups)
             self._groups = dict(loss.groups(self._groups))

@@ -179,9 +179,6 @@ class EquivalentProofs:
         Raises:
             Unauthorized: the identity accepts none of them, or is locked.
         """
-        # Its own, nearly always.
-        if identity.isProvedBy(holder.proof):
-            return holder.proof
         for proof in self._candidates(identity.name, holder):
             if identity.isProvedBy(proof):
                 return proof
@@ -198,9 +195,7 @@ class EquivalentProofs:
         Returns:
             Whether it accepts the holder's proof or an equivalent one.
         """
-        return identity.isProvedBy(holder.proof) or any(
-            map(identity.isProvedBy, self._candidates(identity.name, holder))
-        )
+        return any(map(identity.isProvedBy, self._candidates(identity.name, holder)))
 
     def allows(self, identity: IIdentity, session: KeyHolder) -> bool:
         """

@@ -237,7 +237,7 @@ class Attempts:
             TooManyAttempts: the name or the network has to wait.
             Unauthorized: this connection is about to be dropped.
         """
-        if self._failures >= self._policy.maxAttempts:
+        if self._exhausted:
             raise Unauthorized()
         wait = self._limits.wait(self._network, name)
         if wait:
@@ -307,8 +307,8 @@ class Attempts:
             guest: the client has proved nothing. So nobody is at home where it is, and nobody who
                 is at home elsewhere is forgotten for it.
         """
-        if self._limits.throttle is not None and not guest:
-            self._limits.throttle.succeeded(self._network, claimed)
+        if not guest:
+            self._limits.succeeded(self._network, claimed)
         self._audit.loggedIn(self._origin, name, mechanism, self._now() - begun)
 
     def trust(self) -> None:
@@ -351,10 +351,9 @@ class Attempts:
         raise LimitExceeded("maxSessions", most)
 
     def _lift(self, guest: bool) -> None:
-        unauthenticated = self._unauthenticated
-        if not unauthenticated.gone:
+        if not self._unauthenticated.gone:
             self._origin.authenticated = True
-            self._limits.unauthenticated.remove(unauthenticated)
+            self._limits.unauthenticated.remove(self._unauthenticated)
             self._keepAlive.add(self._broker)
         if IRestrictableBroker.providedBy(self._broker):
             self._broker.loggedIn(guest)
@@ -479,8 +478,7 @@ class Attempts:
 
     def _connectionLost(self) -> None:
         unauthenticated = not self._unauthenticated.gone
-        if unauthenticated:
-            self._limits.unauthenticated.remove(self._unauthenticated)
+        self._limits.unauthenticated.remove(self._unauthenticated)
         self._limits.connections.discard(self)
         self.logins.clear()
         if self._closing is not None:

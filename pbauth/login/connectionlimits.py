@@ -118,7 +118,7 @@ class UnauthenticatedConnections:
 
     def remove(self, connection: UnauthenticatedConnection) -> None:
         """Remove a connection: somebody has logged in, or it was closed. Twice is no error."""
-        if connection.drop is None:
+        if connection.gone:
             return
         connection.drop = None
         self._count -= 1
@@ -126,7 +126,7 @@ class UnauthenticatedConnections:
             self._queue.clear()
             self._timer.cancel()
             self._timer = None
-        while self._queue and self._queue[0].drop is None:
+        while self._queue and self._queue[0].gone:
             self._queue.popleft()
 
     def _timeIsUp(self) -> None:

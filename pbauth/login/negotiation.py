@@ -17,7 +17,7 @@ from pbauth._async import settled
 from pbauth.errors import MechanismNotSupported, Unauthorized
 from pbauth.interfaces import IAuthorizer, IExchange, IIdentity, IMechanism
 from pbauth.login.policy import Policy
-from pbauth.mechanisms import MECHANISMS
+from pbauth.mechanisms import MECHANISMS, Verifier
 from pbauth.mechanisms.channel import Channel
 from pbauth.mechanisms.terms import NO_VERIFIER, Claimant, Terms
 from pbauth.names import checkName
@@ -134,9 +134,8 @@ class Negotiation:
             missing = "no such identity"
         if mechanism.verifierName is not None:
             # The decoy is made even for names that exist, so that all names cost the same work.
-            decoy: Any = self._authorizer.getDecoyVerifier(name, mechanism.verifierName)
-            if hasattr(decoy, "__await__"):
-                decoy = await decoy
+            making = self._authorizer.getDecoyVerifier(name, mechanism.verifierName)
+            decoy: Verifier = await settled(making)
             if identity is not None:
                 verifiers = await settled(identity.getVerifiers())
                 verifier = verifiers.get(mechanism.verifierName)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from math import inf
 from typing import Any
 
 from attrs import Attribute, field, frozen
 
-from pbauth._arguments import listed
+from pbauth._arguments import isCount, isPositive, listed
 from pbauth.login.throttle import Throttle
 from pbauth.mechanisms import MECHANISMS
 from pbauth.mechanisms.channel import Channel
@@ -19,8 +18,7 @@ from pbauth.names import checkName
 
 
 def _positive(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
-    # Not a number is neither over nor under any: nothing would ever reach such a limit.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
+    if not isPositive(value):
         raise ValueError(f"{attribute.name} must be a number greater than 0, not {value!r}.")
 
 
@@ -30,13 +28,13 @@ def _positiveOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> 
 
 
 def _whole(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
-    if type(value) is not int or value < 1:
+    if not isCount(value):
         raise ValueError(f"{attribute.name} must be a whole number over 0, not {value!r}.")
 
 
 def _wholeOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None:
-        _whole(instance, attribute, value)
+    if value is not None and not isCount(value):
+        raise ValueError(f"{attribute.name} must be a whole number over 0, or None, not {value!r}.")
 
 
 def _secondsOrNone(instance: Policy, attribute: Attribute[Any], value: Any) -> None:

@@ -178,13 +178,12 @@ class AuthServerFactory(pb.PBServerFactory):
 
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection; or refuse it, where there are too many without a login."""
-        limits = self._authRoot.limits
-        if not limits.admits(networkOf(addr)):
+        if not self._authRoot.limits.admits(networkOf(addr)):
             self._authRoot.audit.dropped(Origin(addr), DropReason.CONNECTIONS)
             return _Refusal()
         broker = super().buildProtocol(addr)
         broker.audit = self._authRoot.audit
-        broker.callLimits = limits.calls
+        broker.callLimits = self._authRoot.limits.calls
         broker.restrict(self._authRoot.policy.maxUnauthenticatedBytes)
         return broker
 
@@ -292,9 +291,7 @@ class AuthServ(WireObject):
         self._attempts.beginning += 1
         try:
             claim = await self._negotiation.begin(name, mechanism, self._channel)
-            challenge: Any = claim.exchange.challenge(initial)
-            if hasattr(challenge, "__await__"):
-                challenge = await challenge
+            challenge = await settled(claim.exchange.challenge(initial))
         except MechanismNotSupported:
             attempt.abandon()
             self._attempts.refuseMechanism(name, mechanism)
@@ -582,12 +579,10 @@ class IdentityWrapper(WireObject):
         )
         try:
             if perspectiveName is None and self._voucher is None:
-                requested: Any = identity.requestPerspectiveForService(serviceName)
+                requested = identity.requestPerspectiveForService(serviceName)
             else:
                 requested = identity.requestPerspectiveForKey(serviceName, key)
-            if hasattr(requested, "__await__"):
-                requested = await requested
-            await session.attach(requested)
+            await session.attach(await settled(requested))
         except BaseException:
             session.end(EndReason.DETACHED)
             raise

@@ -13,14 +13,13 @@ import hashlib
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sized
-from math import inf
 from typing import Any
 from unicodedata import normalize
 
 from attrs import Attribute, define, field, frozen
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address
 
-from pbauth._arguments import listed
+from pbauth._arguments import isCount, isPositive, listed
 from pbauth.names import LONGEST
 
 #: The seconds of penalty up to which nobody has to wait. Penalties decay by one second each second.
@@ -70,12 +69,12 @@ def _asNetworks(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _wholeNumber(instance: Throttle, attribute: Attribute[int], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not isCount(value):
         raise ValueError(f"{attribute.name} must be a whole number greater than 0, not {value!r}.")
 
 
 def _positive(instance: Throttle, attribute: Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
+    if not isPositive(value):
         raise ValueError(
             f"{attribute.name} must be a number of seconds greater than 0, not {value!r}."
         )

@@ -131,16 +131,10 @@ class AuthorizedKeys:
     keys: tuple[AuthorizedKey, ...] = ()
     # To look one up costs the same, however many there are.
     _known: dict[object, datetime | None] = field(init=False, eq=False, repr=False)
-    # Each login asks when it ends, and most keys never expire.
-    _someExpire: bool = field(init=False, eq=False, repr=False)
 
     @_known.default
     def _index(self) -> dict[object, datetime | None]:
         return {key: key.expires for key in self.keys}
-
-    @_someExpire.default
-    def _findExpiring(self) -> bool:
-        return any(key.expires is not None for key in self.keys)
 
     def covers(self, proof: object) -> bool:
         """Return whether a login that was proved by this key is still valid."""
@@ -160,7 +154,7 @@ class AuthorizedKeys:
         Returns:
             The moment; `None`: never, or it is none of these keys.
         """
-        return self._known.get(proof) if self._someExpire and self.covers(proof) else None
+        return self._known.get(proof) if self.covers(proof) else None
 
     def encode(self) -> str:
         """Return the value as text: a line for each key."""

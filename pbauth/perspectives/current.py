@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CoroutineType
+from inspect import iscoroutine
 from typing import Any
 
 from pbauth._async import run
@@ -35,6 +35,6 @@ def runFor(session: Any, act: Callable[..., Any], *arguments: Any) -> Any:
     token = CURRENT.set(session)
     try:
         result = act(*arguments)
-        return run(result) if type(result) is CoroutineType else result
+        return run(result) if iscoroutine(result) else result
     finally:
         CURRENT.reset(token)

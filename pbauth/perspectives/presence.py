@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pbauth._arguments import checkProvides
+from pbauth._contained import contained
 from pbauth.interfaces import IPresence, ISessionObserver
 from pbauth.perspectives.clients import Clients
 
@@ -66,10 +67,8 @@ class Presence:
         if session.clientref is not None:
             self.clients.joined(session)
         for observer in [*self._observers]:
-            try:
+            with contained(_log, "sessionAttached() failed for {session!r}", session=session):
                 observer.sessionAttached(session)
-            except BaseException:
-                _log.failure("sessionAttached() failed for {session!r}", session=session)
 
     def left(self, session: Any) -> None:
         """Remove a session (see `IPresence`)."""
@@ -78,7 +77,5 @@ class Presence:
         del self._sessions[session]
         self.clients.left(session)
         for observer in [*self._observers]:
-            try:
+            with contained(_log, "sessionDetached() failed for {session!r}", session=session):
                 observer.sessionDetached(session)
-            except BaseException:
-                _log.failure("sessionDetached() failed for {session!r}", session=session)

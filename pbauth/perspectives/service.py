@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pbauth._arguments import adapted, checkProvides
-from pbauth._async import SingleFlight
+from pbauth._async import SingleFlight, settled
 from pbauth.errors import KeyNotFound
 from pbauth.interfaces import (
     IAuthorizer,
@@ -159,18 +159,8 @@ class Service(service.Service):
         loaded = self._loaded.get(name)
         return self._loading.run(name) if loaded is None else succeed(loaded)
 
-    def _loadNew(self, name: str) -> Any:
-        loaded: Any = self.loadPerspective(name)
-        return (
-            self._accept(name, loaded)
-            if not hasattr(loaded, "__await__")
-            else self._acceptLater(name, loaded)
-        )
-
-    async def _acceptLater(self, name: str, loading: Awaitable[IPerspective]) -> IPerspective:
-        return self._accept(name, await loading)
-
-    def _accept(self, name: str, perspective: IPerspective) -> IPerspective:
+    async def _loadNew(self, name: str) -> IPerspective:
+        perspective = await settled(self.loadPerspective(name))
         if not IPerspective.providedBy(perspective):
             raise TypeError(
                 f"loadPerspective of service {self.getServiceName()!r} must return a "

@@ -38,7 +38,7 @@ from twisted.spread import pb
 from twisted.spread.jelly import Jellyable
 
 from pbauth._arguments import checkCallable, checkProvides, checkType
-from pbauth._async import OneShot, run
+from pbauth._async import OneShot, run, settled
 from pbauth._contained import contained
 from pbauth._limits import Limits
 from pbauth.audit import Audit
@@ -329,9 +329,7 @@ class Session:
         Args:
             identity: that of this session.
         """
-        # To adapt what provides it takes several times as long as to ask.
-        provided = ILimitedIdentity.providedBy(identity)
-        limited: Any = identity if provided else ILimitedIdentity(identity, None)
+        limited = ILimitedIdentity(identity, None)
         byKey = None
         if limited is not None:
             byKey = limited.methodsFor(self.serviceName, self.perspectiveName)
@@ -394,7 +392,7 @@ class Session:
         return call.answer
 
     def _cutOff(self) -> None:
-        try:
+        with contained(_log, "{session!r} can't be cut off", session=self):
             while self._underWay:
                 call = self._underWay.pop()
                 call.sessions.discard(self)
@@ -404,8 +402,6 @@ class Session:
                 self.broker.revoke(self)
                 if self.endReason is not None and self.endReason.revokes:
                     self.broker.tellEnded(self.reference, self.endReason.value)
-        except BaseException:
-            _log.failure("{session!r} can't be cut off", session=self)
 
     async def attach(self, perspective: IPerspective) -> None:
         """
@@ -438,9 +434,9 @@ class Session:
                 service.cachePerspective(perspective)
             self._introduce(perspective)
             attached = perspective.brokerAttached
-            given = runFor(self, attached, self.clientref, self.identity, self.broker)
-            if hasattr(given, "__await__"):
-                given = await given
+            given = await settled(
+                runFor(self, attached, self.clientref, self.identity, self.broker)
+            )
         except BaseException:
             self._state = _State.ENDED
             self._cutOff()
@@ -466,12 +462,10 @@ class Session:
             raise self.detachedError()
         self._state = _State.LIVE
         if self.clientref is not None:
-            try:
+            with contained(_log, "The clients of {session!r} do not work", session=self):
                 clients = IClients(self.perspective, None)
                 if clients is not None:
                     clients.joined(self)
-            except BaseException:
-                _log.failure("The clients of {session!r} do not work", session=self)
         presence = None if service is None else IPresence(service, None)
         if presence is not None and self.live:
             self._presence = presence
@@ -532,21 +526,17 @@ class Session:
         assert self.perspective is not None  # noqa: S101 - one is attached in these states
         self._cutOff()
         if self.clientref is not None:
-            try:
+            with contained(_log, "The clients of {session!r} do not work", session=self):
                 clients = IClients(self.perspective, None)
                 if clients is not None:
                     clients.left(self)
-            except BaseException:
-                _log.failure("The clients of {session!r} do not work", session=self)
         presence, self._presence = self._presence, None
         if presence is not None:
             presence.left(self)
         self._audit.detached(self, (self.endReason or EndReason.DETACHED).value)
         with contained(_log, "detached() failed for {session!r}", session=self):
             detached = self.perspective.brokerDetached
-            waiting = runFor(self, detached, self.clientref, self.identity, self.broker)
-            if hasattr(waiting, "__await__"):
-                await waiting
+            await settled(runFor(self, detached, self.clientref, self.identity, self.broker))
         self._finish()
 
     def _finish(self) -> None:
@@ -557,12 +547,10 @@ class Session:
         if not self.broker.disconnected:
             self.broker.dontNotifyOnDisconnect(self._connectionLost)
         if requested is not None:
-            try:
+            with contained(_log, "uncachePerspective() failed for {session!r}", session=self):
                 service = requested.getService()
                 if service is not None:
                     service.uncachePerspective(requested)
-            except BaseException:
-                _log.failure("uncachePerspective() failed for {session!r}", session=self)
         self._ended.fire()
 
 

@@ -53,7 +53,7 @@ from pbauth.accounts.records import Record, frequentCosts, holdersAmong, listedR
 from pbauth.audit import Audit
 from pbauth.authorizers.passwd.file import Content, Editing, PasswdFile
 from pbauth.authorizers.snapshots import CopyingAuthorizer
-from pbauth.errors import DuplicateGroup, NotAMember, StoreError, Unauthorized, UnknownGroup
+from pbauth.errors import DuplicateGroup, StoreError, Unauthorized, UnknownGroup
 from pbauth.interfaces import IChangesService, IGroupStore, IIdentity, ISharedAccountStore, Reactor
 from pbauth.mechanisms import scram
 from pbauth.mechanisms.scram import ScramVerifier
@@ -432,13 +432,7 @@ class PasswdFileAuthorizer(CopyingAuthorizer):
 
         def lose(file: Editing) -> list[Record]:
             file.checkGroups([loss.group])
-            members = [each for each in file.records.values() if loss.group in each.groups]
-            if loss.member is not None:
-                members = [each for each in members if each.name == loss.member]
-                if not members:
-                    raise NotAMember(loss.group, loss.member)
-            elif loss.key is not None and loss.key not in file.groups[loss.group]:
-                raise KeyError(loss.key)
+            members = loss.members(file.records.values(), file.groups)
             if keeping is not None:
                 keeping.checkLoss(loss, file.records.values(), file.groups)
             if loss.key is None:

@@ -60,7 +60,8 @@ class DatabaseFile:
 
     def open(self) -> None:
         """Take note which file it is that has the path."""
-        self._which = _fileOf(self._path)
+        found = os.stat(self._path)
+        self._which = found.st_dev, found.st_ino
 
     def identify(self, connection: sqlite3.Connection) -> None:
         """
@@ -73,7 +74,7 @@ class DatabaseFile:
             "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING",
             [(ID, secrets.token_bytes(_ID_BYTES)), (WRITES, 0)],
         )
-        self._id = _idOf(connection)
+        self._id, _ = _idAndWrites(connection)
 
     def settle(self, connection: sqlite3.Connection) -> None:
         """
@@ -94,28 +95,25 @@ class DatabaseFile:
             sqlite3.OperationalError: it is not, `MOVED` or `OVERWRITTEN`.
         """
         with self._lock:
-            self._look()
-
-    def _look(self) -> None:
-        try:
-            found = os.stat(self._path)
-        except FileNotFoundError:
-            raise sqlite3.OperationalError(MOVED) from None
-        if (found.st_dev, found.st_ino) != self._which:
-            raise sqlite3.OperationalError(MOVED)
-        # The file itself changes seldom: most of the time, all is in the write-ahead log.
-        look = (found.st_mtime_ns, found.st_size)
-        if look != self._right and not self._isOverwritten:
-            self._compare(look)
-        if self._isOverwritten:
-            raise sqlite3.OperationalError(OVERWRITTEN)
+            try:
+                found = os.stat(self._path)
+            except FileNotFoundError:
+                raise sqlite3.OperationalError(MOVED) from None
+            if (found.st_dev, found.st_ino) != self._which:
+                raise sqlite3.OperationalError(MOVED)
+            # The file itself changes seldom: most of the time, all is in the write-ahead log.
+            look = (found.st_mtime_ns, found.st_size)
+            if look != self._right and not self._isOverwritten:
+                self._compare(look)
+            if self._isOverwritten:
+                raise sqlite3.OperationalError(OVERWRITTEN)
 
     def _compare(self, look: tuple[int, int]) -> None:
         try:
             # What is in the file, whatever SQLite remembers of it.
             uri = f"{Path(os.path.abspath(self._path)).as_uri()}?mode=ro&immutable=1"
             with closing(sqlite3.connect(uri, uri=True)) as connection:
-                found, writes = _idOf(connection), _writesOf(connection)
+                found, writes = _idAndWrites(connection)
         except sqlite3.Error:
             found, writes = b"", 0
         if found == self._id and writes >= self._writes:
@@ -157,23 +155,12 @@ def takePlace(connection: sqlite3.Connection, other: sqlite3.Connection) -> None
         connection: to the copy.
         other: to the database.
     """
-    rows = [(ID, _idOf(other)), (WRITES, _writesOf(other) + 1)]
+    which, writes = _idAndWrites(other)
+    rows = [(ID, which), (WRITES, writes + 1)]
     connection.executemany("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", rows)
 
 
-def _writesOf(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (WRITES,)).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _idOf(connection: sqlite3.Connection) -> bytes:
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (ID,)).fetchone()
-    return b"" if row is None else bytes(row[0])
-
-
-def _fileOf(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
+def _idAndWrites(connection: sqlite3.Connection) -> tuple[bytes, int]:
+    question = "SELECT name, value FROM meta WHERE name IN (?, ?)"
+    rows = dict(connection.execute(question, (ID, WRITES)))
+    return bytes(rows.get(ID, b"")), int(rows.get(WRITES, 0))
