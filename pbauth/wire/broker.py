@@ -32,10 +32,7 @@ from pbauth.net.transports import isOverTCP
 from pbauth.wire import peerobject
 from pbauth.wire.calllimits import CallCounts, CallLimits
 from pbauth.wire.decoding import MalformedMessage, Reader
-from pbauth.wire.encoding import (
-    WORDS,
-    encodeExpression,
-)
+from pbauth.wire.encoding import encodeExpression
 from pbauth.wire.peerobject import Endings
 from pbauth.wire.prelogin import (
     GUEST_LIMITS,
@@ -48,6 +45,7 @@ from pbauth.wire.references import compareReferences
 from pbauth.wire.revocation import ExportingBroker, Exports
 from pbauth.wire.security import allowsPlain, allowsReferences
 from pbauth.wire.serializing import Given
+from pbauth.wire.tokens import WORDS
 from pbauth.wire.twistedprivate import READING, WRITING
 from pbauth.wire.writer import CoalescingWriter, coalesces
 

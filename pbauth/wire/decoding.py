@@ -24,7 +24,8 @@ from twisted.spread import banana
 
 from pbauth.audit.events import DropReason
 from pbauth.wire import runs
-from pbauth.wire.encoding import (
+from pbauth.wire.encoding import NotPlain
+from pbauth.wire.tokens import (
     FLOAT,
     INT,
     LIST,
@@ -34,7 +35,6 @@ from pbauth.wire.encoding import (
     NONE,
     STRING,
     VOCAB,
-    NotPlain,
 )
 
 
@@ -318,7 +318,7 @@ class Reader:
         # Whether there may be runs, and one may begin where the reader is.
         mayRun = self._mayRun(limits)
         lookForRun = mayRun and need > runs.SHORTEST and make in _OF_ITEMS
-        spoken = self.words is runs.WORDS
+        spoken = self.words is runs.VOCABULARY
         while position < end:
             if lookForRun and len(stack) < DEEPEST - runs.DEPTH:
                 lookForRun = False

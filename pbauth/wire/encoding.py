@@ -19,9 +19,22 @@ from twisted.python.reflect import fullyQualifiedName
 from twisted.spread import banana
 from twisted.spread.banana import BananaError
 
-from pbauth.wire import runs
-
-LIST, INT, STRING, NEG, FLOAT, LONGINT, LONGNEG, VOCAB = range(0x80, 0x88)
+from pbauth.wire import columns, runs
+from pbauth.wire.tokens import (
+    FALSE,
+    FLOAT_HEAD,
+    INT,
+    LARGEST_INT,
+    LIST,
+    NONE,
+    PAIR,
+    SMALLEST_INT,
+    STRING,
+    TEXT,
+    TRUE,
+    WORDS,
+    digitsOf,
+)
 
 
 class NotPlain(Exception):
@@ -45,21 +58,9 @@ class Encoded:
         return f"<Encoded {len(self.data)} bytes>"
 
 
-#: The words that have a number in the dialect ``pb``, and their tokens.
-WORDS = {word: bytes((number, VOCAB)) for word, number in banana.Banana.outgoingVocabulary.items()}
 _SHORT_INTS = [bytes((number, INT)) for number in range(128)]
 _SHORT_STRINGS = [bytes((number, STRING)) for number in range(128)]
 _SHORT_LISTS = [bytes((number, LIST)) for number in range(128)]
-_LARGEST_INT = 2**31 - 1
-_SMALLEST_INT = -(2**31)
-
-
-def _prefix(number: int) -> bytes:
-    digits = bytearray()
-    while number:
-        digits.append(number & 0x7F)
-        number >>= 7
-    return bytes(digits) or b"\0"
 
 
 def _head(length: int, token: int) -> bytes:
@@ -67,7 +68,7 @@ def _head(length: int, token: int) -> bytes:
         raise NotPlain
     if length < 16384:
         return bytes((length & 0x7F, length >> 7, token))
-    return _prefix(length) + bytes((token,))
+    return digitsOf(length) + bytes((token,))
 
 
 def encodeInt(number: int, limit: int) -> bytes:
@@ -91,10 +92,10 @@ def encodeInt(number: int, limit: int) -> bytes:
     # Before the digits are made: each takes the longer, the more there are.
     if number.bit_length() > 7 * limit:
         raise NotPlain
-    digits = _prefix(abs(number))
+    digits = digitsOf(abs(number))
     if number >= 0:
-        return digits + (b"\x81" if number <= _LARGEST_INT else b"\x85")
-    return digits + (b"\x83" if number >= _SMALLEST_INT else b"\x86")
+        return digits + (b"\x81" if number <= LARGEST_INT else b"\x85")
+    return digits + (b"\x83" if number >= SMALLEST_INT else b"\x86")
 
 
 def encodeBytes(data: bytes) -> bytes:
@@ -117,18 +118,13 @@ def encodeBytes(data: bytes) -> bytes:
     return (_SHORT_STRINGS[length] if length < 128 else _head(length, STRING)) + data
 
 
-NONE = b"\x01\x80" + WORDS[b"None"]
-_UNICODE = b"\x02\x80\x07\x82unicode"
-_TRUE = b"\x02\x80\x07\x82boolean\x04\x82true"
-_FALSE = b"\x02\x80\x07\x82boolean\x05\x82false"
-_PAIR = b"\x02\x80"
 _CONTAINERS: dict[type, bytes] = {
     tuple: WORDS[b"tuple"],
     list: WORDS[b"list"],
     set: b"\x03\x82set",
     frozenset: b"\x09\x82frozenset",
 }
-_REMOTE = b"\x02\x80" + WORDS[b"remote"]
+_REMOTE = PAIR + WORDS[b"remote"]
 _ANSWER = b"\x03\x80" + WORDS[b"answer"]
 _DICTIONARY = WORDS[b"dictionary"]
 
@@ -174,11 +170,11 @@ def _write(
         data = value.encode("utf-8")
         length = len(data)
         if data in WORDS:
-            write(_UNICODE + WORDS[data])
+            write(TEXT + WORDS[data])
         elif length < 128:
-            write(_UNICODE + _SHORT_STRINGS[length] + data)
+            write(TEXT + _SHORT_STRINGS[length] + data)
         else:
-            write(_UNICODE + _head(length, STRING) + data)
+            write(TEXT + _head(length, STRING) + data)
     elif kind is int:
         if 0 <= value < 128:
             write(_SHORT_INTS[value])
@@ -192,7 +188,7 @@ def _write(
         write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
         write(_CONTAINERS[kind])
         if length > runs.SHORTEST and limit >= runs.PREFIX:
-            tokens = runs.encodeItems(value, seen)
+            tokens = columns.encodeItems(value, seen)
             if tokens is not None:
                 write(tokens)
                 return
@@ -206,12 +202,12 @@ def _write(
         write(_SHORT_LISTS[length] if length < 128 else _head(length, LIST))
         write(_DICTIONARY)
         if length > runs.SHORTEST and limit >= runs.PREFIX:
-            tokens = runs.encodePairs(value)
+            tokens = columns.encodePairs(value)
             if tokens is not None:
                 write(tokens)
                 return
         for key, item in value.items():
-            write(_PAIR)
+            write(PAIR)
             _write(key, write, seen, limit, encodeOther)
             _write(item, write, seen, limit, encodeOther)
     elif kind is bytes:
@@ -219,9 +215,9 @@ def _write(
     elif value is None:
         write(NONE)
     elif kind is bool:
-        write(_TRUE if value else _FALSE)
+        write(TRUE if value else FALSE)
     elif kind is float:
-        write(b"\x84" + struct.pack("!d", value))
+        write(FLOAT_HEAD + struct.pack("!d", value))
     else:
         write(encodeOther(value))
 
@@ -296,6 +292,6 @@ def encodeExpression(
         for item in expression:
             encodeExpression(item, write, limit, words)
     elif isinstance(expression, float):
-        write(b"\x84" + struct.pack("!d", expression))
+        write(FLOAT_HEAD + struct.pack("!d", expression))
     else:
         raise BananaError(f"Banana cannot send {fullyQualifiedName(kind)} objects: {expression!r}")

@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.wire.calllimits import CallLimits
 from pbauth.wire.decoding import Limits, Reader
-from pbauth.wire.encoding import WORDS, Encoded, NotPlain, encodePlain
+from pbauth.wire.encoding import Encoded, NotPlain, encodePlain
+from pbauth.wire.tokens import WORDS
 from tests.support.streams import (
     OTHERS,
     SIZES,

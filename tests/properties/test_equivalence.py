@@ -31,8 +31,9 @@ from twisted.test import iosim
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth import Broker, ProtocolViolation
-from pbauth.wire.encoding import WORDS, Encoded
+from pbauth.wire.encoding import Encoded
 from pbauth.wire.failures import RemoteFailure
+from pbauth.wire.tokens import WORDS
 from tests.support.memory import freezeHeap
 from tests.support.values import (
     BYTES,

@@ -14,7 +14,8 @@ from twisted.spread.banana import BananaError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.wire.decoding import MalformedMessage, Reader
-from pbauth.wire.encoding import WORDS, encodeExpression
+from pbauth.wire.encoding import encodeExpression
+from pbauth.wire.tokens import WORDS
 from tests.support.values import (
     EXPRESSIONS,
     HEADS,

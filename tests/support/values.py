@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.testing import StringTransport
 from twisted.spread import banana, jelly
 
-from pbauth.wire.encoding import WORDS
+from pbauth.wire.tokens import WORDS
 
 #: For a long run: so many times as many examples.
 MORE = int(os.environ.get("PBAUTH_EXAMPLES", "1"))

@@ -11,7 +11,8 @@ from twisted.spread.banana import BananaError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pbauth.wire.decoding import DEEPEST, Limits, Reader
-from pbauth.wire.encoding import WORDS, Encoded, encodePlain
+from pbauth.wire.encoding import Encoded, encodePlain
+from pbauth.wire.tokens import WORDS
 from tests.support.streams import (
     FAULTS,
     CountingReader,

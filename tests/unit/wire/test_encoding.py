@@ -9,7 +9,8 @@ from twisted.spread import banana, jelly
 from twisted.spread.banana import BananaError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth.wire.encoding import WORDS, NotPlain, encodePlain
+from pbauth.wire.encoding import NotPlain, encodePlain
+from pbauth.wire.tokens import WORDS
 from tests.support.streams import (
     OTHERS,
     ourBytes,
