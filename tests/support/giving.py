@@ -66,6 +66,8 @@ class World:
         self.attaching: list[tuple[Deferred[Any], Seat]] = []
         self.slow = False
         self.count = 0
+        #: The owners of the ear that a call brings with it.
+        self.earOwners: set[Seat] = set()
         self.shared = Thing(self)
         self.board = Board(self)
         self.boards = [self.board]
@@ -115,7 +117,8 @@ class World:
         """Give something, or call the client with it."""
         if ear is not None:
             self.ears.append(ear)
-        given = self.make(what, givers)
+        # What leaves by a reference belongs to all whose calls it came with.
+        given = self.make(what, givers | self.earOwners if way == "tellEar" else givers)
         self.reach("method", givers)
         if way == "echo":
             return echoed
