@@ -196,8 +196,12 @@ class View(pb.Viewable):
         return self.name
 
     def view_give(self, perspective: Any, way: str, what: str, ear: Any, echoed: Any) -> Any:
-        # One for each seat; in an error, for nobody.
-        givers = set(self.givers) if perspective is None else {perspective}
+        if isinstance(perspective, Seat):
+            givers = {perspective}
+        else:
+            # It was given while some of them were being attached to the table; or in an error,
+            # for nobody.
+            givers = {seat for seat in self.givers if perspective in (None, seat.table)}
         return self.world.give(givers, way, what, withOwners(ear), echoed)
 
 
@@ -325,6 +329,7 @@ class Seat(Perspective):
 
     Attributes:
         dead: the session has ended, or is about to be refused.
+        table: what the client has asked for.
         conn: the connection that it is on.
         session: the server's.
         reference: the client's.
@@ -334,6 +339,7 @@ class Seat(Perspective):
         super().__init__(table.perspectiveName)
         self.setService(table.getService())
         self.world = world
+        self.table = table
         self.number = world.number()
         self.identity = identity.name
         self.clientref = clientref
