@@ -64,6 +64,8 @@ from tests.support.memory import freezeHeap
 from tests.support.values import MORE
 
 NAMES = ("black", "white", "referee")
+#: To this one users have no key of their own.
+BY_GROUP = "referee"
 USERS = ("alice", "bob")
 # The same each time.
 KEYS = {
@@ -193,6 +195,9 @@ class Machine(RuleBasedStateMachine):
         self.members: set[str] = set()
         self.groupKeys: set[str] = set()
         self.now(self.memory.authorizer.addGroup("players"))
+        self.changeGroupKey(BY_GROUP)
+        for user in USERS:
+            self.joinOrLeave(user)
         self.game.observeSessions(Watcher(self.world))
         self.connections: list[Connection] = []
         # What the requests of seats that are slow come to.
@@ -204,8 +209,9 @@ class Machine(RuleBasedStateMachine):
     def addUser(self, user: str) -> None:
         """A user is new."""
         self.passwords[user] = "secret"
-        self.keys |= {(user, name) for name in NAMES}
-        identity = self.memory.addUser(user, "secret", *(("game", name) for name in NAMES))
+        own = [name for name in NAMES if name != BY_GROUP]
+        self.keys |= {(user, name) for name in own}
+        identity = self.memory.addUser(user, "secret", *(("game", name) for name in own))
         identity.addPublicKey(KEYS[user].publicKey)
         self.users[user] = identity
 
@@ -330,6 +336,7 @@ class Machine(RuleBasedStateMachine):
             self.connect(user, byKey)
             self.sit(self.connections[-1], NAMES[0], True, False)
         self.sit(self.connections[0], NAMES[1], True, False)
+        self.sit(self.connections[1], BY_GROUP, True, False)
         # What several of them share, on one connection and on others.
         for seat in self.live():
             for what in ("sharedBoard", "shared", "board", "board"):
@@ -588,7 +595,7 @@ class Machine(RuleBasedStateMachine):
             self.endWithoutKey()
             self.users[user].removeKey("game", name)
             self.sweepAll()
-        if name != NAMES[0]:
+        if name not in (NAMES[0], BY_GROUP):
             self.keys.add(key)
             self.users[user].addKeyByString("game", name)
 

@@ -358,7 +358,9 @@ class Seat(Perspective):
 
     def detached(self, clientref: Any, identity: Any) -> None:
         self.farewells += 1
-        self.world.reach("detached", [seat for seat in self.world.seats if not seat.dead][:1])
+        others = [seat for seat in self.world.seats if not seat.dead]
+        # Its own session is ended already.
+        self.world.reach("detached", [self, *others[:1]])
 
     def perspective_name(self) -> str:
         return f"seat {self.number}"
