@@ -220,13 +220,13 @@ class Exports:
             raise Detached()
 
     def givenBy(
-        self, sessions: frozenset[Any], act: Callable[..., _Result], *args: Any, **kw: Any
+        self, sessions: frozenset[Any] | None, act: Callable[..., _Result], *args: Any, **kw: Any
     ) -> _Result:
         """
         Serialise something that belongs to sessions.
 
         Args:
-            sessions: the sessions.
+            sessions: the sessions; `None`: it belongs to none.
             act: what serialises.
             args: for it.
             kw: for it.

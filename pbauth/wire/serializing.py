@@ -249,7 +249,9 @@ class SerializingBroker(PrivateBroker):
             # What is being serialised now is another message.
             self._given = None
         try:
-            return self.serializeIf(_nothing, result, **context)
+            if self._exports is None:
+                return self.serializeIf(_nothing, result, **context)
+            return self._exports.givenBy(None, self.serializeIf, _nothing, result, **context)
         finally:
             self._calling, self._given = before, outer
 

@@ -173,6 +173,13 @@ class PrivateBroker(pb.Broker):
         if self._given and requestID == self._request:
             # The application's broker has raised after it had serialised the result.
             self._takeBack(self._given)
+        if self._exports is None:
+            self._sendThisError(fail, requestID)
+        else:
+            # Something else may be being serialised, whose sessions have ended.
+            self._exports.givenBy(None, self._sendThisError, fail, requestID)
+
+    def _sendThisError(self, fail: Any, requestID: Any) -> None:
         error = fail.value if isinstance(fail, Failure) else fail
         # Whatever the classes of the application raise, the caller gets an answer.
         try:
@@ -181,7 +188,7 @@ class PrivateBroker(pb.Broker):
             self._sendReadable(fail, requestID)
         except Detached:
             # The session that it belongs to has ended meanwhile.
-            self._sendError(Failure(), requestID)
+            self._sendThisError(Failure(), requestID)
         except Exception:
             _log.failure("An error can't be sent; the peer gets its name, and its text if it can")
             kind = type(error)

@@ -418,7 +418,7 @@ class Machine(RuleBasedStateMachine):
 
     # Giving.
 
-    @rule(place=st.sampled_from(PLACES), plan=st.sampled_from(("raise", "end")))
+    @rule(place=st.sampled_from(PLACES), plan=st.sampled_from(("raise", "end", "ready")))
     def plant(self, place: str, plan: str) -> None:
         self.world.plans[place] = plan
 

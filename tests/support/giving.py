@@ -46,7 +46,8 @@ class World:
     Everything that both ends of the application share, and what goes wrong next.
 
     Attributes:
-        plans: what happens next in each place: ``"raise"``, or ``"end"``.
+        plans: what happens next in each place: ``"raise"``; ``"end"``; or ``"ready"``, something
+            else that the application was asked for.
         planted: how many mistakes were made; each has its number in its text.
         handled: the numbers of those that the application has seen to itself.
         seats: all that were ever attached to, or were about to be.
@@ -78,7 +79,7 @@ class World:
         return self.count
 
     def reach(self, place: str, seats: Any) -> None:
-        """The application is called: it may raise, or end sessions."""
+        """The application is called: it may raise, or end sessions, or finish something."""
         plan = self.plans.pop(place, None)
         if plan == "raise":
             self.planted += 1
@@ -86,6 +87,9 @@ class World:
         if plan == "end":
             for seat in sorted(seats, key=lambda seat: seat.number):
                 seat.end(EndReason.ADMINISTRATOR)
+        if plan == "ready" and self.later:
+            waiting, result = self.later.pop(0)
+            waiting.callback(result)
 
     def handle(self, failure: Failure) -> None:
         """The application sees to a mistake itself."""

@@ -7,6 +7,7 @@ import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.spread import pb
 
 from pbauth import Detached, EndReason, IdentityConnector, Password
@@ -112,6 +113,15 @@ class Talker(RecordingPerspective):
     async def perspective_anotherAmongOthers(self) -> Any:
         found = await self.client.callRemote("anotherAmongOthers")
         await found[0]["it"].callRemote("hear", Piece("another"))
+
+    async def perspective_tellLast(self) -> Any:
+        await self.client.callRemote("hear")
+        # The call that this belongs to fails while this is serialised.
+        await self.client.callRemote("hear", self.last())
+
+    def perspective_wait(self) -> Any:
+        self.waiting: Deferred[Any] = Deferred()
+        return self.waiting
 
     def perspective_fail(self) -> Any:
         raise Handle(Piece("failed"))
@@ -347,6 +357,49 @@ class ExportTests(WireTestCase):
             self.assertEqual(server.remotelyCachedLUIDs, {})
             self.assertEqual(Talker.board.observers, [])
             self.assertEqual(self.flushLoggedErrors(), [])
+
+    def test_endedWhileTold(self) -> None:
+        """The state of what the client is told ends the session whose call that belongs to."""
+        alice = self.attach(client=Ear())
+        self.perspective().endMe = self.end
+        self.assertIsInstance(self.refusal(alice, "tellLast"), Detached)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertEqual(self.answer(self.answer(self.attach(), "shared"), "name"), "shared")
+
+    def test_otherAnswers(self) -> None:
+        """Answers that are ready while something else is serialised are of their own sessions."""
+        for name in ("result", "failed"):
+            alice, other = self.attach(client=Ear()), self.attach("shared")
+            waiting, answer = self.ask(other, "wait"), self.perspective("shared").waiting
+            outcome = Piece(name) if name == "result" else Failure(Handle(Piece(name)))
+            self.perspective().endMe = lambda ready=answer.callback, it=outcome: ready(it)
+            self.answer(alice, "tellLast")
+            if name == "result":
+                piece = self.successResultOf(waiting)
+            else:
+                self.failureResultOf(waiting, RemoteHandle)
+                piece = RemoteHandle.seen
+            self.end()
+            self.assertEqual(self.answer(piece, "name"), name)
+            self.end("shared")
+
+    def test_attachedMeanwhile(self) -> None:
+        """A session that is attached while something is serialised for another is its own."""
+        alice = self.attach(client=Ear())
+        ready: Deferred[None] = Deferred()
+
+        async def attached(talker: Any, clientref: Any, identity: Any) -> Any:
+            await ready
+            return talker
+
+        self.patch(Talker, "attached", attached)
+        request = self.connector.requestService("game", "shared")
+        self.memory.flush()
+        self.perspective().endMe = lambda: ready.callback(None)
+        self.answer(alice, "tellLast")
+        shared = self.successResultOf(request)
+        self.end()
+        self.assertEqual(self.answer(self.answer(shared, "shared"), "name"), "shared")
 
     def test_endedWhileNumbered(self) -> None:
         """An object that ends its session when it is about to be given is not given."""
