@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 #: The row of the table ``meta`` that holds the id.
@@ -60,8 +60,10 @@ class DatabaseFile:
 
     def open(self) -> None:
         """Take note which file it is that has the path."""
-        found = os.stat(self._path)
-        self._which = found.st_dev, found.st_ino
+        # A link that leads nowhere is for SQLite to complain of.
+        with suppress(FileNotFoundError):
+            found = os.stat(self._path)
+            self._which = found.st_dev, found.st_ino
 
     def identify(self, connection: sqlite3.Connection) -> None:
         """
