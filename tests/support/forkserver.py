@@ -30,6 +30,7 @@ import gc
 import importlib
 import json
 import os
+import platform
 import runpy
 import signal
 import socket
@@ -63,7 +64,10 @@ _AT_START = ("sitecustomize", "usercustomize")
 
 # From <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+
+# From <sched.h> and <sys/syscall.h>.
+_CLONE_PARENT = 0x8000
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 
 _LARGEST_REQUEST = 2**18
 
@@ -186,18 +190,11 @@ class ForkServer:
             "parent": os.getpid(),
         }
         rights = array.array("i", descriptors.values())
-        # Whose parent ends becomes a child of this process for as long as the server forks, so that
-        # nothing else does that a test leaves alone.
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        try:
-            self._connection.sendmsg(
-                [json.dumps(request).encode()],
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)],
-            )
-            pid, ready = self._connection.recv(100), self._connection.recv(100)
-        finally:
-            _prctl(_PR_SET_CHILD_SUBREAPER, 0)
-        assert ready == b"ready", "The fork server has ended."
+        self._connection.sendmsg(
+            [json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+        )
+        pid = self._connection.recv(100)
+        assert pid, "The fork server has ended."
         return int(pid)
 
 
@@ -237,24 +234,26 @@ def _serve(connection: socket.socket) -> None:
         rights = array.array("i")
         for _, _, data in ancillary:
             rights.frombytes(data)
-        reading, writing = os.pipe()
-        between = os.fork()
-        if not between:
-            child = os.fork()
-            if child:
-                connection.send(str(child).encode())
-                os._exit(0)
-            os.close(writing)
-            # Until the process in between has ended, and the parent is the right one.
-            os.read(reading, 1)
+        child = _forkForParent()
+        if not child:
             _become(json.loads(received), list(rights))
             return
-        os.close(reading)
-        os.waitpid(between, 0)
-        connection.send(b"ready")
-        os.close(writing)
+        connection.send(str(child).encode())
         for descriptor in rights:
             os.close(descriptor)
+
+
+def _forkForParent() -> int:
+    """Fork as `os.fork` does, but the new process is a child of this one's parent."""
+    python, libc = ctypes.pythonapi, ctypes.CDLL(None)
+    python.PyOS_BeforeFork()
+    flags = _CLONE_PARENT | signal.SIGCHLD
+    child: int = libc.syscall(_SYS_CLONE[platform.machine()], flags, 0, 0, 0, 0)
+    if child:
+        python.PyOS_AfterFork_Parent()
+    else:
+        python.PyOS_AfterFork_Child()
+    return child
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:

@@ -36,8 +36,8 @@ def change(state: str, operation: str, name: str, password: str) -> None:
 def main(state: str, rounds: int) -> None:
     """Kill."""
     chance = random.Random(7)
-    # How long it takes undisturbed; the moments of death are spread over that.
-    longest = 0.0
+    # About how long it takes undisturbed; the moments of death are spread over that.
+    length = 0.0
     for round_ in range(-3, rounds):
         operation, name = ("setPassword", "alice") if round_ % 2 else ("addUser", f"user{round_}")
         begun = time.monotonic()
@@ -46,12 +46,16 @@ def main(state: str, rounds: int) -> None:
             change(state, operation, name, f"password {round_}")
             os._exit(0)
         if round_ >= 0:
-            time.sleep(chance.uniform(0.2, 1.1) * longest)
+            time.sleep(chance.uniform(0.2, 1.1) * length)
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
+        wasKilled = os.WIFSIGNALED(status)
         if round_ < 0:
-            longest = max(longest, time.monotonic() - begun)
-        print(operation, name, "killed" if os.WIFSIGNALED(status) else "done", flush=True)
+            length = time.monotonic() - begun
+        else:
+            # The machine may be faster or slower by now.
+            length *= 1.1 if wasKilled else 0.9
+        print(operation, name, "killed" if wasKilled else "done", flush=True)
 
 
 if __name__ == "__main__":
