@@ -180,6 +180,9 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # What Hypothesis keeps is much in the end, and need not be looked at again and again.
+        gc.collect()
+        gc.freeze()
         # Of another one, which failed.
         self.flushErrors()
         self.world = World()
@@ -811,6 +814,7 @@ class RevocationTests(SynchronousTestCase):
 
         freezeHeap()
         gc.disable()
+        self.addCleanup(gc.unfreeze)
         self.addCleanup(gc.enable)
         broken: list[str] = []
 
