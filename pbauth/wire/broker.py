@@ -47,7 +47,7 @@ from pbauth.wire.security import allowsPlain, allowsReferences
 from pbauth.wire.serializing import Given
 from pbauth.wire.tokens import WORDS
 from pbauth.wire.twistedprivate import READING, WRITING
-from pbauth.wire.writer import CoalescingWriter, coalesces
+from pbauth.wire.writer import CoalescingWriter, writerFor
 
 _DIALECTS = [b"pb", b"none"]
 _GREETING = b"\x02\x80\x02\x82pb\x04\x82none"
@@ -181,8 +181,7 @@ class Broker(ReceivingBroker):
 
     def makeConnection(self, transport: Any) -> None:
         """Take the transport of the connection."""
-        if coalesces(transport):
-            self._writer = CoalescingWriter(transport)
+        self._writer = writerFor(transport)
         if isOverTCP(transport):
             # Messages go out whole, so there is nothing to gain by waiting for more.
             transport.setTcpNoDelay(True)

@@ -27,6 +27,8 @@ Twisted may change them without notice.  For each of them, why it is used, and t
     way to see where it is. `SerializingTests.test_paths`.
 ``FileDescriptor._tempDataBuffer``, ``FileDescriptor._tempDataLen``
     What waits in front of a socket, beside ``dataBuffer``. `CoalescingWriterTests`, `UnsentTests`.
+``BufferingTLSTransport._aggregator``
+    Holds small writes back until the next round of the reactor. `TLSWriterTests`.
 ``StreamServerEndpointService._raiseSynchronously``, ``StreamServerEndpointService._waitingForPort``
     A server that cannot listen says so at once; one that can tells its port.
     `tests.system.test_tap`.
@@ -40,6 +42,7 @@ from typing import Any, ClassVar
 
 from twisted.application.internet import StreamServerEndpointService
 from twisted.internet.defer import Deferred, fail
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.spread import banana, jelly, pb
@@ -317,6 +320,18 @@ def released(broker: pb.Broker, puid: Any) -> None:
         puid: the object's `processUniqueID()`.
     """
     broker._localCleanup.pop(puid, lambda: None)()
+
+
+def encrypt(transport: Any, data: bytes) -> None:
+    """
+    Write to a connection with TLS, which hands what that comes to on to its own transport at once.
+
+    Args:
+        transport: a `twisted.protocols.tls.BufferingTLSTransport`.
+        data: what is to be sent, behind all that was written before.
+    """
+    transport._aggregator.flush()
+    TLSMemoryBIOProtocol.write(transport, data)
 
 
 def nothingWaits(transport: Any) -> bool:

@@ -2,9 +2,8 @@
 The coalescing writer: what is sent while one chunk is received goes out in one piece, at once.
 
 Twisted's own `write` waits until the reactor has asked the system whether the socket takes bytes,
-which costs a round through the reactor for each answer.  Here the socket is written to right away
-where nothing waits in front of it.  Over TLS there is no need: that transport itself puts small
-writes together.
+which costs a round through the reactor for each answer; over TLS, it also waits for one to put
+small writes together.  Here the socket is written to right away where nothing waits in front of it.
 
 A message is never torn: the garbage collector may send at any time that a reference is gone, also
 between the part of a message that the system has taken and the rest of it.
@@ -16,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.tcp import Connection
+from twisted.protocols.tls import BufferingTLSTransport
 
-from pbauth.wire.twistedprivate import nothingWaits
+from pbauth.wire.twistedprivate import encrypt, nothingWaits
 
 # How many messages go out in one piece.
 _PIECE = 16
@@ -28,7 +28,7 @@ class CoalescingWriter:
     Writes the messages of one TCP connection.
 
     Args:
-        transport: of the connection, see `coalesces`.
+        transport: of the connection, see `writerFor`.
     """
 
     __slots__ = ("_pending", "_transport", "_writing")
@@ -99,14 +99,33 @@ class CoalescingWriter:
             transport.write(data)
 
 
-def coalesces(transport: Any) -> bool:
+class TLSWriter(CoalescingWriter):
+    """Writes the messages of one connection with TLS."""
+
+    __slots__ = ()
+
+    def _writeNow(self, data: bytes) -> None:
+        encrypt(self._transport, data)
+        connection = self._transport.transport
+        if connection.connected and not connection.disconnecting and connection.producer is None:
+            if not nothingWaits(connection):
+                # An error is found again, and dealt with, by the reactor.
+                connection.doWrite()
+
+
+def writerFor(transport: Any) -> CoalescingWriter | None:
     """
-    Return whether a `CoalescingWriter` is of use for a transport.
+    Make what writes the messages of a connection.
 
     Args:
-        transport: of a connection.
+        transport: of the connection.
 
     Returns:
-        Whether it is a TCP or UNIX connection of Twisted's without TLS.
+        The writer; `None` for others than TCP and UNIX connections of Twisted's, without TLS or
+        with.
     """
-    return isinstance(transport, Connection) and not transport.TLS
+    if isinstance(transport, Connection) and not transport.TLS:
+        return CoalescingWriter(transport)
+    if isinstance(transport, BufferingTLSTransport) and isinstance(transport.transport, Connection):
+        return TLSWriter(transport)
+    return None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+from socket import MSG_PEEK
 from typing import Any
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.testing import StringTransport
 from twisted.spread import banana, pb
 from twisted.trial.unittest import SynchronousTestCase
 
-from pbauth import Broker
-from pbauth.wire.writer import CoalescingWriter, coalesces
+from pbauth import Broker, getObjectAt
+from pbauth.net.certificates import makeCertificate
+from pbauth.wire.writer import CoalescingWriter, TLSWriter, writerFor
+from tests.support.tls import TLSTestCase, pinOf
 from tests.support.values import stockBanana
 
 
@@ -171,4 +175,53 @@ class CoalescingWriterTests(SynchronousTestCase):
 
     def test_otherTransports(self) -> None:
         """Transports that are not sockets of Twisted's have no such writer."""
-        self.assertFalse(coalesces(StringTransport()))
+        self.assertIsNone(writerFor(StringTransport()))
+
+
+class TLSWriterTests(TLSTestCase):
+    """Over TLS."""
+
+    async def hangUp(self, reference: Any) -> None:
+        """Close a connection."""
+        reference.broker.transport.loseConnection()
+        await reference.broker.whenClosed()
+
+    async def test_atOnce(self) -> None:
+        """
+        What is written inside of `hold` is with the peer's system before the next round of the
+        reactor, and in the order in which it was written.
+        """
+        heard: list[int] = []
+
+        class Ear(pb.Referenceable):
+            def remote_hear(self, number: int) -> None:
+                heard.append(number)
+
+        class Root(pb.Root):
+            async def remote_keep(self, ear: Any) -> None:
+                self.ear = ear
+
+        root = Root()
+        factory = pb.PBServerFactory(root)
+        factory.protocol = Broker  # type: ignore[assignment]
+        pem = makeCertificate()
+        port = self.listen(factory, pem)
+        found = await getObjectAt(f"tls:localhost:{port}", None, trust=pinOf(pem))
+        self.addCleanup(self.hangUp, found)
+        await found.callRemote("keep", Ear())
+        server, client = root.ear.broker, found.broker
+        self.assertIsInstance(server._writer, TLSWriter)
+        socket = client.transport.transport.socket
+        numbers = iter(range(100))
+        answers = [root.ear.callRemote("hear", next(numbers))]
+
+        def act(count: int) -> None:
+            answers.extend(root.ear.callRemote("hear", next(numbers)) for _ in range(count))
+
+        with self.assertRaises(BlockingIOError):
+            socket.recv(1, MSG_PEEK)
+        for count in (1, 2, 30):
+            server._writer.hold(act, count)
+            self.assertTrue(socket.recv(1, MSG_PEEK))
+        await gatherResults(answers)
+        self.assertEqual(heard, [*range(34)])
