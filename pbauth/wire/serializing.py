@@ -18,7 +18,7 @@ from twisted.spread.banana import SIZE_LIMIT, BananaError
 
 from pbauth._contained import contained
 from pbauth.audit.events import LeanLogger
-from pbauth.errors import TooManyReferences
+from pbauth.errors import Detached, TooManyReferences
 from pbauth.wire.calllimits import CallCounts
 from pbauth.wire.encoding import (
     Encoded,
@@ -194,6 +194,13 @@ class SerializingBroker(PrivateBroker):
         if self._exports is not None:
             self._exports.checkLive()
 
+    def _checkReceiver(self) -> None:
+        """Raise an error if nobody is there who could get a reference."""
+        if self.disconnected:
+            # What hears of that now may have something ready; see `pb.Broker.connectionLost`.
+            raise Detached()
+        self._checkLive()
+
     def _serializeLater(self, object: Any, **context: Any) -> Deferred[Any]:
         later: Deferred[Any] = self.cancellable(ensureDeferred(object))
         later.addCallback(self._serializeResult, self._calling, self._given, **context)
@@ -312,9 +319,8 @@ class SerializingBroker(PrivateBroker):
 
     def registerReference(self, object: Any) -> Any:
         """Note that the peer gets a reference to an object, and by which sessions."""
+        self._checkReceiver()
         exports = self._exports
-        if exports is not None:
-            exports.checkLive()
         puid = object.processUniqueID()
         luid: Any = self.luids.get(puid)
         isNew = luid is None
@@ -334,9 +340,8 @@ class SerializingBroker(PrivateBroker):
 
     def cacheRemotely(self, instance: Any) -> Any:
         """Note that the peer gets a copy of a `Cacheable`, and by which sessions."""
+        self._checkReceiver()
         exports = self._exports
-        if exports is not None:
-            exports.checkLive()
         if self.stockSerialization:
             luid: Any = super().cacheRemotely(instance)
         else:

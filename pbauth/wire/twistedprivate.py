@@ -189,9 +189,11 @@ class PrivateBroker(pb.Broker):
             if isinstance(error, WireError) and not self.readsOurErrors:
                 fail = Failure(forStockClient(error))
             self._sendReadable(fail, requestID)
-        except Detached:
+        except Detached as ended:
             # The session that it belongs to has ended meanwhile.
-            self._sendThisError(Failure(), requestID)
+            self._sendReadable(
+                Failure(ended if self.readsOurErrors else forStockClient(ended)), requestID
+            )
         except Exception:
             _log.failure("An error can't be sent; the peer gets its name, and its text if it can")
             kind = type(error)

@@ -496,6 +496,23 @@ class ExportTests(WireTestCase):
         self.assertIsInstance(self.refusal(piece, "name"), Detached)
         self.assertEqual(board.observers, [])
 
+    def test_stoppedObservingThatAnswers(self) -> None:
+        """Something else becomes ready when the connection is lost: nobody hears of it."""
+        for ready in (Piece("late"), Board(), [Piece("late")], Failure(Handle(Piece("late")))):
+            Talker.board = Board()
+            alice = self.attach()
+            copy = self.answer(alice, "board")
+            self.ask(alice, "wait").addErrback(lambda failure: None)
+            waiting = self.perspective().waiting
+            Talker.board.stoppedObserving = lambda *_, it=ready, to=waiting: to.callback(it)
+            alice.broker.transport.loseConnection()
+            self.memory.flush()
+            self.assertTrue(waiting.called, copy)
+            self.assertEqual(self.flushLoggedErrors(), [])
+            self.connector = IdentityConnector(
+                self.memory, None, "alice", Password("secret"), reactor=self.memory.clock
+            )
+
     def test_stoppedObservingThatEndsTheSession(self) -> None:
         """When the client drops its copy, this runs once, and the connection stays."""
         stopped: list[Any] = []
