@@ -284,7 +284,7 @@ class ReceivingBroker(SerializingBroker):
             return
         try:
             result = self._readAnswer(requestID, netResult)
-        except Exception:
+        except BaseException:
             waiting.errback(self._unreadable())
         else:
             waiting.callback(result)
@@ -304,7 +304,7 @@ class ReceivingBroker(SerializingBroker):
             error = self._readAnswer(requestID, readable(fail))
         except (jelly.InsecureJelly, WrongFields):
             error = Failure(unknownError(fail))
-        except Exception:
+        except BaseException:
             error = self._unreadable()
         if isinstance(error, pb.CopiedFailure):
             error = withException(error)

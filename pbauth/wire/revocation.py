@@ -96,19 +96,24 @@ class ExportingBroker:
 
 
 class _ErrorOfSessions(Jellyable):
-    """An error of the application's that is sent with its state."""
+    """
+    An error of the application's that is sent with its state.
+
+    Attributes:
+        original: the error.
+    """
 
     def __init__(self, error: Any, exports: Exports, sessions: frozenset[Any]) -> None:
-        self._error = error
+        self.original = error
         self._exports = exports
         self._sessions = sessions
 
     def __str__(self) -> str:
-        return str(self._error)
+        return str(self.original)
 
     def jellyFor(self, jellier: Any) -> Any:
         """Make an expression of the error."""
-        return self._exports.givenBy(self._sessions, jellier.jelly, self._error)
+        return self._exports.givenBy(self._sessions, jellier.jelly, self.original)
 
 
 class ExportedObject:

@@ -11,6 +11,8 @@ Twisted may change them without notice.  For each of them, why it is used, and t
 ``Broker._sendError``
     Is called with each error: one that can't be sent is sent as its name.
     `DifferenceTests.test_errorThatCantBeSent`.
+``Broker._sendFailureOrError``
+    Is called with what a Deferred has failed with. `OptionsTests.test_mistakes`.
 ``Failure._parents``
     The names of an exception's classes, which Twisted gives for subclasses of `Exception` only:
     `SystemExit` would not arrive. `FailureTests.test_names`.
@@ -138,7 +140,7 @@ class PrivateBroker(pb.Broker):
             self.sendCall(
                 prefix + b"message", requestID, objectID, message, answerRequired, netArgs, netKw
             )
-        except Exception:
+        except BaseException:
             waiting.pop(requestID, None)
             if exports is not None:
                 exports.asked.pop(requestID, None)
@@ -168,6 +170,18 @@ class PrivateBroker(pb.Broker):
         except (banana.BananaError, ValueError):
             self._sendFailure(Failure(), requestID)
 
+    def _sendFailureOrError(self, fail: Failure, requestID: Any) -> None:
+        """Send an error, and log it if it is none that is meant for the peer."""
+        try:
+            meant = fail.check(pb.Error)
+        except Exception:
+            # It has no module, for instance.
+            meant = None
+        if meant is None:
+            self._sendFailure(fail, requestID)
+        else:
+            self._sendError(fail, requestID)
+
     def _sendError(self, fail: Any, requestID: Any) -> None:
         """
         Send an error; one that can't be sent is sent as its name, and one of pbauth's to a peer
@@ -194,15 +208,15 @@ class PrivateBroker(pb.Broker):
             self._sendReadable(
                 Failure(ended if self.readsOurErrors else forStockClient(ended)), requestID
             )
-        except Exception:
+        except BaseException:
             _log.failure("An error can't be sent; the peer gets its name, and its text if it can")
-            kind = type(error)
+            kind = type(getattr(error, "original", error))
             name = f"{kind.__module__}.{kind.__name__}"[:_LONGEST_NAME]
             unsent: Exception = pb.Error(f"{name}, an error that can't be sent")
             try:
                 plain = forStockClient(error) if isinstance(error, WireError) else unsent
                 self._sendReadable(Failure(plain), requestID)
-            except Exception:
+            except BaseException:
                 self._sendReadable(Failure(unsent), requestID)
 
     def _sendReadable(self, fail: Any, requestID: Any) -> None:

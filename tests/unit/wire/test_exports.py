@@ -267,6 +267,19 @@ class ExportTests(WireTestCase):
             self.refusal(self.attach(client=Ear()), method)
             self.assertEnds(RemoteHandle.seen, "failed")
 
+    def test_errorThatCantBeSent(self) -> None:
+        """An error whose state can't be had is told by its own name."""
+
+        def wrong() -> None:
+            raise SystemExit
+
+        alice = self.attach()
+        self.perspective().endMe = wrong
+        refusal = self.refusal(alice, "failWhileSerialised")
+        self.assertIn("Handle, an error that can't be sent", str(refusal))
+        self.assertTrue(self.flushLoggedErrors(SystemExit))
+        self.assertEqual(self.answer(self.answer(alice, "shared"), "name"), "shared")
+
     def test_updatesOfCaches(self) -> None:
         """What an observer is told."""
         heard: list[Any] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -363,17 +364,24 @@ class OptionsTests(SynchronousTestCase):
     def test_mistakes(self) -> None:
         """One whose class makes a mistake, or has an endless name, is told by its name."""
 
+        mistakes: list[type[BaseException]] = []
+
         class Textless(Exception):
             def __str__(self) -> str:
-                raise ZeroDivisionError
+                raise mistakes[0]
 
         class OwnTextless(WireError):
             def __str__(self) -> str:
-                raise ZeroDivisionError
+                raise mistakes[0]
 
         class Stateless(pb.Error, pb.Copyable):
             def getStateToCopy(self) -> Any:
-                raise ZeroDivisionError
+                raise mistakes[0]
+
+        class Homeless(Exception):
+            pass
+
+        Homeless.__module__ = None  # type: ignore[assignment]
 
         class Empty(Exception):
             def __bool__(self) -> bool:
@@ -384,10 +392,14 @@ class OptionsTests(SynchronousTestCase):
                 self.code = code
 
         endless: Any = type("Endless" * 100_000, (Exception,), {})
-        for options in OPTIONS[:2]:
+        for kind, options in product(
+            (ZeroDivisionError, CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit),
+            OPTIONS[:2],
+        ):
+            mistakes[:] = [kind]
             for error in (
                 *(Textless(), OwnTextless(), Stateless(), Empty(), ByName(code=1), endless()),
-                *(StopAsyncIteration(1), KeyError(b"a"), ValueError(b"\xff")),
+                *(Homeless(), StopAsyncIteration(1), KeyError(b"a"), ValueError(b"\xff")),
             ):
                 for result in self.raising(error):
                     failure = self.failed(self.connect(options()), result)

@@ -87,8 +87,24 @@ class Thing(pb.Referenceable):
 class Breaking(pb.Copyable):
     """Raises an error of the application when it is copied."""
 
+    def __init__(self, mistake: type[BaseException] = ZeroDivisionError) -> None:
+        self.mistake = mistake
+
     def getStateToCopy(self) -> Any:
-        raise ZeroDivisionError
+        raise self.mistake
+
+
+class Unreadable(pb.Copyable, pb.RemoteCopy):
+    """Raises an error of the application when a copy is made of it."""
+
+    def __init__(self, mistake: str) -> None:
+        self.mistake = mistake
+
+    def setCopyableState(self, state: Any) -> None:
+        raise {"mistake": ZeroDivisionError, "exit": SystemExit}[state["mistake"]]
+
+
+pb.setUnjellyableForClass(Unreadable, Unreadable)
 
 
 class _Raising(Broker):
@@ -164,7 +180,7 @@ class SerializingTests(PairTestCase):
         failure = self.failureResultOf(self.call("take", 1, jobs=[Colour.RED]), NotSerializable)
         self.assertEqual(failure.value.path, "kw['jobs'][0]")
         self.assertNothingLeft()
-        for value in (1 << 500, bytes(700_000), "\ud800", Breaking()):
+        for value in (1 << 500, bytes(700_000), "\ud800", Breaking(), Breaking(SystemExit)):
             for arguments in ((Thing(), value), (value, Thing())):
                 self.failureResultOf(self.call("take", *arguments))
                 self.failureResultOf(self.call("take", Thing(), value=value))
@@ -197,6 +213,15 @@ class SerializingTests(PairTestCase):
             (logged,) = self.flushLoggedErrors()
             self.assertEqual(logged.getErrorMessage(), text)
             self.assertNothingLeft()
+
+    def test_unreadable(self) -> None:
+        """A result of which the client can make nothing fails the call, and no other."""
+        for mistake, kind in (("mistake", ZeroDivisionError), ("exit", SystemExit)):
+            self.root.result = Unreadable(mistake)
+            self.failureResultOf(self.call("give"), kind)
+            self.root.result = "plain"
+            self.assertEqual(self.successResultOf(self.call("give")), "plain")
+            self.flushLoggedErrors()
 
     async def later(self, result: Any) -> Any:
         """Give it."""
