@@ -50,13 +50,25 @@ async def _connected(login: Login, theReactor: Any) -> AsyncIterator[pb.RemoteRe
     broker: Any = perspective.broker
     try:
         yield perspective
+    except GeneratorExit:
+        # Nobody is left who would leave the block, and nothing can be waited for.
+        dropConnection(broker)
+        raise
+    except BaseException:
+        await _close(broker, theReactor)
+        raise
+    else:
+        await _close(broker, theReactor)
+
+
+async def _close(broker: Any, theReactor: Any) -> None:
+    if broker.disconnected:
+        return
+    closed = broker.whenClosed()
+    broker.transport.loseConnection()
+    cut = theReactor.callLater(CLOSING_TIME, dropConnection, broker)
+    try:
+        await closed
     finally:
-        if not broker.disconnected:
-            closed = broker.whenClosed()
-            broker.transport.loseConnection()
-            cut = theReactor.callLater(CLOSING_TIME, dropConnection, broker)
-            try:
-                await closed
-            finally:
-                if cut.active():
-                    cut.cancel()
+        if cut.active():
+            cut.cancel()

@@ -218,6 +218,10 @@ async def openRoot(reactor: Reactor, target: Target) -> Any:
     except (SSL.Error, VerificationError, CertificateError) as error:
         await closeConnection(broker)
         raise ServerNotTrusted(notedRefusal(broker.transport) or _explain(error)) from None
+    except GeneratorExit:
+        # Nobody waits for this any more, and it can wait for nothing.
+        dropConnection(broker)
+        raise
     except BaseException:
         await closeConnection(broker)
         raise
@@ -243,6 +247,9 @@ async def using(root: Any, use: Awaitable[_Result]) -> _Result:
     broker = root.broker
     try:
         return await use
+    except GeneratorExit:
+        dropConnection(broker)
+        raise
     except BaseException as error:
         await closeConnection(broker)
         if isinstance(error, pb.PBConnectionLost):

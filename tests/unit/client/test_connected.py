@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from pbauth import Login, PerspectiveClient, Unauthorized, connected
+from pbauth.client.connection import using
 from pbauth.testing import MemoryServer, RecordingService
 from tests.support.wire import WireTestCase
 
@@ -88,3 +89,27 @@ class StuckTests(WireTestCase):
         self.assertNoResult(running)
         self.memory.advance(5)
         self.successResultOf(running)
+
+
+class AbandonedTests(WireTestCase):
+    """What nobody waits for any more, such as when the program ends, waits for nothing either."""
+
+    def test_login(self) -> None:
+        """A login."""
+        root = self.root()
+        login: Any = using(root, Deferred())
+        login.send(None)
+        login.close()
+        self.memory.flush()
+        self.assertTrue(root.broker.disconnected)
+
+    def test_block(self) -> None:
+        """The block of a connection."""
+        block: Any = connected(Login(self.memory, "alice", "secret", "game"), self.memory.clock)
+        entering = Deferred.fromCoroutine(block.__aenter__())
+        self.memory.flush()
+        alice = self.successResultOf(entering)
+        with self.assertRaises(StopIteration):
+            block.gen.aclose().send(None)
+        self.memory.flush()
+        self.assertTrue(alice.broker.disconnected)
