@@ -182,9 +182,9 @@ class FileTests(SQLTestCase):
             await authorizer.getIdentityRequest("bob")
             shutil.copyfile(copy, self.path)
             told = ""
-            # What can't be read, or is another, may be in the middle of being written, once; it
-            # may not have alice, either.
-            for _ in range(2):
+            # What can't be read, or is another, may be in the middle of being written, as long as
+            # it changes, which the last writes of this one may do; it may not have alice, either.
+            for _ in range(20):
                 try:
                     await authorizer.getIdentityRequest("alice")
                 except (StoreError, Unauthorized) as error:
